@@ -1,0 +1,71 @@
+"""An expert: one process that holds one expert's matrices of every layer and applies them to rows it is sent."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from actors.loading import Loading
+from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, RowsHeader, decode_header, encode_rows
+from model.batch import LoadProgress
+from model.checkpoint import Checkpoint
+from model.expert import ExpertWeights
+from model.weights import read_tensors, torch_dtype
+from model.wire import tensor_bytes, tensor_from
+
+
+class Expert:
+    """A plain class; actors/remote.py makes a Ray actor of it. Loading starts with construction and goes on in
+    the background.
+    """
+
+    def __init__(self, spec: ActorSpec) -> None:
+        """Raises ValueError if the checkpoint is not what it should be."""
+        assert spec.expert is not None
+        if spec.threads:
+            torch.set_num_threads(spec.threads)
+        self.spec, self.expert = spec, spec.expert
+        self._checkpoint = Checkpoint.open(Path(spec.folder))
+        self._names = self._checkpoint.expert_names(self.expert)
+        self._weights: ExpertWeights | None = None
+        self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
+
+    def _load(self, progress: Callable[[int], None]) -> None:
+        tensors = read_tensors(
+            self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress
+        )
+        self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)
+
+    def progress(self) -> LoadProgress:
+        """How far the weights are."""
+        return self._loading.progress()
+
+    def forward(self, message: bytes) -> bytes:
+        """Apply one layer to the rows of a message (actors/messages.py) and answer with as many.
+
+        A pure function of its argument, so a call may be sent again or to another replica. Waits for the weights
+        if they are still loading.
+        """
+        header = decode_header(message)
+        rows = tensor_from(message, HEADER_BYTES, header.rows, header.columns, header.dtype_code)
+        started = time.perf_counter_ns()
+        answer = self.apply(header.layer, rows)
+        took = time.perf_counter_ns() - started
+        reply = RowsHeader(header.dtype_code, header.layer, header.rows, header.columns, took)
+        return encode_rows(reply, tensor_bytes(answer))
+
+    def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
+        """The computation of `forward` on tensors."""
+        if self._weights is None:
+            progress = self._loading.wait()
+            if self._weights is None:
+                raise RuntimeError(f"expert {self.expert} has no weights: {progress.error}")
+        return self._weights.forward(layer, rows_RD.to(self.spec.device))
+
+    def report(self) -> ActorReport:
+        """What this process holds."""
+        held = self._weights.nbytes() if self._weights else 0
+        tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
+        return ActorReport(os.getpid(), "", self.spec.device, held, tensors)

@@ -1,0 +1,146 @@
+"""The head: attention, KV cache, gate and sampler in one process; a pure executor of the engine's plans."""
+
+import os
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from actors.loading import Loading
+from actors.messages import ActorReport, ActorSpec, ExpertUnavailable
+from actors.router import ExpertRouter, StepCounts
+from model.attention import choose_backend
+from model.batch import Chunk, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
+from model.checkpoint import Checkpoint
+from model.kv_cache import PagedKVCache, page_bytes
+from model.sampling import draw
+from model.slots import Slots
+from model.trunk import Trunk
+from model.weights import read_tensors, torch_dtype
+
+
+class Head:
+    """A plain class; actors/remote.py makes a Ray actor of it. Loading starts with construction and goes on in
+    the background. `connect` gives it its router; `begin` and `step` are the engine's.
+    """
+
+    def __init__(self, spec: ActorSpec) -> None:
+        """Raises ValueError if the checkpoint or the KV memory is not what it should be."""
+        if spec.threads:
+            torch.set_num_threads(spec.threads)
+        self.spec, self.incarnation = spec, uuid.uuid4().hex
+        self._checkpoint = Checkpoint.open(Path(spec.folder))
+        self._names = self._checkpoint.head_names()
+        self._dtype = torch_dtype(spec.dtype)
+        config = self._checkpoint.config
+        self._page_count = spec.kv_memory_bytes // page_bytes(config, spec.page_size, self._dtype.itemsize)
+        if self._page_count < 1:
+            raise ValueError(f"kv.memory_bytes={spec.kv_memory_bytes} holds no page: raise it")
+        self._trunk: Trunk | None = None
+        self._cache: PagedKVCache | None = None
+        self._router: ExpertRouter | None = None
+        self._epoch, self._slots = -1, Slots()
+        window, device = config.sliding_window, torch.device(spec.device)
+        self._attention = choose_backend(self._dtype, device, config.head_dim, window, spec.page_size)
+        self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
+
+    def _load(self, progress: Callable[[int], None]) -> None:
+        spec, config = self.spec, self._checkpoint.config
+        tensors = read_tensors(self._checkpoint, self._names, self._dtype, spec.device, progress)
+        self._trunk = Trunk(config, tensors)
+        self._cache = PagedKVCache(config, self._page_count, spec.page_size, self._dtype, spec.device)
+
+    def progress(self) -> LoadProgress:
+        """How far the weights are."""
+        return self._loading.progress()
+
+    def connect(self, router: ExpertRouter) -> None:
+        """Give it the way to its experts."""
+        self._router = router
+
+    def begin(self, epoch: int) -> HeadInfo:
+        """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs from now on.
+
+        Waits for the weights; RuntimeError if they could not be loaded.
+        """
+        progress = self._loading.wait()
+        if not progress.ready:
+            raise RuntimeError(progress.error)
+        self._epoch = epoch
+        self._slots.clear()
+        return HeadInfo(self.incarnation, self._page_count, self.spec.page_size)
+
+    @torch.inference_mode()
+    def step(self, plan: StepPlan) -> StepResult | StepFailure:
+        """Carry out a plan. After a StepFailure the engine must `begin` anew: the sequences are in doubt."""
+        if (plan.epoch, plan.incarnation) != (self._epoch, self.incarnation):
+            return StepFailure(plan.step, "stale", f"this head serves epoch {self._epoch}, not {plan.epoch}")
+        assert self._trunk and self._cache and self._router, "begin and connect come first"
+        started, counts = time.perf_counter(), StepCounts()
+        try:
+            self._slots.apply(plan)
+            batch = self._slots.batch(plan.chunks, self.spec.page_size, self.spec.device)
+            logits_BV = self._router.run(self._trunk.forward(batch, self._cache, self._attention), counts)
+            tokens = draw(logits_BV, self._slots.draw_requests(plan.chunks))
+            self._slots.commit(tokens)
+        except ExpertUnavailable as error:
+            return StepFailure(plan.step, "unavailable", str(error))
+        except Exception:  # a bug of ours: the engine fails the requests and logs what is said here
+            return StepFailure(plan.step, "internal", traceback.format_exc())
+        return StepResult(
+            plan.step,
+            plan.epoch,
+            tuple(tokens),
+            tuple(counts.expert_tokens),
+            self._traces(plan.chunks, counts),
+            counts.retries,
+            time.perf_counter() - started,
+            counts.dispatch_seconds,
+        )
+
+    def _traces(
+        self, chunks: Sequence[Chunk], counts: StepCounts
+    ) -> tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]:
+        experts = self._checkpoint.config.num_local_experts
+        return tuple(
+            (
+                slot,
+                tuple(
+                    tuple(torch.bincount(chosen_TK[row : row + rows].flatten(), minlength=experts).tolist())
+                    for chosen_TK in counts.chosen
+                ),
+            )
+            for slot, row, rows in self._slots.traced(chunks)
+        )
+
+    def report(self) -> ActorReport:
+        """What this process holds."""
+        held = self._trunk.nbytes() if self._trunk else 0
+        tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
+        return ActorReport(os.getpid(), "", self.spec.device, held, tensors)
+
+
+class LocalHead:
+    """A `HeadHandle` on a head in this process: the plan is carried out when it is polled."""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._plan: StepPlan | None = None
+
+    def begin(self, epoch: int) -> HeadInfo:
+        """See `HeadHandle`."""
+        return self._head.begin(epoch)
+
+    def submit(self, plan: StepPlan) -> None:
+        """See `HeadHandle`."""
+        self._plan = plan
+
+    def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
+        """See `HeadHandle`."""
+        if self._plan is None:
+            return None
+        plan, self._plan = self._plan, None
+        return self._head.step(plan)

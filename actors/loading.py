@@ -1,0 +1,36 @@
+"""Loads an actor's weights in a thread, so that the actor answers questions about its progress meanwhile."""
+
+import threading
+from collections.abc import Callable
+
+from model.batch import LoadProgress
+
+
+class Loading:
+    """One attempt to load. `work` is given a function to call with the bytes of each tensor as it arrives."""
+
+    def __init__(self, total_bytes: int, work: Callable[[Callable[[int], None]], None]) -> None:
+        self._total, self._loaded, self._error = total_bytes, 0, ""
+        self._done = threading.Event()
+        self._work = work
+        threading.Thread(target=self._run, name="load-weights", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._work(self._add)
+        except Exception as error:  # whatever it was, the operator must see it rather than wait for ever
+            self._error = f"{type(error).__name__}: {error}"
+        self._done.set()
+
+    def _add(self, nbytes: int) -> None:
+        self._loaded += nbytes
+
+    def progress(self) -> LoadProgress:
+        """How far it is."""
+        done = self._done.is_set()
+        return LoadProgress(self._loaded, self._total, ready=done and not self._error, error=self._error)
+
+    def wait(self, timeout: float | None = None) -> LoadProgress:
+        """Progress once loading has ended, or after `timeout` seconds."""
+        self._done.wait(timeout)
+        return self.progress()

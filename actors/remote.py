@@ -1,0 +1,232 @@
+"""Ray, applied: the plain classes of this package as detached, named actors, and the handles to them.
+
+Two concurrency groups: `work` computes, `control` answers while work waits. Nothing is retried by Ray
+(`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
+"""
+
+import pickle
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.expert import Expert
+from actors.head import Head
+from actors.messages import (
+    HEADER_BYTES,
+    ActorOptions,
+    ActorReport,
+    ActorSpec,
+    HeadLost,
+    RowsHeader,
+    decode_header,
+    encode_rows,
+)
+from actors.router import ExpertRouter
+from actors.transport import ExpertCall, ExpertReply
+from model.batch import HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
+from model.wire import DTYPE_CODES, tensor_bytes, tensor_from
+
+_GROUPS = {"work": 1, "control": 2}
+_PROBE_SECONDS = 10.0
+
+
+class RayTransport:
+    """Experts behind Ray actor handles; calls and replies are object refs of plain `bytes`.
+
+    Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. See
+    `actors.transport.ExpertTransport`.
+    """
+
+    def __init__(self, methods: Mapping[tuple[int, int], Any], device: str = "cpu") -> None:
+        """`methods[expert, replica]` is that actor's bound `forward`, ready for `.remote(message)`."""
+        self._methods = dict(methods)
+        self._device = device
+        self._under_way: dict[Any, int] = {}
+
+    def submit(self, call: ExpertCall) -> None:
+        """Send a call; it never blocks on the expert."""
+        rows, columns = call.rows_RD.shape
+        header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
+        message = encode_rows(header, tensor_bytes(call.rows_RD))
+        self._under_way[self._methods[call.expert, call.replica].remote(message)] = call.call_id
+
+    def poll(self, timeout: float) -> list[ExpertReply]:
+        """Replies of all calls under way, or those that came within `timeout` seconds."""
+        refs = list(self._under_way)
+        if not refs:
+            return []
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout)
+        try:
+            messages = ray.get(done)  # one round trip for all; an error of any of them raises
+        except ray.exceptions.RayError:
+            return [self._fetch(ref) for ref in done]
+        return [self._reply(self._under_way.pop(ref), m) for ref, m in zip(done, messages, strict=True)]
+
+    def _fetch(self, ref: Any) -> ExpertReply:
+        call_id = self._under_way.pop(ref)
+        try:
+            return self._reply(call_id, ray.get(ref))
+        except ray.exceptions.ActorDiedError as error:
+            return ExpertReply(call_id, None, error=str(error), lost=True)
+        except ray.exceptions.RayError as error:  # unavailable is not dead; a task's own error comes here too
+            return ExpertReply(call_id, None, error=str(error))
+
+    def _reply(self, call_id: int, message: bytes) -> ExpertReply:
+        h = decode_header(message)
+        rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code).to(self._device)
+        return ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9)
+
+
+class ExpertActor(Expert):
+    """`Expert` with its methods in concurrency groups."""
+
+    @ray.method(concurrency_group="work")
+    def forward(self, message: bytes) -> bytes:
+        """See `Expert.forward`."""
+        return super().forward(message)
+
+    @ray.method(concurrency_group="control")
+    def progress(self) -> LoadProgress:
+        """See `Expert.progress`."""
+        return super().progress()
+
+    @ray.method(concurrency_group="control")
+    def report(self) -> ActorReport:
+        """See `Expert.report`."""
+        return _located(super().report())
+
+
+class HeadActor(Head):
+    """`Head` with its methods in concurrency groups, and its router built on Ray."""
+
+    @ray.method(concurrency_group="work")
+    def adopt(self, epoch: int, experts: Mapping[tuple[int, int], Any], grace: float) -> HeadInfo:
+        """Connect to these expert handles, by (expert, replica), and `begin` the epoch."""
+        methods = {key: handle.forward for key, handle in experts.items()}
+        count = 1 + max(expert for expert, _ in experts)
+        self.connect(ExpertRouter(RayTransport(methods, self.spec.device), count, grace))
+        return super().begin(epoch)
+
+    @ray.method(concurrency_group="work")
+    def step_bytes(self, plan: bytes) -> bytes:
+        """`Head.step` on pickled data: Ray moves `bytes` faster than objects."""
+        return pickle.dumps(super().step(pickle.loads(plan)))
+
+    @ray.method(concurrency_group="control")
+    def progress(self) -> LoadProgress:
+        """See `Head.progress`."""
+        return super().progress()
+
+    @ray.method(concurrency_group="control")
+    def report(self) -> ActorReport:
+        """See `Head.report`."""
+        return _located(super().report())
+
+
+def _located(report: ActorReport) -> ActorReport:
+    node = ray.get_runtime_context().get_node_id()
+    return ActorReport(report.pid, node, report.device, report.weight_bytes, report.tensors)
+
+
+def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: str) -> Any:
+    """Create the detached actor `name`, or find it if it runs already; returns its handle at once."""
+    strategy: Any = "SPREAD"
+    if options.node_id:
+        strategy = NodeAffinitySchedulingStrategy(options.node_id, soft=False)
+    actor_class: type[Head] | type[Expert] = HeadActor if spec.expert is None else ExpertActor
+    remote = ray.remote(actor_class).options(
+        name=name,
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=0,
+        num_cpus=options.num_cpus,
+        num_gpus=options.num_gpus,
+        resources=dict(options.resources) or None,
+        concurrency_groups=_GROUPS,
+        scheduling_strategy=strategy,
+    )
+    return remote.remote(spec)
+
+
+def progress_of(handles: Mapping[str, Any], timeout: float) -> Iterator[tuple[str, LoadProgress]]:
+    """The progress of each actor that answers within `timeout` seconds; a failed construction is an error in it."""
+    refs = {handle.progress.remote(): name for name, handle in handles.items()}
+    done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)
+    for ref in done:
+        try:
+            yield refs[ref], ray.get(ref)
+        except ray.exceptions.RayError as error:
+            yield refs[ref], LoadProgress(0, 0, error=_cause(error))
+
+
+def report_of(handle: Any, timeout: float = _PROBE_SECONDS) -> ActorReport:
+    """What an actor holds; raises Ray's error if it does not answer."""
+    report: ActorReport = ray.get(handle.report.remote(), timeout=timeout)
+    return report
+
+
+def _cause(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+class RemoteHead:
+    """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers."""
+
+    def __init__(
+        self, head: Any, experts: Mapping[tuple[int, int], Any], grace: float, begin_timeout: float = 120.0
+    ) -> None:
+        self._head, self._experts, self._grace, self._begin_timeout = head, dict(experts), grace, begin_timeout
+        self._ref: Any = None
+
+    def begin(self, epoch: int) -> HeadInfo:
+        """See `HeadHandle`."""
+        self._ref = None
+        info: HeadInfo = self._get(self._head.adopt.remote(epoch, self._experts, self._grace), self._begin_timeout)
+        return info
+
+    def submit(self, plan: StepPlan) -> None:
+        """See `HeadHandle`."""
+        self._ref = self._head.step_bytes.remote(pickle.dumps(plan))
+
+    def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
+        """See `HeadHandle`."""
+        if self._ref is None:
+            return None
+        done, _ = ray.wait([self._ref], timeout=timeout)
+        if not done:
+            return None
+        ref, self._ref = self._ref, None
+        result: StepResult | StepFailure = pickle.loads(self._get(ref, None))
+        return result
+
+    def _get(self, ref: Any, timeout: float | None) -> Any:
+        try:
+            return ray.get(ref, timeout=timeout)
+        except ray.exceptions.RayError as error:  # died, unavailable, timed out: what it had is in doubt
+            raise HeadLost(_cause(error)) from None
+
+
+def stop_actors(names: list[str], namespace: str, timeout: float = 10.0) -> None:
+    """Kill these named actors for good and wait until Ray has forgotten their names."""
+    for name in names:
+        try:
+            ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
+        except ValueError:
+            continue  # no such actor
+    end = time.monotonic() + timeout
+    while time.monotonic() < end and any(find_actor(name, namespace) for name in names):
+        time.sleep(0.05)
+
+
+def find_actor(name: str, namespace: str) -> Any | None:
+    """The handle of a running named actor, or None."""
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        return None

@@ -1,0 +1,140 @@
+"""The contract of both planes: what the engine asks of the head for one step, and what it gets back.
+
+Plain frozen data without torch, so that the scheduler stays pure. A plan carries only what the head lacks: a
+sequence's tokens travel once, when it is admitted; afterwards it is named by its slot, and the token drawn last
+is known to the head already, so a decode chunk carries no token.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the tokens of one sequence are drawn. Defaults change nothing.
+
+    `seed` and `output_index` fix the noise of every draw (model/sampling.py). `logprobs` is the number of
+    alternatives to report, -1 for no log-probabilities at all. `banned` ids are not drawn before `min_tokens`.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int = 0
+    output_index: int = 0
+    min_tokens: int = 0
+    banned: tuple[int, ...] = ()
+    logprobs: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class NewSequence:
+    """A sequence that enters a slot.
+
+    `token_ids` is the prompt and, for a sequence that was preempted, what it had put out; the first
+    `prompt_length` of them are prompt. `trace` asks for its expert counts in every result.
+    """
+
+    slot: int
+    token_ids: tuple[int, ...]
+    prompt_length: int
+    sampling: SamplingParams
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of one slot's tokens through the model: positions `start` to `start + length - 1`.
+
+    `new_pages` are appended to the slot's table of KV pages. With `sample` the chunk ends at the last known
+    token and the next one is drawn from its logits.
+    """
+
+    slot: int
+    start: int
+    length: int
+    new_pages: tuple[int, ...]
+    sample: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step. `epoch` names the engine that plans and `incarnation` the head's process: a mismatch with the
+    head's own is refused, since a restarted head has lost its KV cache and two engines must not drive one head.
+    `release` empties slots before `admit` fills them.
+    """
+
+    step: int
+    epoch: int
+    incarnation: str
+    release: tuple[int, ...]
+    admit: tuple[NewSequence, ...]
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """The token drawn for a slot. `logprob` and `top` (id, logprob; best first) are log-softmax of the raw
+    logits, present where the sequence's `logprobs` asks for them.
+    """
+
+    slot: int
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step drew.
+
+    `expert_tokens[layer][expert]` counts the rows that each expert ran in this step, `traces` the same for each
+    traced slot. `retries` counts expert calls that were sent again. Times are seconds on the head's clock:
+    `seconds` for the step, of which `dispatch_seconds` waiting for experts.
+    """
+
+    step: int
+    epoch: int
+    tokens: tuple[SampledToken, ...]
+    expert_tokens: tuple[tuple[int, ...], ...]
+    traces: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...] = ()
+    retries: int = 0
+    seconds: float = 0.0
+    dispatch_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    """A step that was not carried out; the head's sequences are as before it.
+
+    `kind` is `unavailable` (an expert has no replica that answers), `stale` (epoch or incarnation differ) or
+    `internal`; `detail` is for the operator's log.
+    """
+
+    step: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadInfo:
+    """What a head tells the engine that adopts it: its incarnation and the KV pages it owns."""
+
+    incarnation: str
+    page_count: int
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far a process has loaded its weights, in stored bytes; `error` ends the attempt."""
+
+    loaded_bytes: int
+    total_bytes: int
+    ready: bool = False
+    error: str = ""
+    tensors: tuple[str, ...] = field(default=())

@@ -1,0 +1,183 @@
+"""What a checkpoint folder holds, read from headers alone: no tensor is loaded and torch is not imported."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import MixtralConfig
+
+_DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+_IGNORED = ("rotary_emb.inv_freq",)  # buffers that old exports carry and every reader recomputes
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where one tensor lies: `file`, its safetensors dtype name, shape, and size in bytes."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A verified checkpoint in HF layout.
+
+    `tensors` maps each expected name to its entry. `digest` identifies the content (configuration, headers and
+    samples of the data of every file), so that a restarted server can tell whether running actors hold it.
+    """
+
+    folder: Path
+    config: MixtralConfig
+    tensors: Mapping[str, TensorEntry]
+    digest: str
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Verify a folder; ValueError names the file and key of the first thing found wrong."""
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder: give the folder of a checkpoint in HF layout")
+        config = MixtralConfig.load(folder)
+        found: dict[str, TensorEntry] = {}
+        digest = hashlib.sha256((folder / "config.json").read_bytes())
+        for file in _files(folder):
+            header, data_start = _header(file)
+            digest.update(json.dumps(header, sort_keys=True).encode())
+            for block in _samples(file, data_start):
+                digest.update(block)
+            for entry in _entries(file, header, data_start):
+                if entry.name in found:
+                    raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
+                found[entry.name] = entry
+        return cls(folder, config, _match(folder, config, found), digest.hexdigest())
+
+    def head_names(self) -> list[str]:
+        """Names of the tensors that the head reads: everything that belongs to no expert."""
+        return [name for name in self.tensors if ".experts." not in name]
+
+    def expert_names(self, expert: int) -> list[str]:
+        """Names of the tensors that expert `expert` reads: w1, w2, w3 of every layer."""
+        return [name for name in self.tensors if f".experts.{expert}." in name]
+
+    def nbytes(self, names: list[str]) -> int:
+        """Bytes of these tensors as stored."""
+        return sum(self.tensors[name].nbytes for name in names)
+
+
+def expected_shapes(config: MixtralConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the architecture with its shape, `[out, in]` for matrices (HF names)."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    q_dim = config.num_attention_heads * config.head_dim
+    kv_dim = config.num_key_value_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config.vocab_size, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+    for layer in range(config.num_hidden_layers):
+        at = f"model.layers.{layer}"
+        shapes[f"{at}.input_layernorm.weight"] = (hidden,)
+        shapes[f"{at}.post_attention_layernorm.weight"] = (hidden,)
+        shapes[f"{at}.self_attn.q_proj.weight"] = (q_dim, hidden)
+        shapes[f"{at}.self_attn.k_proj.weight"] = (kv_dim, hidden)
+        shapes[f"{at}.self_attn.v_proj.weight"] = (kv_dim, hidden)
+        shapes[f"{at}.self_attn.o_proj.weight"] = (hidden, q_dim)
+        shapes[f"{at}.block_sparse_moe.gate.weight"] = (config.num_local_experts, hidden)
+        for expert in range(config.num_local_experts):
+            own = f"{at}.block_sparse_moe.experts.{expert}"
+            shapes[f"{own}.w1.weight"] = (inner, hidden)
+            shapes[f"{own}.w2.weight"] = (hidden, inner)
+            shapes[f"{own}.w3.weight"] = (inner, hidden)
+    return shapes
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / _INDEX
+    if not index.exists():
+        single = folder / _SINGLE
+        if not single.exists():
+            raise ValueError(f"{folder} has neither {_SINGLE} nor {_INDEX}: the weights are missing")
+        return [single]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is not a safetensors index (no weight_map): copy it again") from None
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{index.name} names {missing[0]}, which is not in {folder}: copy the missing shard")
+    return [folder / name for name in names]
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if 8 + length > size:
+            raise ValueError(f"{file.name} is truncated: its header does not fit in {size} bytes; copy it again")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError:
+            raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _entries(file: Path, header: Mapping[str, Any], data_start: int) -> Iterator[TensorEntry]:
+    size = file.stat().st_size
+    for name, info in header.items():
+        try:
+            dtype, shape, (begin, end) = info["dtype"], tuple(info["shape"]), info["data_offsets"]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{file.name}: the header entry of {name} is damaged; copy the file again") from None
+        if data_start + end > size:
+            raise ValueError(
+                f"{file.name} is truncated: tensor {name} ends at byte {data_start + end}, the file at {size}; "
+                "copy it again"
+            )
+        yield TensorEntry(name, file, dtype, shape, end - begin)
+
+
+def _match(folder: Path, config: MixtralConfig, found: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    expected = expected_shapes(config)
+    where = _INDEX if (folder / _INDEX).exists() else _SINGLE
+    matched: dict[str, TensorEntry] = {}
+    for name, shape in expected.items():
+        entry = found.pop(name, None)
+        if entry is None:
+            raise ValueError(f"{where}: tensor {name} is missing; the checkpoint does not match its config.json")
+        if entry.shape != shape:
+            raise ValueError(
+                f"{entry.file.name}: tensor {name} has shape {list(entry.shape)}, config.json asks for {list(shape)}"
+            )
+        if entry.dtype not in _DTYPE_BYTES:
+            raise ValueError(
+                f"{entry.file.name}: tensor {name} is stored as {entry.dtype}; only F32, BF16 and F16 can be served"
+            )
+        matched[name] = entry
+    if config.tie_word_embeddings:
+        found.pop("lm_head.weight", None)  # some exporters write the tied matrix a second time
+    for name, entry in found.items():
+        if not name.endswith(_IGNORED):
+            raise ValueError(f"{entry.file.name}: unexpected tensor {name}; config.json has no place for it")
+    return matched
+
+
+def _samples(file: Path, start: int, count: int = 16, length: int = 4096) -> Iterator[bytes]:
+    """Evenly spread blocks of a file's data: enough to tell two trainings of one architecture apart."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        for i in range(count):
+            stream.seek(start + (size - start) * i // count)
+            yield stream.read(length)

@@ -1,0 +1,148 @@
+"""Hyper-parameters of a Mixtral checkpoint, under the names and defaults of HF's `MixtralConfig`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class MixtralConfig:
+    """What `config.json` says of a checkpoint.
+
+    Source: transformers `MixtralConfig`. `rope_theta` is read from the top level or from `rope_parameters`;
+    keys that HF keeps for itself (`architectures`, `transformers_version`, ...) are not kept here.
+    """
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 14336
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 8
+    head_dim: int = 128
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 4096 * 32
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-5
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = 1
+    eos_token_id: int | tuple[int, ...] | None = 2
+    tie_word_embeddings: bool = False
+    rope_theta: float = 1e6
+    sliding_window: int | None = None
+    attention_dropout: float = 0.0
+    num_experts_per_tok: int = 2
+    num_local_experts: int = 8
+    output_router_logits: bool = False
+    router_aux_loss_coef: float = 0.001
+    router_jitter_noise: float = 0.0
+    dtype: str = "float32"
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids that end a text; empty where the checkpoint names none."""
+        eos = self.eos_token_id
+        if eos is None:
+            return ()
+        return (eos,) if isinstance(eos, int) else tuple(eos)
+
+    @classmethod
+    def load(cls, folder: Path) -> "MixtralConfig":
+        """Read `config.json` of a checkpoint folder; ValueError says what cannot be served and why."""
+        path = folder / "config.json"
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder} has no config.json: give the folder of a checkpoint in HF layout"
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not valid JSON ({error}): copy it again from its source") from None
+        if not isinstance(raw, dict):
+            raise ValueError(f"{path} must hold a JSON object")
+        try:
+            return cls.from_hf(raw)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any]) -> "MixtralConfig":
+        """Build from the content of an HF `config.json`; ValueError for what this server cannot compute."""
+        _refuse_unservable(raw)
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {key: raw[key] for key in known if key in raw}
+        theta = (raw.get("rope_parameters") or {}).get("rope_theta", raw.get("rope_theta"))
+        if theta is not None:
+            values["rope_theta"] = float(theta)
+        values["dtype"] = str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch.")
+        heads = values.get("num_attention_heads", cls.num_attention_heads)
+        if values.get("num_key_value_heads") is None and "num_key_value_heads" in values:
+            values["num_key_value_heads"] = heads
+        if values.get("head_dim") is None:
+            values["head_dim"] = values.get("hidden_size", cls.hidden_size) // max(heads, 1)
+        if isinstance(values.get("eos_token_id"), list):
+            values["eos_token_id"] = tuple(values["eos_token_id"])
+        config = cls(**values)
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1")
+        if self.sliding_window is not None and (
+            not isinstance(self.sliding_window, int) or self.sliding_window < 1
+        ):
+            raise ValueError(f"sliding_window is {self.sliding_window!r}, but must be null or at least 1")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}, but rotary embeddings need an even one")
+        if self.num_experts_per_tok > self.num_local_experts:
+            raise ValueError(
+                f"num_experts_per_tok ({self.num_experts_per_tok}) exceeds "
+                f"num_local_experts ({self.num_local_experts})"
+            )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} cannot be served; convert the checkpoint to one of {DTYPES}")
+
+
+_POSITIVE = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "num_experts_per_tok",
+    "num_local_experts",
+)
+
+
+def _refuse_unservable(raw: Mapping[str, Any]) -> None:
+    kind = raw.get("model_type", "mixtral")
+    if kind != "mixtral":
+        raise ValueError(f"model_type is {kind!r}, but only 'mixtral' checkpoints can be served")
+    activation = raw.get("hidden_act", "silu")
+    if activation != "silu":
+        raise ValueError(f"hidden_act is {activation!r}, but only 'silu' can be served")
+    if raw.get("quantization_config"):
+        raise ValueError("it has a quantization_config: use the unquantized checkpoint (bf16, fp16 or fp32)")
+    rope = raw.get("rope_parameters") or {}
+    kinds = [rope.get("rope_type", "default"), rope.get("type", "default")]
+    scaling = raw.get("rope_scaling") or {}
+    kinds += [scaling.get("rope_type", "default"), scaling.get("type", "default")]
+    for rope_type in kinds:
+        if rope_type != "default":
+            raise ValueError(f"RoPE scaling of type {rope_type!r} cannot be served; only unscaled RoPE can")

@@ -1,0 +1,35 @@
+"""One expert: its SwiGLU matrices of every layer (Shazeer 2020; w1, w2, w3 as in HF's Mixtral).
+
+R: rows, D: hidden size, I: intermediate size.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+from model.linear import linear
+
+
+class ExpertWeights:
+    """w1 and w3 of a layer as one matrix [2I, D] (one product instead of two), w2 as [D, I]."""
+
+    def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """`tensors` holds the expert's tensors under their HF names."""
+        self.expert = expert
+        self.w13: list[torch.Tensor] = []
+        self.w2: list[torch.Tensor] = []
+        for layer in range(layers):
+            at = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
+            self.w13.append(torch.cat((tensors[f"{at}.w1.weight"], tensors[f"{at}.w3.weight"])))
+            self.w2.append(tensors[f"{at}.w2.weight"])
+
+    @torch.inference_mode()
+    def forward(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:
+        """w2(silu(w1 x) * w3 x) for rows [R, D]; a pure function of (layer, rows), so calls may be repeated."""
+        gate, up = linear(x_RD, self.w13[layer]).chunk(2, dim=-1)
+        return linear(F.silu(gate) * up, self.w2[layer])
+
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(t.nbytes for t in (*self.w13, *self.w2))

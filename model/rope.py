@@ -1,0 +1,24 @@
+"""Rotary position embeddings at absolute positions (RoFormer; HF's half-split layout, as in `MixtralRotaryEmbedding`)."""
+
+import torch
+
+
+def inverse_frequencies(head_dim: int, theta: float, device: torch.device | str = "cpu") -> torch.Tensor:
+    """fp32 [head_dim / 2]: theta^(-2i / head_dim)."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    return 1.0 / (theta**exponent)
+
+
+def rotation(
+    positions_T: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin, each [T, 1, head_dim], computed in fp32 and rounded to `dtype` as HF does."""
+    angles = positions_T[:, None].float() * inv_freq
+    angles = torch.cat((angles, angles), dim=-1)[:, None, :]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x_THd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate queries or keys [T, heads, head_dim] by their positions' angles."""
+    first, second = x_THd.chunk(2, dim=-1)
+    return x_THd * cos + torch.cat((-second, first), dim=-1) * sin

@@ -1,0 +1,91 @@
+"""Everything of Mixtral but its experts: embedding, attention, gate, norms, output head.
+
+The trunk is a generator of dispatches: it yields what a layer asks of its experts and is sent their combined
+answer. It does not know whether they are remote (gpt-fast applies parallelism from outside, too).
+T: tokens of the batch, D: hidden size, H/N: query/KV heads, d: head dimension, V: vocabulary.
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from model.attention import AttentionBackend
+from model.config import MixtralConfig
+from model.kv_cache import PagedKVCache
+from model.linear import linear
+from model.ragged import RaggedBatch
+from model.rope import inverse_frequencies, rotate, rotation
+from model.routing import Dispatch, route
+
+Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    input_norm: torch.Tensor
+    qkv: torch.Tensor  # q, k and v stacked: one product instead of three
+    out: torch.Tensor
+    post_norm: torch.Tensor
+    gate: torch.Tensor
+
+
+class Trunk:
+    """The head's share of the model."""
+
+    def __init__(self, config: MixtralConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+        """`tensors` holds everything outside `.experts.` under its HF name."""
+        self.config = config
+        self.embedding = tensors["model.embed_tokens.weight"]
+        self.final_norm = tensors["model.norm.weight"]
+        self.lm_head = self.embedding if config.tie_word_embeddings else tensors["lm_head.weight"]
+        self.inv_freq = inverse_frequencies(config.head_dim, config.rope_theta, self.embedding.device)
+        self.layers = [_layer(tensors, f"model.layers.{i}") for i in range(config.num_hidden_layers)]
+
+    def forward(self, batch: RaggedBatch, cache: PagedKVCache, attention: AttentionBackend) -> Forward:
+        """Run a batch; yields one `Dispatch` per layer, expects [T, D] back, returns fp32 logits
+        [len(sample_rows), V].
+        """
+        c = self.config
+        x_TD = self.embedding[batch.token_ids_T]
+        cos, sin = rotation(batch.positions_T, self.inv_freq, x_TD.dtype)
+        prepared = attention.prepare(batch)
+        splits = (c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads)
+        for i, layer in enumerate(self.layers):
+            h_TD = rms_norm(x_TD, layer.input_norm, c.rms_norm_eps)
+            qkv = linear(h_TD, layer.qkv).view(-1, sum(splits), c.head_dim)
+            q_THd, k_TNd, v_TNd = qkv.split(splits, dim=1)
+            cache.write(i, batch.kv_slots_T, rotate(k_TNd, cos, sin), v_TNd)
+            attended = attention.attend(rotate(q_THd, cos, sin), cache, i, prepared)
+            x_TD = x_TD + linear(attended.flatten(1), layer.out)
+            h_TD = rms_norm(x_TD, layer.post_norm, c.rms_norm_eps)
+            experts_TK, weights_TK = route(linear(h_TD, layer.gate), c.num_experts_per_tok)
+            x_TD = x_TD + (yield Dispatch(i, h_TD, experts_TK, weights_TK))
+        last = rms_norm(x_TD[batch.sample_rows], self.final_norm, c.rms_norm_eps)
+        return linear(last, self.lm_head).float()
+
+    def nbytes(self) -> int:
+        """Bytes held; a tied output head counts once."""
+        own = [self.embedding, self.final_norm]
+        own += [] if self.config.tie_word_embeddings else [self.lm_head]
+        for layer in self.layers:
+            own += [layer.input_norm, layer.qkv, layer.out, layer.post_norm, layer.gate]
+        return sum(t.nbytes for t in own)
+
+
+def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMSNorm in fp32, rounded before the weight is applied (Zhang & Sennrich 2019; HF `MixtralRMSNorm`)."""
+    x = x_TD.float()
+    x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+    return weight_D * x.to(x_TD.dtype)
+
+
+def _layer(tensors: Mapping[str, torch.Tensor], at: str) -> _Layer:
+    qkv = torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"])
+    return _Layer(
+        tensors[f"{at}.input_layernorm.weight"],
+        qkv,
+        tensors[f"{at}.self_attn.o_proj.weight"],
+        tensors[f"{at}.post_attention_layernorm.weight"],
+        tensors[f"{at}.block_sparse_moe.gate.weight"],
+    )

@@ -1,0 +1,32 @@
+"""Rows of hidden states as raw bytes and back, without a copy where torch allows it.
+
+Raw bytes, because Ray sends `bytes` two to three times faster than a torch tensor, and because numpy knows no
+bfloat16.
+"""
+
+import warnings
+
+import torch
+
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
+
+# Received buffers are read-only; nothing writes to the tensors made of them.
+warnings.filterwarnings("ignore", message="The given buffer is not writable")
+
+
+def tensor_bytes(x_RD: torch.Tensor) -> memoryview:
+    """The memory of a tensor, row-major; copied to the CPU if it is elsewhere."""
+    return x_RD.contiguous().cpu().view(torch.uint8).numpy().data.cast("B")
+
+
+def tensor_from(buffer: bytes, offset: int, rows: int, columns: int, code: int) -> torch.Tensor:
+    """[rows, columns] over `buffer` from `offset`, not copied; ValueError if the buffer is too short."""
+    if code not in _DTYPES:
+        raise ValueError(f"dtype code {code} is unknown")
+    dtype = _DTYPES[code]
+    if rows == 0:
+        return torch.empty((0, columns), dtype=dtype)
+    if len(buffer) - offset != rows * columns * dtype.itemsize:
+        raise ValueError(f"{len(buffer) - offset} bytes cannot be {rows} x {columns} of {dtype}")
+    return torch.frombuffer(buffer, dtype=dtype, offset=offset).view(rows, columns)

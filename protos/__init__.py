@@ -1,0 +1,1 @@
+"""The public gRPC interface, `eightwinds.v1`."""

@@ -1,0 +1,1 @@
+"""The `eightwinds` protocol buffer packages."""
