@@ -33,9 +33,7 @@ class Expert:
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
-        tensors = read_tensors(
-            self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress
-        )
+        tensors = read_tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
         self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)
 
     def progress(self) -> LoadProgress:
@@ -68,4 +66,4 @@ class Expert:
         """What this process holds."""
         held = self._weights.nbytes() if self._weights else 0
         tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
-        return ActorReport(os.getpid(), "", self.spec.device, held, tensors)
+        return ActorReport(os.getpid(), "", self.spec, held, tensors)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from actors.loading import Loading
-from actors.messages import ActorReport, ActorSpec, ExpertUnavailable
+from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken
 from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
 from model.batch import Chunk, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
@@ -64,8 +64,11 @@ class Head:
     def begin(self, epoch: int) -> HeadInfo:
         """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs from now on.
 
-        Waits for the weights; RuntimeError if they could not be loaded.
+        Waits for the weights; RuntimeError if they could not be loaded, HeadTaken if an engine with a higher epoch
+        has taken over already.
         """
+        if epoch <= self._epoch:
+            raise HeadTaken(f"an engine of epoch {self._epoch} drives this head; {epoch} came too late")
         progress = self._loading.wait()
         if not progress.ready:
             raise RuntimeError(progress.error)
@@ -120,7 +123,7 @@ class Head:
         """What this process holds."""
         held = self._trunk.nbytes() if self._trunk else 0
         tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
-        return ActorReport(os.getpid(), "", self.spec.device, held, tensors)
+        return ActorReport(os.getpid(), "", self.spec, held, tensors)
 
 
 class LocalHead:

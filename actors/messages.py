@@ -49,7 +49,10 @@ def decode_header(message: bytes) -> RowsHeader:
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone."""
+    """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
+
+    `identity` names checkpoint and code: running actors of an equal spec can be adopted, others are replaced.
+    """
 
     folder: str
     dtype: str
@@ -58,6 +61,7 @@ class ActorSpec:
     expert: int | None = None
     kv_memory_bytes: int = 0
     page_size: int = 16
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,11 @@ class ActorOptions:
 
 @dataclass(frozen=True, slots=True)
 class ActorReport:
-    """What a process holds, for operators and tests: bytes of weights by tensor name as loaded from disk."""
+    """What a process is and holds, for operators and tests: `tensors` gives the stored bytes by tensor name."""
 
     pid: int
     node_id: str
-    device: str
+    spec: ActorSpec
     weight_bytes: int
     tensors: Mapping[str, int] = field(default_factory=dict)
 
@@ -89,11 +93,17 @@ class HeadLost(Exception):
     """The head's process is gone or does not answer; what it computed is lost."""
 
 
+class HeadTaken(Exception):
+    """Another engine drives this head; ours must end."""
+
+
 class HeadHandle(Protocol):
     """The engine's view of the head. One plan is under way at a time."""
 
     def begin(self, epoch: int) -> HeadInfo:
-        """Take the head over: it forgets every sequence and refuses plans of other epochs. Raises HeadLost."""
+        """Take the head over: it forgets every sequence and refuses plans of other epochs. Raises HeadLost or
+        HeadTaken.
+        """
         ...
 
     def submit(self, plan: StepPlan) -> None:
@@ -103,4 +113,3 @@ class HeadHandle(Protocol):
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
         """The answer, or None after `timeout` seconds. Raises HeadLost."""
         ...
-

@@ -4,6 +4,7 @@ Two concurrency groups: `work` computes, `control` answers while work waits. Not
 (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
 """
 
+import dataclasses
 import pickle
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from actors.messages import (
     ActorReport,
     ActorSpec,
     HeadLost,
+    HeadTaken,
     RowsHeader,
     decode_header,
     encode_rows,
@@ -80,55 +82,61 @@ class RayTransport:
         return ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9)
 
 
-class ExpertActor(Expert):
-    """`Expert` with its methods in concurrency groups."""
+class ExpertActor:
+    """An `Expert`, its methods in concurrency groups."""
+
+    def __init__(self, spec: ActorSpec) -> None:
+        self._expert = Expert(spec)
 
     @ray.method(concurrency_group="work")
     def forward(self, message: bytes) -> bytes:
         """See `Expert.forward`."""
-        return super().forward(message)
+        return self._expert.forward(message)
 
     @ray.method(concurrency_group="control")
     def progress(self) -> LoadProgress:
         """See `Expert.progress`."""
-        return super().progress()
+        return self._expert.progress()
 
     @ray.method(concurrency_group="control")
     def report(self) -> ActorReport:
         """See `Expert.report`."""
-        return _located(super().report())
+        return _located(self._expert.report())
 
 
-class HeadActor(Head):
-    """`Head` with its methods in concurrency groups, and its router built on Ray."""
+class HeadActor:
+    """A `Head`, its methods in concurrency groups, and its router built on Ray."""
+
+    def __init__(self, spec: ActorSpec) -> None:
+        self._head = Head(spec)
 
     @ray.method(concurrency_group="work")
     def adopt(self, epoch: int, experts: Mapping[tuple[int, int], Any], grace: float) -> HeadInfo:
         """Connect to these expert handles, by (expert, replica), and `begin` the epoch."""
         methods = {key: handle.forward for key, handle in experts.items()}
         count = 1 + max(expert for expert, _ in experts)
-        self.connect(ExpertRouter(RayTransport(methods, self.spec.device), count, grace))
-        return super().begin(epoch)
+        self._head.connect(ExpertRouter(RayTransport(methods, self._head.spec.device), count, grace))
+        return self._head.begin(epoch)
 
     @ray.method(concurrency_group="work")
-    def step_bytes(self, plan: bytes) -> bytes:
+    def step(self, plan: bytes) -> bytes:
         """`Head.step` on pickled data: Ray moves `bytes` faster than objects."""
-        return pickle.dumps(super().step(pickle.loads(plan)))
+        return pickle.dumps(self._head.step(pickle.loads(plan)))
 
     @ray.method(concurrency_group="control")
     def progress(self) -> LoadProgress:
         """See `Head.progress`."""
-        return super().progress()
+        return self._head.progress()
 
     @ray.method(concurrency_group="control")
     def report(self) -> ActorReport:
         """See `Head.report`."""
-        return _located(super().report())
+        return _located(self._head.report())
 
 
 def _located(report: ActorReport) -> ActorReport:
     node = ray.get_runtime_context().get_node_id()
-    return ActorReport(report.pid, node, report.device, report.weight_bytes, report.tensors)
+    return dataclasses.replace(report, node_id=node)
 
 
 def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: str) -> Any:
@@ -136,8 +144,9 @@ def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: st
     strategy: Any = "SPREAD"
     if options.node_id:
         strategy = NodeAffinitySchedulingStrategy(options.node_id, soft=False)
-    actor_class: type[Head] | type[Expert] = HeadActor if spec.expert is None else ExpertActor
-    remote = ray.remote(actor_class).options(
+    decorate: Any = ray.remote(concurrency_groups=_GROUPS)  # type: ignore[call-overload]  # Ray's stubs lack it
+    actor_class = decorate(HeadActor if spec.expert is None else ExpertActor)
+    remote = actor_class.options(
         name=name,
         namespace=namespace,
         lifetime="detached",
@@ -147,7 +156,6 @@ def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: st
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
         resources=dict(options.resources) or None,
-        concurrency_groups=_GROUPS,
         scheduling_strategy=strategy,
     )
     return remote.remote(spec)
@@ -192,7 +200,7 @@ class RemoteHead:
 
     def submit(self, plan: StepPlan) -> None:
         """See `HeadHandle`."""
-        self._ref = self._head.step_bytes.remote(pickle.dumps(plan))
+        self._ref = self._head.step.remote(pickle.dumps(plan))
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
         """See `HeadHandle`."""
@@ -208,6 +216,8 @@ class RemoteHead:
     def _get(self, ref: Any, timeout: float | None) -> Any:
         try:
             return ray.get(ref, timeout=timeout)
+        except HeadTaken:
+            raise
         except ray.exceptions.RayError as error:  # died, unavailable, timed out: what it had is in doubt
             raise HeadLost(_cause(error)) from None
 

@@ -3,6 +3,7 @@
 H: query heads, N: KV heads, d: head dimension. The sliding window is HF's: query i sees keys j with i-W < j <= i.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -96,7 +97,10 @@ class FlashBackend:
         k_lens = [s.kv_length for s in batch.segments]
         width = max(len(s.pages) for s in batch.segments)
         table = [list(s.pages) + [0] * (width - len(s.pages)) for s in batch.segments]
-        as_int32 = lambda values: torch.tensor(values, dtype=torch.int32, device=device)  # noqa: E731
+
+        def as_int32(values: Sequence[int] | Sequence[list[int]]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.int32, device=device)
+
         return {
             "table": as_int32(table),
             "k_lens": as_int32(k_lens),
@@ -106,9 +110,7 @@ class FlashBackend:
             "max_k": max(k_lens),
         }
 
-    def attend(
-        self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: dict[str, Any]
-    ) -> torch.Tensor:
+    def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: dict[str, Any]) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
         keys, values = cache.keys[layer], cache.values[layer]
         if prepared["max_q"] == 1:

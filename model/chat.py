@@ -1,11 +1,11 @@
-"""Mixtral's v1 chat template: which text each turn becomes, and which conversations it can express.
+r"""Mixtral's v1 chat template: which text each turn becomes, and which conversations it can express.
 
 The template is the one that Mixtral-8x7B-Instruct was tuned on (version 1 of Mistral's instruct formats;
 its public implementation is `InstructTokenizerV1` of mistral-common). `[INST]` and `[/INST]` are ordinary
 text in it, and every turn is tokenized on its own: `model.tokenizer` turns the turns below into ids.
 
     system "Be terse."  user "Hi"  assistant "Hello."  user "Bye"
-    <s> | [INST] Be terse.\\n\\nHi [/INST] | Hello. | </s> | [INST] Bye [/INST]
+    <s> | [INST] Be terse.\n\nHi [/INST] | Hello. | </s> | [INST] Bye [/INST]
 """
 
 from collections.abc import Sequence
@@ -93,9 +93,7 @@ def _spoken(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
                     "must alternate, so join the two into one message."
                 )
             if message.role is Role.ASSISTANT and not message.content:
-                raise ValueError(
-                    f"messages[{index}] is an empty assistant message: give it content or leave it out."
-                )
+                raise ValueError(f"messages[{index}] is an empty assistant message: give it content or leave it out.")
             spoken.append(message)
         previous = message.role
     return spoken
@@ -116,6 +114,4 @@ def _check_end(messages: Sequence[ChatMessage], continue_final_message: bool) ->
             "or set continue_final_message to let the model go on with it."
         )
     if last == 0 and final_role is Role.ASSISTANT:
-        raise ValueError(
-            "messages[0] is an assistant message and the only one: put a user message in front of it."
-        )
+        raise ValueError("messages[0] is an assistant message and the only one: put a user message in front of it.")

@@ -9,7 +9,7 @@ from typing import Any
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MixtralConfig:
     """What `config.json` says of a checkpoint.
 
@@ -58,9 +58,7 @@ class MixtralConfig:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(
-                f"{folder} has no config.json: give the folder of a checkpoint in HF layout"
-            ) from None
+            raise ValueError(f"{folder} has no config.json: give the folder of a checkpoint in HF layout") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid JSON ({error}): copy it again from its source") from None
         if not isinstance(raw, dict):
@@ -96,9 +94,7 @@ class MixtralConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1")
-        if self.sliding_window is not None and (
-            not isinstance(self.sliding_window, int) or self.sliding_window < 1
-        ):
+        if self.sliding_window is not None and (not isinstance(self.sliding_window, int) or self.sliding_window < 1):
             raise ValueError(f"sliding_window is {self.sliding_window!r}, but must be null or at least 1")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
@@ -109,8 +105,7 @@ class MixtralConfig:
             raise ValueError(f"head_dim is {self.head_dim}, but rotary embeddings need an even one")
         if self.num_experts_per_tok > self.num_local_experts:
             raise ValueError(
-                f"num_experts_per_tok ({self.num_experts_per_tok}) exceeds "
-                f"num_local_experts ({self.num_local_experts})"
+                f"num_experts_per_tok ({self.num_experts_per_tok}) exceeds num_local_experts ({self.num_local_experts})"
             )
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} cannot be served; convert the checkpoint to one of {DTYPES}")

@@ -14,9 +14,7 @@ class Detokenizer:
     per stream, not shared between threads; many may share one tokenizer.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, continuation: bool = True, special_tokens: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, continuation: bool = True, special_tokens: bool = False) -> None:
         """Start a stream; the options mean what they mean in `Tokenizer.decode`."""
         self._tokenizer = tokenizer
         self._special_tokens = special_tokens
@@ -29,9 +27,7 @@ class Detokenizer:
         Bytes that cannot become a character come out as U+FFFD, at the latest with the bytes after them.
         Errors: `ValueError` for an id outside the vocabulary, which leaves the stream as it was.
         """
-        data = self._tokenizer.token_bytes(
-            token_id, special_tokens=self._special_tokens, starts_text=self._starts_text
-        )
+        data = self._tokenizer.token_bytes(token_id, special_tokens=self._special_tokens, starts_text=self._starts_text)
         if not self._tokenizer.is_control(token_id):
             self._starts_text = False
         return self._decoder.decode(data)

@@ -31,9 +31,7 @@ class PagedKVCache:
         self.keys[layer].flatten(0, 1)[slots_T] = k_TNd
         self.values[layer].flatten(0, 1)[slots_T] = v_TNd
 
-    def read(
-        self, layer: int, pages: Sequence[int], begin: int, end: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, layer: int, pages: Sequence[int], begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [end - begin, N, d] of positions [begin, end) of a sequence with table `pages`."""
         first, last = begin // self.page_size, -(-end // self.page_size)
         index = torch.tensor(pages[first:last], dtype=torch.int64, device=self.keys.device)

@@ -59,5 +59,8 @@ class RaggedBatch:
         slots = [
             s.pages[p // page_size] * page_size + p % page_size for s in segments for p in range(s.start, s.kv_length)
         ]
-        as_tensor = lambda values: torch.tensor(values, dtype=torch.int64, device=device)  # noqa: E731
-        return cls(tuple(segments), as_tensor(token_ids), as_tensor(positions), as_tensor(slots), as_tensor(sample_rows))
+
+        def tensor(values: Sequence[int]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.int64, device=device)
+
+        return cls(tuple(segments), tensor(token_ids), tensor(positions), tensor(slots), tensor(sample_rows))

@@ -1,4 +1,4 @@
-"""Rotary position embeddings at absolute positions (RoFormer; HF's half-split layout, as in `MixtralRotaryEmbedding`)."""
+"""Rotary position embeddings at absolute positions (RoFormer), in HF's half-split layout."""
 
 import torch
 

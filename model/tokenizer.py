@@ -82,9 +82,7 @@ class Tokenizer:
                 "vocabulary give other ids: use the tokenizer.model of the original checkpoint."
             )
         if not file.exists():
-            raise ValueError(
-                f"{file} does not exist: name a checkpoint folder with a tokenizer.model, or such a file."
-            )
+            raise ValueError(f"{file} does not exist: name a checkpoint folder with a tokenizer.model, or such a file.")
         try:
             data = file.read_bytes()
         except OSError as error:
@@ -109,9 +107,7 @@ class Tokenizer:
         ids: list[int] = self._processor.encode(text)
         return [self.bos_id, *ids] if bos else ids
 
-    def encode_chat(
-        self, messages: Sequence[ChatMessage], *, continue_final_message: bool = False
-    ) -> list[int]:
+    def encode_chat(self, messages: Sequence[ChatMessage], *, continue_final_message: bool = False) -> list[int]:
         """Ids of a conversation in Mixtral's v1 template, `<s>` in front, ready for the model to answer.
 
         With `continue_final_message` the last message is the assistant's and is left open. The rules for
@@ -119,9 +115,7 @@ class Tokenizer:
         that they refuse, text without UTF-8 form, or a vocabulary without chat (`supports_chat`).
         """
         if not self.supports_chat:
-            raise ValueError(
-                "This checkpoint's vocabulary has no chat template: send the prompt as text or token ids."
-            )
+            raise ValueError("This checkpoint's vocabulary has no chat template: send the prompt as text or token ids.")
         for index, message in enumerate(messages):
             _check_utf8(message.content, f"The content of messages[{index}]")
         ids = [self.bos_id]
@@ -144,9 +138,7 @@ class Tokenizer:
         front of the text is taken away. Errors: `ValueError` for an id outside the vocabulary.
         """
         if not 0 <= token_id < self.vocab_size:
-            raise ValueError(
-                f"Token id {token_id} is not in the vocabulary: use ids from 0 to {self.vocab_size - 1}."
-            )
+            raise ValueError(f"Token id {token_id} is not in the vocabulary: use ids from 0 to {self.vocab_size - 1}.")
         if token_id in self._plain:
             return (self._names if special_tokens else self._plain)[token_id]
         data = self._bytes[token_id]

@@ -1,0 +1,132 @@
+# Needs Python 3.11 or newer with venv, make and pip; everything else goes into $(VENV).
+#
+#   make demo     serve the demo checkpoint on a local Ray, ask it three prompts, shut down
+#   make test     unit tests, then the tests on a local Ray
+#   make check    style, types, import contracts, protos, drift of the generated stubs
+#   make proto    generate the stubs anew
+#   make bench    microseconds per dispatch; time until ready
+#   make clean    remove caches and build products (the environment stays)
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+# Ray 2.60 turns token authentication on by itself in a local ray.init(): say what is meant.
+export RAY_AUTH_MODE ?= disabled
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test unit integration check lint types contracts protos stubs proto bench clean venv \
+        venv-runtime constraints
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# ---------------------------------------------------------------------------------- environment
+# Two stamps: `demo` needs the run-time packages only; `test`, `check` and the rest need those of a
+# developer too. torch goes first and alone, so that nothing else's range picks another build of it.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==/&/p' constraints.txt)
+RUNTIME := $(VENV)/.eightwinds-runtime
+DEVELOPER := $(VENV)/.eightwinds-developer
+
+venv: $(DEVELOPER)
+venv-runtime: $(RUNTIME)
+
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || { echo 'eightwinds needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+@echo "installing $(TORCH), then eightwinds $(2) (minutes, the first time)"
+@$(PIP) $(TORCH)
+@$(PIP) -c constraints.txt -e '$(1)'
+endef
+
+$(RUNTIME): pyproject.toml constraints.txt
+	$(call install,.,with what it needs to run)
+	@touch $@
+
+$(DEVELOPER): pyproject.toml constraints.txt
+	$(call install,.[dev],with its tools)
+	@touch $(RUNTIME) $@
+
+constraints: $(DEVELOPER)  ## pin what is installed now
+	@echo 'writing constraints.txt'
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(BIN)/python -m pip list --format=freeze --disable-pip-version-check --exclude-editable --exclude pip \
+	   | sed 's/+[a-z0-9.]*$$//'; } > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+	@touch $(RUNTIME) $(DEVELOPER)
+
+# ----------------------------------------------------------------------------------------- use
+demo: $(RUNTIME)
+	@echo 'demo: eight experts on a local Ray'
+	@$(BIN)/python -m examples.demo
+
+bench: $(DEVELOPER)
+	@echo 'bench: dispatch, then startup'
+	@$(BIN)/python benchmarks/dispatch.py
+	@$(BIN)/python benchmarks/startup.py
+
+# --------------------------------------------------------------------------------------- tests
+# Two processes: what the unit tests forbid, the integration tests need.
+test: unit integration
+
+unit: $(DEVELOPER)
+	@echo 'test: unit'
+	@$(BIN)/python -m pytest -q tests/unit
+
+integration: unit
+	@echo 'test: integration'
+	@$(if $(wildcard tests/integration/test_*.py tests/integration/*/test_*.py),\
+	    $(BIN)/python -m pytest -q tests/integration,echo 'no integration tests yet')
+
+# -------------------------------------------------------------------------------------- checks
+CODE := $(patsubst %/,%,$(wildcard cluster/ actors/ model/ protos/ tests/ benchmarks/ examples/))
+
+check: lint types contracts protos stubs
+
+lint: $(DEVELOPER)
+	@echo 'check: style'
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/ruff format --check --quiet --output-format concise . \
+	    || { echo 'mend it with: $(BIN)/ruff format .' >&2; exit 1; }
+
+types: $(DEVELOPER)
+	@echo 'check: types'
+	@$(BIN)/mypy --strict --no-error-summary $(CODE)
+
+contracts: $(DEVELOPER)
+	@echo 'check: import contracts'
+	@PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+# The published protos, to compare with: the first of these refs that has any.
+PUBLISHED ?= $(firstword $(foreach ref,origin/main main,\
+    $(if $(shell git rev-parse --quiet --verify $(ref):protos/buf.yaml 2>/dev/null),$(ref))))
+
+protos: $(DEVELOPER)
+	@echo 'check: protos$(if $(PUBLISHED),; compatible with $(PUBLISHED))'
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(if $(PUBLISHED),$(BIN)/buf breaking protos --against '.git#ref=$(PUBLISHED)$(,)subdir=protos',true)
+
+# $(1): the folder to write to. The plugins stand beside the interpreter.
+protoc = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) \
+    --grpc_python_out=$(1) --mypy_out=quiet,readable_stubs:$(1) --mypy_grpc_out=quiet:$(1) protos/eightwinds/v1/*.proto
+, := ,
+
+proto: $(DEVELOPER)
+	@echo 'proto: generating the stubs'
+	@$(call protoc,.)
+
+stubs: $(DEVELOPER)
+	@echo 'check: drift of the stubs'
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call protoc,"$$fresh") \
+	    && diff -rq -x '*.proto' -x __init__.py -x __pycache__ protos/eightwinds "$$fresh/protos/eightwinds" \
+	    || { echo 'the committed stubs are not what the protos say: run make proto' >&2; exit 1; }
+
+clean:
+	@echo 'clean: caches and build products (remove the environment with: rm -r $(VENV))'
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find $(CODE) scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,1 @@
+"""The control plane: configuration, engine, gateway, client, launch, commands."""

@@ -1,0 +1,177 @@
+"""Configuration of a server: YAML, then environment (`EIGHTWINDS_A__B=c`), then `--set a.b=c`; later ones win.
+
+One frozen, strict model per component. Each default is written once, here. An unknown key is refused with the
+nearest known one.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+ENVIRONMENT_PREFIX = "EIGHTWINDS_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(_Section):
+    """Which checkpoint. `path` is a folder, `demo`, or a hub id; `dtype` auto is the checkpoint's own."""
+
+    path: str = "demo"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+
+
+class ActorSection(_Section):
+    """What Ray reserves for an actor, and how many threads torch gets in it (0: torch decides)."""
+
+    num_cpus: float = Field(default=0.0, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    resources: dict[str, float] = Field(default_factory=dict)
+    threads: int = Field(default=1, ge=0)
+
+
+class HeadSection(ActorSection):
+    """The head actor. A restarted head is waited for `grace_s` seconds."""
+
+    grace_s: float = Field(default=60.0, gt=0)
+
+
+class ExpertsSection(ActorSection):
+    """The expert actors. `count` must be the checkpoint's; a silent expert is waited for `grace_s` seconds."""
+
+    count: int = Field(default=8, ge=1)
+    grace_s: float = Field(default=60.0, gt=0)
+
+
+class KvSection(_Section):
+    """The KV cache: `memory_bytes` in all, in pages of `page_size` tokens."""
+
+    memory_bytes: int = Field(default=256 << 20, gt=0)
+    page_size: int = Field(default=16, ge=1, le=1024)
+
+
+class SchedulerSection(_Section):
+    """What bounds a step."""
+
+    max_running_requests: int = Field(default=64, ge=1, le=4096)
+    max_tokens_per_step: int = Field(default=512, ge=1)
+
+
+class GatewaySection(_Section):
+    """The public ports. On shutdown running requests get `grace_s` seconds to finish."""
+
+    listen: str = "127.0.0.1:50051"
+    http: str = "127.0.0.1:8000"
+    max_queued_requests: int = Field(default=256, ge=1)
+    max_message_bytes: int = Field(default=4 << 20, ge=1024)
+    grace_s: float = Field(default=30.0, ge=0)
+
+    @field_validator("listen", "http")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be HOST:PORT, for example 127.0.0.1:50051")
+        return value
+
+
+class ClusterSection(_Section):
+    """The Ray cluster: `ray_address` empty starts a local one; `start_timeout_s` bounds the whole start."""
+
+    namespace: str = Field(default="eightwinds", min_length=1, max_length=64)
+    ray_address: str = ""
+    start_timeout_s: float = Field(default=600.0, gt=0)
+
+
+class SecuritySection(_Section):
+    """`insecure` allows to listen beyond loopback without tokens or TLS."""
+
+    insecure: bool = False
+
+
+class Config(_Section):
+    """All of it. `transport` is object_refs (Ray), or local: everything in this process, without Ray."""
+
+    model: ModelSection = ModelSection()
+    transport: Literal["object_refs", "local"] = "object_refs"
+    head: HeadSection = HeadSection()
+    experts: ExpertsSection = ExpertsSection()
+    kv: KvSection = KvSection()
+    scheduler: SchedulerSection = SchedulerSection()
+    gateway: GatewaySection = GatewaySection()
+    cluster: ClusterSection = ClusterSection()
+    security: SecuritySection = SecuritySection()
+
+
+def load_config(file: Path | None, environment: Mapping[str, str], settings: Iterable[str] = ()) -> Config:
+    """Merge the three sources; ValueError lists everything that is wrong, one line each."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            raise ValueError(f"there is no configuration file {file}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} is not valid YAML: {error}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
+        values = content
+    for name, text in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name.removeprefix(ENVIRONMENT_PREFIX):
+            _put(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text, name)
+        elif name == ENVIRONMENT_PREFIX + "TRANSPORT":
+            values["transport"] = text
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: write it as a.b=c")
+        _put(values, key.strip().split("."), text, f"--set {key.strip()}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(e) for e in error.errors())) from None
+
+
+def known_keys() -> list[str]:
+    """Every key in dotted form."""
+    keys = []
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys += [f"{name}.{key}" for key in section.model_fields]
+        else:
+            keys.append(name)
+    return keys
+
+
+def _put(values: dict[str, Any], path: list[str], text: str, source: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *sections, last = path
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{source}: {section} is no section")
+    values[last] = "" if value is None else value
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.0)
+        return f"unknown configuration key {key}; did you mean {near[0]}?"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    choices = error.get("ctx", {}).get("expected")
+    if error["type"] == "literal_error" and isinstance(choices, str):
+        near = difflib.get_close_matches(
+            str(error["input"]), choices.replace("'", "").replace(" or ", ", ").split(", "), 1, 0.0
+        )
+        return f"{key}: {error['input']!r} is none of {choices}; did you mean {near[0]}?"
+    return f"{key}: {message} (got {error['input']!r})"

@@ -1,0 +1,75 @@
+"""What a launch hands to `serve`: a head to drive, and how to let go of it. No Ray, no torch."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.messages import ActorSpec, HeadHandle
+from cluster.config import Config
+from model.batch import LoadProgress
+from model.checkpoint import Checkpoint
+
+ProgressReport = Callable[[str, Mapping[str, LoadProgress]], None]  # (phase, progress by actor)
+
+
+class LaunchFailed(Exception):
+    """The start failed; the text is for the operator."""
+
+
+class LaunchStopped(Exception):
+    """The start was interrupted."""
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Running actors. `close(keep)` lets go of them: they end, unless they are to be kept."""
+
+    head: HeadHandle
+    close: Callable[[bool], None]
+
+
+def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:
+    """What head and experts are built from."""
+    dtype = checkpoint.config.dtype if config.model.dtype == "auto" else config.model.dtype
+    identity = f"{checkpoint.digest}-{_code_digest()}"
+    head = ActorSpec(
+        folder=str(checkpoint.folder),
+        dtype=dtype,
+        device="cuda" if config.head.num_gpus else "cpu",
+        threads=config.head.threads,
+        kv_memory_bytes=config.kv.memory_bytes,
+        page_size=config.kv.page_size,
+        identity=identity,
+    )
+    experts = [
+        ActorSpec(
+            folder=str(checkpoint.folder),
+            dtype=dtype,
+            device="cuda" if config.experts.num_gpus else "cpu",
+            threads=config.experts.threads,
+            expert=expert,
+            identity=identity,
+        )
+        for expert in range(checkpoint.config.num_local_experts)
+    ]
+    return head, experts
+
+
+def check_fits(config: Config, checkpoint: Checkpoint) -> None:
+    """ValueError unless the cluster is configured for this checkpoint's number of experts."""
+    count = checkpoint.config.num_local_experts
+    if count != config.experts.count:
+        raise ValueError(
+            f"the checkpoint has {count} experts, the cluster is configured for {config.experts.count}: "
+            f"set experts.count={count}"
+        )
+
+
+def _code_digest() -> str:
+    """Actors that run other code than this checkout's must not be adopted."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent
+    for file in sorted([*(root / "actors").glob("*.py"), *(root / "model").glob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""`eightwinds doctor`: looks at everything a start depends on and says what to do about each problem."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cluster.address import bind
+from cluster.config import Config, load_config
+from cluster.deployment import actor_specs, check_fits
+from cluster.local_ray import records, state_folder
+from cluster.served_model import ServedModel
+
+_PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflection", "sentencepiece", "safetensors")
+_ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One checked thing: `ok`, `warn` or `fail`, what was found, and what to do about it."""
+
+    level: str
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def run(file: Path | None, settings: list[str]) -> int:
+    """Print all findings; 0 if nothing failed."""
+    findings = list(examine(file, settings))
+    for f in findings:
+        print(f"{f.level:4}  {f.subject:13}  {f.text}")
+        if f.advice:
+            print(f"      {'':13}  -> {f.advice}")
+    failed = sum(f.level == "fail" for f in findings)
+    print("ready to serve" if not failed else f"{failed} problem(s) to mend before serving")
+    return 1 if failed else 0
+
+
+def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
+    """Every finding, in the order of a start."""
+    yield _python()
+    yield from (_package(name) for name in _PACKAGES)
+    try:
+        config = load_config(file, os.environ, settings)
+    except ValueError as error:
+        yield Finding("fail", "configuration", str(error), "mend the key; docs/operations.md lists all")
+        return
+    yield Finding("ok", "configuration", "valid")
+    yield from _gpu(config)
+    yield from _ports(config)
+    yield _shared_memory()
+    yield from _leftovers(config)
+    yield from _checkpoint(config)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("ok", "python", f"{version}, {os.cpu_count()} CPUs")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding("ok", "package", f"{name} {importlib.metadata.version(name)}")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("fail", "package", f"{name} is missing", "pip install -c constraints.txt -e .")
+
+
+def _gpu(config: Config) -> Iterator[Finding]:
+    wanted = config.head.num_gpus + config.experts.num_gpus * config.experts.count
+    present = shutil.which("nvidia-smi") is not None
+    if not wanted:
+        hint = "set head.num_gpus and experts.num_gpus to use it" if present else ""
+        yield Finding("ok", "gpu", "present, not asked for" if present else "none, none asked for", hint)
+    elif not present and not config.cluster.ray_address:
+        yield Finding("fail", "gpu", f"{wanted:g} asked for, none here", "set head.num_gpus=0 and experts.num_gpus=0")
+    elif importlib.util.find_spec("flash_attn") is None:
+        yield Finding("warn", "gpu", "flash-attn is not installed", "pip install 'eightwinds[gpu]', else SDPA is used")
+    else:
+        yield Finding("ok", "gpu", f"{wanted:g} asked for")
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    for key, address in (("listen", config.gateway.listen), ("http", config.gateway.http)):
+        try:
+            bind(address).close()
+            yield Finding("ok", "port", f"{address} is free")
+        except OSError as error:
+            yield Finding("fail", "port", str(error), f"stop what listens there, or set gateway.{key}")
+
+
+def _shared_memory() -> Finding:
+    path = Path("/dev/shm")
+    free = shutil.disk_usage(path).free if path.exists() else 0
+    if free < 300 << 20:
+        return Finding(
+            "fail", "shared memory", f"{free >> 20} MiB in /dev/shm", "give it 300 MiB (docker: --shm-size=1g)"
+        )
+    return Finding("ok", "shared memory", f"{free >> 20} MiB free in /dev/shm")
+
+
+def _leftovers(config: Config) -> Iterator[Finding]:
+    left = [r for r in records(config.cluster.namespace) if not r.owned()]
+    if left:
+        text = f"{len(left)} local Ray of an earlier serve in {state_folder()}"
+        yield Finding("warn", "leftovers", text, "the next serve takes it over; eightwinds down removes it")
+    else:
+        yield Finding("ok", "leftovers", "none")
+
+
+def _checkpoint(config: Config) -> Iterator[Finding]:
+    def opened() -> ServedModel:
+        served = ServedModel.open(config.model.path)
+        check_fits(config, served.checkpoint)
+        return served
+
+    try:
+        served = opened()
+    except ValueError as error:
+        yield Finding("fail", "checkpoint", str(error), "set model.path to a Mixtral checkpoint in HF layout")
+        return
+    checkpoint = served.checkpoint
+    head, _ = actor_specs(config, checkpoint)
+    stored = sum(t.nbytes for t in checkpoint.tensors.values())
+    text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored, served as {head.dtype}"
+    yield Finding("ok", "checkpoint", text)
+    yield from _memory(config, stored)
+
+
+def _memory(config: Config, weights: int) -> Iterator[Finding]:
+    if config.cluster.ray_address or config.experts.num_gpus:
+        return
+    actors = 1 if config.transport == "local" else 1 + config.experts.count
+    needed = weights + config.kv.memory_bytes + actors * _ACTOR_BYTES
+    free = psutil.virtual_memory().available
+    text = f"{needed / 1e9:.1f} GB needed here, {free / 1e9:.1f} GB free"
+    if needed > free:
+        yield Finding("fail", "memory", text, "lower kv.memory_bytes, use a smaller dtype, or join a cluster")
+    else:
+        yield Finding("ok", "memory", text)

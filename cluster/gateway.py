@@ -1,0 +1,87 @@
+"""The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
+
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from cluster.gateway_errors import ErrorInterceptor
+from cluster.gateway_inference import Backend, InferenceService
+from cluster.served_model import ServedModel
+from protos.eightwinds.v1 import inference_pb2, inference_pb2_grpc
+
+_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+_REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Gateway:
+    """One listening server. Until `serve` is called requests get UNAVAILABLE and health is NOT_SERVING."""
+
+    def __init__(self, served: ServedModel, max_message_bytes: int) -> None:
+        self.backend = Backend()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[ErrorInterceptor()],
+            options=[
+                ("grpc.so_reuseport", 0),  # or a second server would silently share the port
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # else a pinging client gets GOAWAY
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(served, self.backend), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _add_reflection(self._server)
+
+    async def listen(self, address: str) -> str:
+        """Bind and start; returns HOST:PORT with the port chosen where 0 was asked. OSError if it is taken."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        await self._server.start()
+        await self._set_health(_NOT_SERVING)
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def serve(self) -> None:
+        """Say SERVING; the backend has been filled in."""
+        await self._set_health(_SERVING)
+
+    async def drain(self, grace: float) -> bool:
+        """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
+        self.backend.draining = True
+        await self._set_health(_NOT_SERVING)
+        generations = self.backend.generations
+        finished = True
+        if generations is not None:
+            try:
+                await asyncio.wait_for(generations.drained(), grace)
+            except TimeoutError:
+                finished = False
+        await self._server.stop(1.0)
+        return finished
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", _SERVICE):
+            await self._health.set(service, status)
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    """Reflection under both names. Python's package knows only v1alpha; v1 has the same messages on the wire."""
+    names = (_SERVICE, health.SERVICE_NAME, *_REFLECTION)
+    servicer = reflection.aio.ReflectionServicer(names)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in _REFLECTION:
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
+        )

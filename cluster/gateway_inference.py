@@ -1,0 +1,214 @@
+"""The InferenceService: messages in, messages out; everything between is elsewhere."""
+
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from cluster.engine import Engine
+from cluster.gateway_errors import Violation, invalid, request_id_of, unavailable
+from cluster.gateway_validation import Validator
+from cluster.generation import Generation, GenerationRequest, Generations
+from cluster.output import Piece
+from cluster.request import Finish, FinishReason
+from cluster.served_model import ServedModel
+from model.tokenizer import Tokenizer
+from protos.eightwinds.v1 import inference_pb2 as pb
+from protos.eightwinds.v1 import inference_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
+
+
+@dataclass(slots=True)
+class Backend:
+    """What requests run on once the server is up; `draining` refuses new ones."""
+
+    generations: Generations | None = None
+    engine: Engine | None = None
+    draining: bool = False
+
+    def take(self) -> tuple[Generations, Engine]:
+        """Both, or UNAVAILABLE."""
+        if self.draining:
+            raise unavailable("DRAINING", "the server is shutting down; ask another, or this one later", 5.0)
+        if self.engine is None or self.generations is None:
+            raise unavailable("STARTING", "the server is loading the model", 2.0)
+        return self.generations, self.engine
+
+
+class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
+    """See protos/eightwinds/v1/inference.proto."""
+
+    def __init__(self, served: ServedModel, backend: Backend) -> None:
+        self._served, self._backend = served, backend
+        self._validator = Validator(served)
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+        """All outputs at once."""
+        generations, engine = self._backend.take()
+        wanted = self._validator.generation(request, request_id_of(context), engine.limits)
+        await _echo(context, wanted.request_id)
+        response = pb.GenerateResponse(
+            request_id=wanted.request_id,
+            model=self._served.id,
+            create_time=_now(),
+            seed=wanted.sampling.seed,
+            outputs=[pb.Output(index=i) for i in range(wanted.n)],
+        )
+        with generations.running(wanted, engine) as generation:
+            async for pieces in generation.pieces():
+                for index, piece in pieces:
+                    output = response.outputs[index]
+                    output.text += piece.text
+                    _add(output, piece, request.output, self._served.tokenizer)
+            response.usage.CopyFrom(_usage(generation))
+            if wanted.trace:
+                response.trace.CopyFrom(_trace(generation))
+        return response
+
+    async def GenerateStream(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateStreamResponse]:
+        """Pieces as they come; those that gathered meanwhile share a message per output."""
+        generations, engine = self._backend.take()
+        wanted = self._validator.generation(request, request_id_of(context), engine.limits)
+        await _echo(context, wanted.request_id)
+        opening: pb.GenerateStreamResponse | None = self._opening(wanted)
+        with generations.running(wanted, engine) as generation:
+            async for pieces in generation.pieces():
+                messages: dict[int, pb.GenerateStreamResponse] = {}
+                for index, piece in pieces:
+                    message = messages.setdefault(index, pb.GenerateStreamResponse(index=index))
+                    message.text += piece.text
+                    _add(message, piece, request.output, self._served.tokenizer)
+                if not generation.keys:
+                    last = message
+                    last.usage.CopyFrom(_usage(generation))
+                    if wanted.trace:
+                        last.trace.CopyFrom(_trace(generation))
+                for message in messages.values():
+                    if opening is not None:
+                        message.MergeFrom(opening)
+                        opening = None
+                    if _says_something(message):
+                        yield message
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        """Ids of a prompt."""
+        self._validator.check_model(request.model)
+        ids = self._validator.prompt_ids(request.prompt)
+        return pb.TokenizeResponse(token_ids=ids, context_length=self._served.context_length)
+
+    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
+        """Text of ids."""
+        self._validator.check_model(request.model)
+        ids = self._validator.token_ids(list(request.token_ids))
+        text = self._served.tokenizer.decode(ids, special_tokens=request.special_tokens)
+        return pb.DetokenizeResponse(text=text)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """The one model."""
+        if request.page_size < 0:
+            raise invalid([Violation("page_size", "must be at least 0")])
+        if request.page_token:
+            raise invalid([Violation("page_token", "is none that this server gave out")])
+        config, default = self._served.checkpoint.config, self._served.default_sampling
+        model = pb.Model(
+            id=self._served.id,
+            architecture="MixtralForCausalLM",
+            vocab_size=config.vocab_size,
+            context_length=self._served.context_length,
+            layer_count=config.num_hidden_layers,
+            expert_count=config.num_local_experts,
+            experts_per_token=config.num_experts_per_tok,
+            eos_token_ids=self._served.eos_ids,
+            chat=self._served.tokenizer.supports_chat,
+            default_sampling=pb.Sampling(
+                temperature=default.temperature,
+                top_p=default.top_p,
+                top_k=default.top_k,
+                min_p=default.min_p,
+                repetition_penalty=default.repetition_penalty,
+            ),
+            ready=self._backend.engine is not None and not self._backend.draining,
+        )
+        return pb.ListModelsResponse(models=[model])
+
+    def _opening(self, wanted: GenerationRequest) -> pb.GenerateStreamResponse:
+        return pb.GenerateStreamResponse(
+            request_id=wanted.request_id, model=self._served.id, create_time=_now(), seed=wanted.sampling.seed
+        )
+
+
+def _add(
+    target: pb.Output | pb.GenerateStreamResponse, piece: Piece, options: pb.OutputOptions, tokenizer: Tokenizer
+) -> None:
+    """Ids, token infos and finish of a piece."""
+    event = piece.event
+    if options.token_ids:
+        target.token_ids.append(event.token_id)
+    if event.logprob is not None:
+        info = target.tokens.add(id=event.token_id, logprob=event.logprob)
+        info.bytes = _bytes(tokenizer, event.token_id)
+        for token, logprob in event.top:
+            info.top.add(id=token, logprob=logprob, bytes=_bytes(tokenizer, token))
+    if piece.finish is not None:
+        target.finish.CopyFrom(_finish(piece.finish))
+
+
+def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    return tokenizer.token_bytes(token, special_tokens=True) if token < tokenizer.vocab_size else b""
+
+
+def _finish(finish: Finish) -> pb.Finish:
+    message = pb.Finish(reason=_REASONS[finish.reason])
+    if finish.stop is not None:
+        message.stop = finish.stop
+    if finish.stop_token_id is not None:
+        message.stop_token_id = finish.stop_token_id
+    return message
+
+
+def _says_something(message: pb.GenerateStreamResponse) -> bool:
+    return bool(message.text or message.token_ids or message.tokens or message.HasField("finish") or message.request_id)
+
+
+def _usage(generation: Generation) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=len(generation.request.prompt_ids),
+        completion_tokens=generation.progress.completion_tokens,
+    )
+
+
+def _trace(generation: Generation) -> pb.Trace:
+    p = generation.progress
+    return pb.Trace(
+        queue_time=_duration(p.queue_seconds),
+        time_to_first_token=_duration(p.first_token_seconds),
+        total_time=_duration(p.total_seconds),
+        routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing or [])],
+        retries=p.retries,
+    )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(int(seconds * 1e9))
+    return message
+
+
+def _now() -> timestamp_pb2.Timestamp:
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(datetime.now(UTC))
+    return message
+
+
+async def _echo(context: Context, request_id: str) -> None:
+    await context.send_initial_metadata((("x-request-id", request_id),))

@@ -1,0 +1,223 @@
+"""Turns a GenerateRequest into what the engine runs, or into all of its violations at once."""
+
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from cluster.gateway_errors import Violation, invalid, unknown_model
+from cluster.generation import GenerationRequest
+from cluster.output import StopRules
+from cluster.policy.scheduler import Limits
+from cluster.served_model import ServedModel
+from model.batch import SamplingParams
+from model.chat import ChatMessage, Role
+from protos.eightwinds.v1 import inference_pb2 as pb
+
+MAX_STOP_STRINGS = 16
+MAX_STOP_LENGTH = 1000
+MAX_LOGPROBS = 20
+MAX_NAME = 256
+
+_ROLES = {pb.ROLE_SYSTEM: Role.SYSTEM, pb.ROLE_USER: Role.USER, pb.ROLE_ASSISTANT: Role.ASSISTANT}
+
+
+class Validator:
+    """Checks requests against the served model and, once it is known, the KV cache."""
+
+    def __init__(self, served: ServedModel) -> None:
+        self._served = served
+        self._vocab = served.checkpoint.config.vocab_size
+
+    def check_model(self, name: str) -> None:
+        """Raise NOT_FOUND unless the request means the served model."""
+        if name not in ("", self._served.id):
+            raise unknown_model(name, self._served.id)
+
+    def generation(self, request: pb.GenerateRequest, request_id: str, limits: Limits) -> GenerationRequest:
+        """The request with every default filled in; raises ApiError with all violations."""
+        self.check_model(request.model)
+        found = _Violations()
+        prompt_ids = self._prompt(request.prompt, found)
+        stopping, context = request.stopping, self._served.context_length
+        explicit = stopping.max_tokens if stopping.HasField("max_tokens") else None
+        max_tokens = explicit if explicit is not None else max(1, context - len(prompt_ids))
+        found.unless(max_tokens >= 1, "stopping.max_tokens", "must be at least 1; leave it out for the whole context")
+        self._stopping(stopping, max_tokens, found)
+        sampling = self._sampling(request.sampling, found)
+        self._output(request.output, found)
+        n = request.n if request.HasField("n") else 1
+        found.unless(1 <= n <= 8, "n", "must be 1 to 8")
+        found.unless(-100 <= request.priority <= 100, "priority", "must be -100 to 100")
+        found.unless(len(request.user) <= MAX_NAME, "user", f"must have at most {MAX_NAME} characters")
+        found.unless(len(request.request_id) <= MAX_NAME, "request_id", f"must have at most {MAX_NAME} characters")
+        found.raise_any()
+        max_tokens = self._fit(len(prompt_ids), max_tokens, explicit is not None, limits)
+        stop_ids = frozenset(stopping.stop_token_ids)
+        if not stopping.ignore_eos:
+            stop_ids |= frozenset(self._served.eos_ids)
+        sampling = replace(
+            sampling,
+            min_tokens=stopping.min_tokens,
+            banned=tuple(sorted(stop_ids)),
+            logprobs=request.output.logprobs if request.output.HasField("logprobs") else -1,
+        )
+        return GenerationRequest(
+            request_id=request.request_id or request_id or secrets.token_hex(12),
+            prompt_ids=tuple(prompt_ids),
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop_ids=stop_ids,
+            rules=StopRules(tuple(stopping.stop), stopping.include_stop, stopping.min_tokens),
+            n=n,
+            priority=request.priority,
+            special_tokens=request.output.special_tokens,
+            trace=request.output.trace,
+        )
+
+    def prompt_ids(self, prompt: pb.Prompt) -> list[int]:
+        """The ids of a prompt alone; raises ApiError."""
+        found = _Violations()
+        ids = self._prompt(prompt, found)
+        found.raise_any()
+        return ids
+
+    def token_ids(self, ids: list[int]) -> list[int]:
+        """Ids to detokenize; raises ApiError."""
+        found = _Violations()
+        self._ids(ids, "token_ids", self._served.tokenizer.vocab_size, found)
+        found.raise_any()
+        return ids
+
+    def _prompt(self, prompt: pb.Prompt, found: "_Violations") -> list[int]:
+        match prompt.WhichOneof("prompt"):
+            case "text":
+                return found.attempt("prompt.text", lambda: self._served.tokenizer.encode(prompt.text))
+            case "token_ids":
+                ids = list(prompt.token_ids.ids)
+                found.unless(bool(ids), "prompt.token_ids.ids", "must name at least one token")
+                self._ids(ids, "prompt.token_ids.ids", self._vocab, found)
+                return ids
+            case "chat":
+                return self._chat(prompt.chat, found)
+        found.add("prompt", "must be one of text, token_ids, chat")
+        return []
+
+    def _chat(self, chat: pb.Chat, found: "_Violations") -> list[int]:
+        if not self._served.tokenizer.supports_chat:
+            found.add("prompt.chat", f"model {self._served.id!r} has no chat template; send prompt.text")
+            return []
+        before = len(found)
+        for i, m in enumerate(chat.messages):
+            found.unless(
+                m.role in _ROLES, f"prompt.chat.messages[{i}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT"
+            )
+        if len(found) > before:
+            return []
+        return found.attempt(
+            "prompt.chat.messages",
+            lambda: self._served.tokenizer.encode_chat(
+                [ChatMessage(_ROLES[m.role], m.content) for m in chat.messages],
+                continue_final_message=chat.continue_final_message,
+            ),
+        )
+
+    def _ids(self, ids: list[int], path: str, limit: int, found: "_Violations") -> None:
+        bad = next((i for i, token in enumerate(ids) if not 0 <= token < limit), None)
+        if bad is not None:
+            found.add(f"{path}[{bad}]", f"is {ids[bad]}, but ids are 0 to {limit - 1}")
+
+    def _sampling(self, given: pb.Sampling, found: "_Violations") -> SamplingParams:
+        default = self._served.default_sampling
+
+        def value(name: str) -> Any:
+            return getattr(given, name) if given.HasField(name) else getattr(default, name)  # type: ignore[arg-type]
+
+        for name, low, high, text in _RANGES:
+            v = value(name)
+            found.unless(low(v) and high(v) and math.isfinite(v), f"sampling.{name}", text)
+        for token, bias in given.logit_bias.items():
+            path = f"sampling.logit_bias[{token}]"
+            found.unless(0 <= token < self._vocab, path, f"ids are 0 to {self._vocab - 1}")
+            found.unless(-100 <= bias <= 100, path, "must be -100 to 100")
+        return SamplingParams(
+            **{name: value(name) for name, *_ in _RANGES},
+            seed=given.seed if given.HasField("seed") else secrets.randbits(63),
+            logit_bias=tuple(sorted(given.logit_bias.items())),
+        )
+
+    def _stopping(self, stopping: pb.Stopping, max_tokens: int, found: "_Violations") -> None:
+        found.unless(stopping.min_tokens >= 0, "stopping.min_tokens", "must be at least 0")
+        if max_tokens >= 1:
+            found.unless(stopping.min_tokens <= max_tokens, "stopping.min_tokens", "must not exceed max_tokens")
+        found.unless(
+            len(stopping.stop) <= MAX_STOP_STRINGS, "stopping.stop", f"must hold at most {MAX_STOP_STRINGS} strings"
+        )
+        for i, text in enumerate(stopping.stop):
+            found.unless(
+                0 < len(text) <= MAX_STOP_LENGTH, f"stopping.stop[{i}]", f"must have 1 to {MAX_STOP_LENGTH} characters"
+            )
+        self._ids(list(stopping.stop_token_ids), "stopping.stop_token_ids", self._vocab, found)
+
+    def _output(self, output: pb.OutputOptions, found: "_Violations") -> None:
+        found.unless(0 <= output.logprobs <= MAX_LOGPROBS, "output.logprobs", f"must be 0 to {MAX_LOGPROBS}")
+        found.unless(not output.HasField("prompt_logprobs"), "output.prompt_logprobs", "is not offered by this version")
+
+    def _fit(self, prompt: int, max_tokens: int, explicit: bool, limits: Limits) -> int:
+        """max_tokens, cut to the KV cache where the client named none; raises ApiError if it cannot run."""
+        context = self._served.context_length
+        metadata = {"promptTokens": str(prompt), "contextLength": str(context)}
+        if prompt >= context:
+            text = f"has {prompt} tokens; with at least one to put out the context holds {context}"
+            raise invalid([Violation("prompt", text)], metadata)
+        if prompt + max_tokens > context:
+            text = f"prompt ({prompt}) and max_tokens ({max_tokens}) exceed the context of {context}"
+            raise invalid([Violation("stopping.max_tokens", text)], metadata)
+        if limits.fit(prompt + max_tokens):
+            return max_tokens
+        capacity = limits.page_count * limits.page_size
+        if explicit or prompt >= capacity:
+            text = f"prompt ({prompt}) and max_tokens ({max_tokens}) exceed the whole KV cache of {capacity} tokens"
+            raise invalid([Violation("stopping.max_tokens" if explicit else "prompt", text)], metadata)
+        return capacity - prompt
+
+
+_Bound = Callable[[float], bool]
+_RANGES: tuple[tuple[str, _Bound, _Bound, str], ...] = (
+    ("temperature", lambda v: v >= 0, lambda v: v <= 2, "must be 0 to 2; 0 is greedy"),
+    ("top_p", lambda v: v > 0, lambda v: v <= 1, "must be above 0 and at most 1"),
+    ("top_k", lambda v: v >= 0, lambda v: True, "must be at least 0; 0 keeps all"),
+    ("min_p", lambda v: v >= 0, lambda v: v <= 1, "must be 0 to 1"),
+    ("repetition_penalty", lambda v: v > 0, lambda v: True, "must be above 0; 1 changes nothing"),
+    ("presence_penalty", lambda v: v >= -2, lambda v: v <= 2, "must be -2 to 2"),
+    ("frequency_penalty", lambda v: v >= -2, lambda v: v <= 2, "must be -2 to 2"),
+)
+
+
+class _Violations:
+    """Gathers violations."""
+
+    def __init__(self) -> None:
+        self._found: list[Violation] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, path: str, text: str) -> None:
+        self._found.append(Violation(path, text))
+
+    def unless(self, good: bool, path: str, text: str) -> None:
+        if not good:
+            self.add(path, text)
+
+    def attempt(self, path: str, work: Callable[[], list[int]]) -> list[int]:
+        try:
+            return work()
+        except ValueError as error:  # written for the caller, by the tokenizer
+            self.add(path, str(error))
+            return []
+
+    def raise_any(self) -> None:
+        if self._found:
+            raise invalid(self._found)

@@ -1,0 +1,37 @@
+"""`transport: local`: head and experts in this process, without Ray. For a laptop, and for tests."""
+
+import threading
+import time
+
+from actors.expert import Expert
+from actors.head import Head, LocalHead
+from actors.router import ExpertRouter
+from actors.transport import LocalTransport
+from cluster.config import Config
+from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
+from model.checkpoint import Checkpoint
+
+_PAUSE = 0.02
+
+
+def launch(config: Config, checkpoint: Checkpoint, report: ProgressReport, stop: threading.Event) -> Deployment:
+    """Load everything here; raises LaunchFailed or LaunchStopped."""
+    head_spec, expert_specs = actor_specs(config, checkpoint)
+    try:
+        head, experts = Head(head_spec), [Expert(spec) for spec in expert_specs]
+    except ValueError as error:
+        raise LaunchFailed(str(error)) from None
+    actors: dict[str, Head | Expert] = {"head": head, **{f"expert-{e.expert}": e for e in experts}}
+    while True:
+        progress = {name: actor.progress() for name, actor in actors.items()}
+        report("loading weights", progress)
+        failed = next((f"{name}: {p.error}" for name, p in progress.items() if p.error), None)
+        if failed:
+            raise LaunchFailed(failed)
+        if all(p.ready for p in progress.values()):
+            break
+        if stop.is_set():
+            raise LaunchStopped
+        time.sleep(_PAUSE)
+    head.connect(ExpertRouter(LocalTransport(experts), len(experts)))
+    return Deployment(LocalHead(head), lambda keep: None)

@@ -1,0 +1,70 @@
+"""A request as the engine sees it: validated, tokenised, with every default filled in. Plain data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from model.batch import SamplingParams
+
+
+class FinishReason(Enum):
+    """Why an output ended; nothing else ends one."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The reason, and what was matched: a token id, or a stop string (found by cluster/output.py)."""
+
+    reason: FinishReason
+    stop_token_id: int | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRequest:
+    """One output of a request.
+
+    `prompt_ids` are run as they are; at most `max_tokens` are drawn; `stop_ids` end it, but not before
+    `sampling.min_tokens`. `key` names it for `abort`; higher `priority` runs first.
+    """
+
+    key: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    max_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    priority: int = 0
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """A token of a sequence, as it is drawn. `finish` is set on the last one.
+
+    `logprob` and `top` as in `model.batch.SampledToken`; `routing` holds what each layer's experts ran for this
+    sequence since its last event, where a trace was asked for; `retries` counts the step's repeated expert calls.
+    """
+
+    key: str
+    token_id: int
+    finish: Finish | None = None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    routing: tuple[tuple[int, ...], ...] = ()
+    retries: int = 0
+    started: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailureEvent:
+    """The end of a sequence that failed: `kind` is `unavailable` or `internal`."""
+
+    key: str
+    kind: str
+
+
+Event = TokenEvent | FailureEvent
+Sink = Callable[[list[Event]], None]

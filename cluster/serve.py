@@ -1,0 +1,175 @@
+"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing.
+
+Ports are checked first and the checkpoint's headers read before any actor starts, so that what can be wrong early is
+said early. Ray starts in a thread, so that a signal is heard at any moment.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.address import bind, is_loopback, split
+from cluster.config import Config
+from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_fits
+from cluster.engine import Engine, EngineConfig
+from cluster.gateway import Gateway
+from cluster.generation import GenerationFailed, GenerationRequest, Generations
+from cluster.output import StopRules
+from cluster.page import HttpServer, application
+from cluster.progress import ProgressLines
+from cluster.served_model import ServedModel
+from model.batch import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """A start under way: `launch` waits for it, `abandon` undoes it if `launch` never came to run."""
+
+    launch: Callable[[threading.Event], Deployment]
+    abandon: Callable[[], None]
+
+
+def serve(config: Config, keep_actors: bool = False) -> int:
+    """Run a server until SIGINT or SIGTERM; returns the exit code."""
+    try:
+        return asyncio.run(_serve(config, keep_actors))
+    except (ValueError, OSError, LaunchFailed) as error:
+        print(f"eightwinds serve: {error}", file=sys.stderr)
+    except GenerationFailed:
+        print("eightwinds serve: the warm-up request failed; the log above says why", file=sys.stderr)
+    except LaunchStopped:
+        return 0
+    return 1
+
+
+async def _serve(config: Config, keep_actors: bool) -> int:
+    stop, stopped = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()  # for the thread that launches
+        stopped.set()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, on_signal)
+    _check_exposure(config)
+    for address in (config.gateway.listen, config.gateway.http):
+        bind(address).close()
+    served = ServedModel.open(config.model.path)
+    check_fits(config, served.checkpoint)
+    launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
+
+    gateway = Gateway(served, config.gateway.max_message_bytes)
+    http = HttpServer(application(lambda: gateway.backend.engine is not None and not gateway.backend.draining))
+    deployment: Deployment | None = None
+    try:
+        grpc_address = await gateway.listen(config.gateway.listen)
+        http_socket = bind(config.gateway.http)
+        await http.start(http_socket)
+        deployment = await asyncio.to_thread(launcher.launch, stop)
+        generations = Generations(served.tokenizer, loop)
+        engine = await asyncio.to_thread(_engine, config, served, deployment, generations)
+        await _warm_up(served, generations, engine)
+        gateway.backend.generations, gateway.backend.engine = generations, engine
+        await gateway.serve()
+        http_host, _ = split(config.gateway.http)
+        print(
+            f"ready grpc={grpc_address} http={http_host}:{http_socket.getsockname()[1]} model={served.id} "
+            f"experts={served.checkpoint.config.num_local_experts}",
+            flush=True,
+        )
+        await _until(stopped, engine)
+        print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
+        if not await gateway.drain(config.gateway.grace_s):
+            print(f"some requests were cut off after {config.gateway.grace_s:g} s", file=sys.stderr)
+        await asyncio.to_thread(engine.stop)
+        return 0 if stopped.is_set() else 1
+    finally:
+        await gateway.drain(0)
+        await http.stop()
+        if deployment is None:
+            await asyncio.to_thread(launcher.abandon)
+        else:
+            await asyncio.to_thread(deployment.close, keep_actors)
+
+
+def _check_exposure(config: Config) -> None:
+    for address in (config.gateway.listen, config.gateway.http):
+        if not is_loopback(address) and not config.security.insecure:
+            raise ValueError(
+                f"{address} can be reached from other machines, and requests are neither authenticated nor "
+                "encrypted: listen on 127.0.0.1, or say --insecure if the network is yours"
+            )
+
+
+def _launcher(config: Config, served: ServedModel) -> Launcher:
+    report = ProgressLines().report
+    if config.transport == "local":
+        from cluster import in_process
+
+        return Launcher(lambda stop: in_process.launch(config, served.checkpoint, report, stop), lambda: None)
+    from cluster import local_ray
+
+    # Ray's own handler turns SIGTERM into an abort after 3 s; the variable is read when Ray is imported.
+    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
+    local = local_ray.prepare(config.cluster.namespace, config.cluster.ray_address, 1 + config.experts.count)
+
+    def launch_on_ray(stop: threading.Event) -> Deployment:
+        from cluster import launch  # imports Ray, while Ray itself starts
+
+        return launch.launch(config, served.checkpoint, local, report, stop)
+
+    return Launcher(launch_on_ray, lambda: local.remove() if local is not None else None)
+
+
+def _engine(config: Config, served: ServedModel, deployment: Deployment, generations: Generations) -> Engine:
+    bounds = EngineConfig(
+        max_running=config.scheduler.max_running_requests,
+        max_tokens_per_step=config.scheduler.max_tokens_per_step,
+        max_queued=config.gateway.max_queued_requests,
+        window=served.checkpoint.config.sliding_window,
+        head_grace=config.head.grace_s,
+    )
+    return Engine(deployment.head, bounds, generations.sink)
+
+
+async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:
+    """One request through everything, so that the first client does not pay for lazy initialisation."""
+    request = GenerationRequest(
+        "warm-up",
+        tuple(served.tokenizer.encode("warm up")),
+        SamplingParams(temperature=0.0),
+        max_tokens=2,
+        stop_ids=frozenset(),
+        rules=StopRules(),
+    )
+    with generations.running(request, engine) as generation:
+        async for _ in generation.pieces():
+            pass
+
+
+async def _until(stopped: asyncio.Event, engine: Engine) -> None:
+    """Until a signal comes, or the engine has ended by itself."""
+    while engine.alive:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), 1.0)
+            return
+
+
+def down(config: Config) -> int:
+    """`eightwinds down`: remove what earlier serves left behind."""
+    from cluster import local_ray
+
+    if config.cluster.ray_address:
+        from cluster import launch
+
+        removed = launch.down(config)
+    else:
+        removed = local_ray.down(config.cluster.namespace)
+    print("\n".join(f"removed {line}" for line in removed) or "nothing to remove")
+    return 0
