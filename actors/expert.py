@@ -3,14 +3,12 @@
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from actors.loading import Loading
-from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, RowsHeader, decode_header, encode_rows
+from actors.loading import Loading, open_checkpoint
+from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
-from model.checkpoint import Checkpoint
 from model.expert import ExpertWeights
 from model.weights import read_tensors, torch_dtype
 from model.wire import tensor_bytes, tensor_from
@@ -27,7 +25,7 @@ class Expert:
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.spec, self.expert = spec, spec.expert
-        self._checkpoint = Checkpoint.open(Path(spec.folder))
+        self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.expert_names(self.expert)
         self._weights: ExpertWeights | None = None
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
@@ -40,7 +38,7 @@ class Expert:
         """How far the weights are."""
         return self._loading.progress()
 
-    def forward(self, message: bytes) -> bytes:
+    def forward(self, message: Message) -> Message:
         """Apply one layer to the rows of a message (actors/messages.py) and answer with as many.
 
         A pure function of its argument, so a call may be sent again or to another replica. Waits for the weights

@@ -5,16 +5,14 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
-from actors.loading import Loading
+from actors.loading import Loading, open_checkpoint
 from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken
 from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
 from model.batch import Chunk, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
-from model.checkpoint import Checkpoint
 from model.kv_cache import PagedKVCache, page_bytes
 from model.sampling import draw
 from model.slots import Slots
@@ -32,7 +30,7 @@ class Head:
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.spec, self.incarnation = spec, uuid.uuid4().hex
-        self._checkpoint = Checkpoint.open(Path(spec.folder))
+        self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.head_names()
         self._dtype = torch_dtype(spec.dtype)
         config = self._checkpoint.config

@@ -2,8 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
+from actors.messages import ActorSpec
 from model.batch import LoadProgress
+from model.checkpoint import Checkpoint
+
+
+def open_checkpoint(spec: ActorSpec) -> Checkpoint:
+    """The checkpoint of a spec; ValueError if it is damaged, or no longer the one that the server was started with:
+    a restarted actor must not mix other weights in.
+    """
+    checkpoint = Checkpoint.open(Path(spec.folder))
+    if spec.digest and checkpoint.digest != spec.digest:
+        raise ValueError(f"{spec.folder} has changed since the server started: restart the server")
+    return checkpoint
 
 
 class Loading:

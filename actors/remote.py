@@ -22,6 +22,7 @@ from actors.messages import (
     ActorSpec,
     HeadLost,
     HeadTaken,
+    Message,
     RowsHeader,
     decode_header,
     encode_rows,
@@ -36,7 +37,7 @@ _PROBE_SECONDS = 10.0
 
 
 class RayTransport:
-    """Experts behind Ray actor handles; calls and replies are object refs of plain `bytes`.
+    """Experts behind Ray actor handles; calls and replies are object refs of messages (actors/messages.py).
 
     Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. See
     `actors.transport.ExpertTransport`.
@@ -76,7 +77,7 @@ class RayTransport:
         except ray.exceptions.RayError as error:  # unavailable is not dead; a task's own error comes here too
             return ExpertReply(call_id, None, error=str(error))
 
-    def _reply(self, call_id: int, message: bytes) -> ExpertReply:
+    def _reply(self, call_id: int, message: Message) -> ExpertReply:
         h = decode_header(message)
         rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code).to(self._device)
         return ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9)
@@ -89,7 +90,7 @@ class ExpertActor:
         self._expert = Expert(spec)
 
     @ray.method(concurrency_group="work")
-    def forward(self, message: bytes) -> bytes:
+    def forward(self, message: Message) -> Message:
         """See `Expert.forward`."""
         return self._expert.forward(message)
 

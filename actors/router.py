@@ -78,7 +78,7 @@ class ExpertRouter:
     def dispatch(self, dispatch: Dispatch) -> Receipt:
         """Send one call per active expert."""
         grouping = group(dispatch.experts_TK, self._expert_count)
-        rows_RD = dispatch.x_TD[grouping.order_R // dispatch.experts_TK.shape[1]]
+        rows_RD = dispatch.x_TD.index_select(0, grouping.order_R // dispatch.experts_TK.shape[1])
         receipt = Receipt(dispatch, grouping, {}, torch.empty_like(rows_RD))
         begin = 0
         for expert, count in enumerate(grouping.counts):

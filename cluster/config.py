@@ -16,7 +16,7 @@ ENVIRONMENT_PREFIX = "EIGHTWINDS_"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -114,13 +114,13 @@ def load_config(file: Path | None, environment: Mapping[str, str], settings: Ite
     if file is not None:
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
-            raise ValueError(f"there is no configuration file {file}") from None
+        except OSError as error:
+            raise ValueError(f"the configuration file {file} cannot be read: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is not valid YAML: {error}") from None
         if not isinstance(content, dict):
             raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
-        values = content
+        values = {name: section for name, section in content.items() if section is not None}
     for name, text in environment.items():
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name.removeprefix(ENVIRONMENT_PREFIX):
             _put(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text, name)
@@ -150,16 +150,18 @@ def known_keys() -> list[str]:
 
 
 def _put(values: dict[str, Any], path: list[str], text: str, source: str) -> None:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
+    value: Any = text  # the models read numbers and booleans from it; YAML would take a folder 1e3 for a number
+    if text.startswith("{"):
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError(f"{source}: {text} is not valid YAML") from None
     *sections, last = path
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ValueError(f"{source}: {section} is no section")
-    values[last] = "" if value is None else value
+    values[last] = value
 
 
 def _explain(error: Any) -> str:

@@ -32,7 +32,7 @@ class Deployment:
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:
     """What head and experts are built from."""
     dtype = checkpoint.config.dtype if config.model.dtype == "auto" else config.model.dtype
-    identity = f"{checkpoint.digest}-{_code_digest()}"
+    code = _code_digest()
     head = ActorSpec(
         folder=str(checkpoint.folder),
         dtype=dtype,
@@ -40,7 +40,8 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         threads=config.head.threads,
         kv_memory_bytes=config.kv.memory_bytes,
         page_size=config.kv.page_size,
-        identity=identity,
+        digest=checkpoint.digest,
+        code=code,
     )
     experts = [
         ActorSpec(
@@ -49,7 +50,8 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
             device="cuda" if config.experts.num_gpus else "cpu",
             threads=config.experts.threads,
             expert=expert,
-            identity=identity,
+            digest=checkpoint.digest,
+            code=code,
         )
         for expert in range(checkpoint.config.num_local_experts)
     ]

@@ -64,10 +64,10 @@ class Engine:
         self._wake = threading.Condition()
         self._new: collections.deque[SequenceRequest] = collections.deque()
         self._gone: collections.deque[str] = collections.deque()
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}  # when, and `retries` then
         self._ended: collections.deque[float] = collections.deque(maxlen=64)
         self._stopping = False
-        self.steps = 0
+        self.steps = self.retries = 0
         self.expert_tokens: list[list[int]] = []
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -135,6 +135,7 @@ class Engine:
     # ---- the thread ----
 
     def _run(self) -> None:
+        kind = "stopped"
         try:
             while self._wait_for_work():
                 plan = self._scheduler.plan(self._epoch, self._info.incarnation)
@@ -143,14 +144,18 @@ class Engine:
                     self._step(plan)
         except HeadTaken as error:
             log.error("this engine ends: %s", error)
+        except HeadLost as error:
+            log.error("the head did not come back: %s", error)
+            kind = "unavailable"
         except Exception:
             log.exception("the engine failed")
+            kind = "internal"
         finally:
             with self._wake:
                 self._stopping = True
                 keys = self._scheduler.keys() + [request.key for request in self._new]
                 self._new.clear()
-            self._sink([FailureEvent(key, "unavailable") for key in keys])
+            self._sink([FailureEvent(key, kind) for key in keys])
 
     def _wait_for_work(self) -> bool:
         """Take in what was submitted and aborted; sleep while there is nothing to run. False: stop."""
@@ -172,7 +177,7 @@ class Engine:
         if plan.admit:
             now = self._clock()
             for key in self._scheduler.running_keys():
-                self._started.setdefault(key, now)
+                self._started.setdefault(key, (now, self.retries))
 
     def _step(self, plan: StepPlan) -> None:
         try:
@@ -190,26 +195,27 @@ class Engine:
             self._fail(result)
 
     def _commit(self, plan: StepPlan, result: StepResult) -> None:
-        traces = dict(result.traces)
         with self._wake:
             drawn = self._scheduler.commit(plan, result)
-        events: list[Event] = [self._event(d, traces.get(d.token.slot, ()), result.retries) for d in drawn]
         self.steps += 1
+        self.retries += result.retries
+        events: list[Event] = [self._event(d) for d in drawn]
         self._count(result.expert_tokens)
         if events:
             self._sink(events)
 
-    def _event(self, drawn: Drawn, routing: tuple[tuple[int, ...], ...], retries: int) -> TokenEvent:
+    def _event(self, drawn: Drawn) -> TokenEvent:
         token, finish = drawn.token, None
         if drawn.stopped:
             finish = Finish(FinishReason.STOP, stop_token_id=token.token_id)
         elif drawn.exhausted:
             finish = Finish(FinishReason.LENGTH)
-        started = self._started.get(drawn.key, 0.0)
+        started, before = self._started[drawn.key]
         if finish:
             self._started.pop(drawn.key, None)
             self._ended.append(self._clock())
-        return TokenEvent(drawn.key, token.token_id, finish, token.logprob, token.top, routing, retries, started)
+        retries = self.retries - before
+        return TokenEvent(drawn.key, token.token_id, finish, token.logprob, token.top, drawn.routing, retries, started)
 
     def _count(self, expert_tokens: tuple[tuple[int, ...], ...]) -> None:
         if not self.expert_tokens:

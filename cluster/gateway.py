@@ -1,6 +1,5 @@
 """The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
 
-import asyncio
 from typing import Any
 
 import grpc
@@ -25,10 +24,11 @@ class Gateway:
         self.backend = Backend()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(max_message_bytes)],
             options=[
                 ("grpc.so_reuseport", 0),  # or a second server would silently share the port
-                ("grpc.max_receive_message_length", max_message_bytes),
+                # A bound for memory only: gRPC refuses without details, so our own limit comes first.
+                ("grpc.max_receive_message_length", min(4 * max_message_bytes, 2**31 - 1)),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # else a pinging client gets GOAWAY
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
@@ -45,8 +45,8 @@ class Gateway:
             port = 0
         if port == 0:
             raise OSError(f"cannot listen on {address}")
-        await self._server.start()
         await self._set_health(_NOT_SERVING)
+        await self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def serve(self) -> None:
@@ -58,12 +58,9 @@ class Gateway:
         self.backend.draining = True
         await self._set_health(_NOT_SERVING)
         generations = self.backend.generations
-        finished = True
-        if generations is not None:
-            try:
-                await asyncio.wait_for(generations.drained(), grace)
-            except TimeoutError:
-                finished = False
+        finished = generations is None or await generations.drained(grace)
+        if generations is not None and not finished:
+            generations.cut_off()
         await self._server.stop(1.0)
         return finished
 

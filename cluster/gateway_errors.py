@@ -7,7 +7,9 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,11 @@ log = logging.getLogger("eightwinds.gateway")
 
 DOMAIN = "eightwinds.dev"
 _DETAILS_KEY = "grpc-status-details-bin"
+_REQUEST_ID_KEY = "x-request-id"
+
+# A status travels in HTTP headers, and clients refuse more than 8 to 16 KB of those.
+_MOST_VIOLATIONS = 32
+_LONGEST_TEXT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +51,20 @@ class ApiError(Exception):
 
 
 def invalid(violations: Sequence[Violation], metadata: Mapping[str, str] | None = None) -> ApiError:
-    """All wrong fields of a request at once."""
+    """All wrong fields of a request at once (of a list with very many wrong entries, the first ones)."""
     detail = error_details_pb2.BadRequest(
         field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in violations
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=_cut(v.description, 200))
+            for v in violations[:_MOST_VIOLATIONS]
         ]
     )
-    text = "; ".join(f"{v.field}: {v.description}" for v in violations)
+    text = _cut("; ".join(f"{v.field}: {v.description}" for v in violations), _LONGEST_TEXT)
     return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", text, metadata or {}, [detail])
 
 
 def unknown_model(name: str, served: str) -> ApiError:
     """A model that is not served."""
+    name = _cut(name, 100)
     text = f"model {name!r} is not served here; use {served!r} or leave it empty"
     detail = error_details_pb2.ResourceInfo(resource_type="eightwinds.v1.Model", resource_name=name, description=text)
     return ApiError(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", text, details=[detail])
@@ -64,6 +73,10 @@ def unknown_model(name: str, served: str) -> ApiError:
 def unavailable(reason: str, text: str, retry_seconds: float) -> ApiError:
     """Not now: starting, draining, or an expert without a replica."""
     return ApiError(grpc.StatusCode.UNAVAILABLE, reason, text, details=[_retry(retry_seconds)])
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _retry(seconds: float) -> message.Message:
@@ -85,7 +98,7 @@ def to_api_error(error: Exception, request_id: str) -> ApiError:
                 "the queue is full; send the request again later",
                 details=[_retry(error.retry_seconds)],
             )
-        case EngineStopped():
+        case EngineStopped() | GenerationFailed(kind="stopped"):
             return unavailable("ENGINE_STOPPED", "the server is shutting down or its engine has ended", 5.0)
         case GenerationFailed(kind="unavailable"):
             return unavailable("EXPERT_UNAVAILABLE", "a part of the model did not answer in its grace", 5.0)
@@ -109,17 +122,29 @@ def status_of(error: ApiError) -> status_pb2.Status:
     return status
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: ApiError) -> None:
-    """End the call with an error's status."""
-    trailing = (*(context.trailing_metadata() or ()), (_DETAILS_KEY, status_of(error).SerializeToString()))
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def abort(context: Context, error: ApiError, request_id: str) -> None:
+    """End the call with an error's status; the request id goes along."""
+    details = (_DETAILS_KEY, status_of(error).SerializeToString())
+    trailing = (*(context.trailing_metadata() or ()), (_REQUEST_ID_KEY, request_id), details)
     await context.abort(error.code, error.text, trailing)
 
 
 Handler = Callable[[Any, Any], Any]
+Parse = Callable[[bytes], Any]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Parses requests itself, so that rubbish becomes INVALID_ARGUMENT, and turns exceptions into statuses."""
+    """Parses requests itself, so that rubbish becomes INVALID_ARGUMENT, and turns exceptions into statuses.
+
+    Gives every call its request id, too: the request's own, else `x-request-id`, else a new one. It is written into
+    the request where that has room for it, and echoed in the metadata of the answer.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
 
     async def intercept_service(
         self,
@@ -130,7 +155,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/eightwinds."):
             return handler
-        parse = handler.request_deserializer
+        parse = self._parser(handler.request_deserializer)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
                 _stream(handler.unary_stream, parse), None, handler.response_serializer
@@ -140,46 +165,73 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             _unary(handler.unary_unary, parse), None, handler.response_serializer
         )
 
+    def _parser(self, parse: Any) -> Parse:
+        def parsed(raw: bytes) -> Any:
+            if len(raw) > self._max_message_bytes:
+                text = f"the message has {len(raw)} bytes; at most {self._max_message_bytes} are taken"
+                raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text)
+            try:
+                return parse(raw)
+            except Exception:  # protobuf's DecodeError, or UnicodeDecodeError from its string fields
+                text = "the bytes are no message of this method"
+                raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text) from None
 
-def _unary(method: Handler, parse: Any) -> Handler:
-    async def call(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        request_id = request_id_of(context)
+        return parsed
+
+
+def _unary(method: Handler, parse: Parse) -> Handler:
+    async def call(raw: bytes, context: Context) -> Any:
+        request_id = _given_id(context)
         try:
-            return await method(_parsed(parse, raw), context)
+            request = parse(raw)
+            request_id = _settle_id(request, request_id)
+            response = await method(request, context)
+            await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
+            return response
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await abort(context, to_api_error(error, request_id))
+            await abort(context, to_api_error(error, request_id), request_id)
 
     return call
 
 
-def _stream(method: Handler, parse: Any) -> Handler:
-    async def call(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        request_id = request_id_of(context)
+def _stream(method: Handler, parse: Parse) -> Handler:
+    async def call(raw: bytes, context: Context) -> AsyncIterator[Any]:
+        request_id, started = _given_id(context), False
         try:
-            async for response in method(_parsed(parse, raw), context):
-                yield response
+            request = parse(raw)
+            request_id = _settle_id(request, request_id)
+            async with aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    if not started:
+                        await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
+                        started = True
+                    yield response
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await abort(context, to_api_error(error, request_id))
+            await abort(context, to_api_error(error, request_id), request_id)
 
     return call
 
 
-def _parsed(parse: Any, raw: bytes) -> Any:
-    try:
-        return parse(raw)
-    except Exception:  # protobuf's DecodeError, or UnicodeDecodeError from its string fields
-        raise ApiError(
-            grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", "the bytes are no message of this method"
-        ) from None
-
-
-def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """The caller's `x-request-id`, or ""."""
+def _given_id(context: Context) -> str:
+    """The caller's `x-request-id`, or a new id."""
     for key, value in context.invocation_metadata() or ():
-        if key == "x-request-id" and isinstance(value, str):
-            return value[:128]
-    return ""
+        if key == _REQUEST_ID_KEY and isinstance(value, str) and good_request_id(value):
+            return value
+    return secrets.token_hex(12)
+
+
+def _settle_id(request: Any, given: str) -> str:
+    """The request's own id, else the given one, which is then written into the request."""
+    if "request_id" not in request.DESCRIPTOR.fields_by_name:
+        return given
+    request.request_id = request.request_id or given
+    return request.request_id if good_request_id(request.request_id) else given
+
+
+def good_request_id(text: str) -> bool:
+    """Whether it can travel as metadata: up to 256 printable ASCII characters."""
+    return 0 < len(text) <= 256 and text.isascii() and text.isprintable()

@@ -5,23 +5,19 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from cluster.engine import Engine
-from cluster.gateway_errors import Violation, invalid, request_id_of, unavailable
+from cluster.gateway_errors import Context, Violation, invalid, unavailable
 from cluster.gateway_validation import Validator
 from cluster.generation import Generation, GenerationRequest, Generations
 from cluster.output import Piece
-from cluster.request import Finish, FinishReason
+from cluster.request import SAMPLING_RANGES, Finish, FinishReason
 from cluster.served_model import ServedModel
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 
@@ -53,8 +49,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
         generations, engine = self._backend.take()
-        wanted = self._validator.generation(request, request_id_of(context), engine.limits)
-        await _echo(context, wanted.request_id)
+        wanted = self._validator.generation(request, engine.limits)
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
@@ -78,8 +73,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; those that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
-        wanted = self._validator.generation(request, request_id_of(context), engine.limits)
-        await _echo(context, wanted.request_id)
+        wanted = self._validator.generation(request, engine.limits)
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
@@ -89,7 +83,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     message.text += piece.text
                     _add(message, piece, request.output, self._served.tokenizer)
                 if not generation.keys:
-                    last = message
+                    last = list(messages.values())[-1]
                     last.usage.CopyFrom(_usage(generation))
                     if wanted.trace:
                         last.trace.CopyFrom(_trace(generation))
@@ -110,7 +104,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """Text of ids."""
         self._validator.check_model(request.model)
         ids = self._validator.token_ids(list(request.token_ids))
-        text = self._served.tokenizer.decode(ids, special_tokens=request.special_tokens)
+        named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
+        text = self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
         return pb.DetokenizeResponse(text=text)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -130,13 +125,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             experts_per_token=config.num_experts_per_tok,
             eos_token_ids=self._served.eos_ids,
             chat=self._served.tokenizer.supports_chat,
-            default_sampling=pb.Sampling(
-                temperature=default.temperature,
-                top_p=default.top_p,
-                top_k=default.top_k,
-                min_p=default.min_p,
-                repetition_penalty=default.repetition_penalty,
-            ),
+            default_sampling=pb.Sampling(**{name: getattr(default, name) for name, *_ in SAMPLING_RANGES}),
             ready=self._backend.engine is not None and not self._backend.draining,
         )
         return pb.ListModelsResponse(models=[model])
@@ -208,7 +197,3 @@ def _now() -> timestamp_pb2.Timestamp:
     message = timestamp_pb2.Timestamp()
     message.FromDatetime(datetime.now(UTC))
     return message
-
-
-async def _echo(context: Context, request_id: str) -> None:
-    await context.send_initial_metadata((("x-request-id", request_id),))

@@ -1,15 +1,15 @@
 """Turns a GenerateRequest into what the engine runs, or into all of its violations at once."""
 
-import math
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cluster.gateway_errors import Violation, invalid, unknown_model
+from cluster.gateway_errors import Violation, good_request_id, invalid, unknown_model
 from cluster.generation import GenerationRequest
 from cluster.output import StopRules
 from cluster.policy.scheduler import Limits
+from cluster.request import SAMPLING_RANGES
 from cluster.served_model import ServedModel
 from model.batch import SamplingParams
 from model.chat import ChatMessage, Role
@@ -35,7 +35,7 @@ class Validator:
         if name not in ("", self._served.id):
             raise unknown_model(name, self._served.id)
 
-    def generation(self, request: pb.GenerateRequest, request_id: str, limits: Limits) -> GenerationRequest:
+    def generation(self, request: pb.GenerateRequest, limits: Limits) -> GenerationRequest:
         """The request with every default filled in; raises ApiError with all violations."""
         self.check_model(request.model)
         found = _Violations()
@@ -51,7 +51,8 @@ class Validator:
         found.unless(1 <= n <= 8, "n", "must be 1 to 8")
         found.unless(-100 <= request.priority <= 100, "priority", "must be -100 to 100")
         found.unless(len(request.user) <= MAX_NAME, "user", f"must have at most {MAX_NAME} characters")
-        found.unless(len(request.request_id) <= MAX_NAME, "request_id", f"must have at most {MAX_NAME} characters")
+        named = not request.request_id or good_request_id(request.request_id)
+        found.unless(named, "request_id", "must have at most 256 characters, of printable ASCII")
         found.raise_any()
         max_tokens = self._fit(len(prompt_ids), max_tokens, explicit is not None, limits)
         stop_ids = frozenset(stopping.stop_token_ids)
@@ -64,7 +65,7 @@ class Validator:
             logprobs=request.output.logprobs if request.output.HasField("logprobs") else -1,
         )
         return GenerationRequest(
-            request_id=request.request_id or request_id or secrets.token_hex(12),
+            request_id=request.request_id,
             prompt_ids=tuple(prompt_ids),
             sampling=sampling,
             max_tokens=max_tokens,
@@ -86,7 +87,7 @@ class Validator:
     def token_ids(self, ids: list[int]) -> list[int]:
         """Ids to detokenize; raises ApiError."""
         found = _Violations()
-        self._ids(ids, "token_ids", self._served.tokenizer.vocab_size, found)
+        self._ids(ids, "token_ids", self._vocab, found)
         found.raise_any()
         return ids
 
@@ -134,15 +135,14 @@ class Validator:
         def value(name: str) -> Any:
             return getattr(given, name) if given.HasField(name) else getattr(default, name)  # type: ignore[arg-type]
 
-        for name, low, high, text in _RANGES:
-            v = value(name)
-            found.unless(low(v) and high(v) and math.isfinite(v), f"sampling.{name}", text)
+        for name, good, text in SAMPLING_RANGES:
+            found.unless(good(value(name)), f"sampling.{name}", text)
         for token, bias in given.logit_bias.items():
             path = f"sampling.logit_bias[{token}]"
             found.unless(0 <= token < self._vocab, path, f"ids are 0 to {self._vocab - 1}")
             found.unless(-100 <= bias <= 100, path, "must be -100 to 100")
         return SamplingParams(
-            **{name: value(name) for name, *_ in _RANGES},
+            **{name: value(name) for name, *_ in SAMPLING_RANGES},
             seed=given.seed if given.HasField("seed") else secrets.randbits(63),
             logit_bias=tuple(sorted(given.logit_bias.items())),
         )
@@ -181,18 +181,6 @@ class Validator:
             text = f"prompt ({prompt}) and max_tokens ({max_tokens}) exceed the whole KV cache of {capacity} tokens"
             raise invalid([Violation("stopping.max_tokens" if explicit else "prompt", text)], metadata)
         return capacity - prompt
-
-
-_Bound = Callable[[float], bool]
-_RANGES: tuple[tuple[str, _Bound, _Bound, str], ...] = (
-    ("temperature", lambda v: v >= 0, lambda v: v <= 2, "must be 0 to 2; 0 is greedy"),
-    ("top_p", lambda v: v > 0, lambda v: v <= 1, "must be above 0 and at most 1"),
-    ("top_k", lambda v: v >= 0, lambda v: True, "must be at least 0; 0 keeps all"),
-    ("min_p", lambda v: v >= 0, lambda v: v <= 1, "must be 0 to 1"),
-    ("repetition_penalty", lambda v: v > 0, lambda v: True, "must be above 0; 1 changes nothing"),
-    ("presence_penalty", lambda v: v >= -2, lambda v: v <= 2, "must be -2 to 2"),
-    ("frequency_penalty", lambda v: v >= -2, lambda v: v <= 2, "must be -2 to 2"),
-)
 
 
 class _Violations:

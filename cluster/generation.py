@@ -35,7 +35,7 @@ class GenerationRequest:
 
 
 class GenerationFailed(Exception):
-    """The request could not be finished; `kind` is `unavailable` or `internal`."""
+    """The request could not be finished; `kind` as in FailureEvent."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -125,7 +125,7 @@ class Generation:
             p.first_token_seconds = now - self._accepted
         p.total_seconds = now - self._accepted
         p.completion_tokens += 1
-        p.retries += event.retries
+        p.retries = max(p.retries, event.retries)
         if event.routing:
             if p.routing is None:
                 p.routing = [[0] * len(row) for row in event.routing]
@@ -189,6 +189,13 @@ class Generations:
         if not self._by_key:
             self._idle.set()
 
-    async def drained(self) -> None:
-        """Wait until no request is under way."""
-        await self._idle.wait()
+    async def drained(self, grace: float) -> bool:
+        """Wait until no request is under way; False if one still is after `grace` seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+        return self._idle.is_set()
+
+    def cut_off(self) -> None:
+        """End every request that is under way with a failure."""
+        for key, generation in self._by_key.items():
+            generation.deliver(FailureEvent(key, "stopped"))

@@ -40,7 +40,7 @@ class OutputText:
         self._tokens += 1
         stopped = event.finish is not None and event.finish.stop_token_id is not None
         if not stopped or self._rules.include_stop:
-            self._held += self._detokenizer.push(event.token_id)
+            self._held += self._decoded(event.token_id)
         if event.finish is not None:
             self._held += self._detokenizer.flush()
         if self._tokens > self._rules.min_tokens:
@@ -51,6 +51,12 @@ class OutputText:
                 return Piece(self._take(end), event, Finish(FinishReason.STOP, stop=stop))
         keep = 0 if event.finish is not None else _overlap(self._held, self._rules.strings)
         return Piece(self._take(len(self._held) - keep), event, event.finish)
+
+    def _decoded(self, token_id: int) -> str:
+        try:
+            return self._detokenizer.push(token_id)
+        except ValueError:  # past the vocabulary: embeddings are padded to round sizes, and such ids mean nothing
+            return ""
 
     def _take(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.request import SAMPLING_RANGES
 from model.batch import SamplingParams
 from model.checkpoint import Checkpoint
 from model.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ class ServedModel:
     @classmethod
     def open(cls, path: str) -> "ServedModel":
         """Open a folder, `demo`, or a hub id; ValueError says what is wrong with it."""
-        folder = _folder(path)
+        folder, model_id = _folder(path)
         checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.load(folder)
         config = checkpoint.config
         if tokenizer.vocab_size > config.vocab_size:
@@ -40,23 +41,21 @@ class ServedModel:
             )
         generation = _generation_config(folder)
         eos = generation.get("eos_token_id")
-        eos_ids = set(config.eos_token_ids) | set(eos if isinstance(eos, list) else [] if eos is None else [eos])
-        return cls(
-            "demo" if folder == DEMO_FOLDER else folder.name if folder.exists() and path == str(folder) else path,
-            checkpoint,
-            tokenizer,
-            tuple(sorted(eos_ids)),
-            _default_sampling(generation),
-        )
+        eos_ids = {*config.eos_token_ids, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
+        for token in eos_ids:
+            if not isinstance(token, int) or not 0 <= token < config.vocab_size:
+                raise ValueError(f"{folder}: eos_token_id {token!r} is none of the {config.vocab_size} token ids")
+        return cls(model_id, checkpoint, tokenizer, tuple(sorted(eos_ids)), _default_sampling(folder, generation))
 
 
-def _folder(path: str) -> Path:
+def _folder(path: str) -> tuple[Path, str]:
+    """The checkpoint's folder, and what requests name it by: `demo`, the folder's name, or the hub id."""
     if path == "demo":
-        return DEMO_FOLDER
+        return DEMO_FOLDER, "demo"
     folder = Path(path).expanduser()
     if folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
-        return folder.resolve()
-    return _from_hub(path)
+        return folder.resolve(), folder.resolve().name
+    return _from_hub(path), path
 
 
 def _from_hub(hub_id: str) -> Path:
@@ -84,6 +83,14 @@ def _generation_config(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _default_sampling(generation: dict[str, Any]) -> SamplingParams:
-    keys = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return SamplingParams(**{key: generation[key] for key in keys if generation.get(key) is not None})
+def _default_sampling(folder: Path, generation: dict[str, Any]) -> SamplingParams:
+    given: dict[str, Any] = {}
+    for key, good, text in SAMPLING_RANGES:
+        value = generation.get(key)
+        if value is None:
+            continue
+        kind = int if key == "top_k" else int | float
+        if not isinstance(value, kind) or isinstance(value, bool) or not good(value):
+            raise ValueError(f"{folder / 'generation_config.json'}: {key} is {value!r}, but {text}")
+        given[key] = value
+    return SamplingParams(**given)

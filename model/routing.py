@@ -56,10 +56,11 @@ def combine(dispatch: Dispatch, grouping: Grouping, outputs_RD: torch.Tensor) ->
     fixed, so which replica answered first changes nothing.
     """
     tokens, k = dispatch.experts_TK.shape
-    places_RD = torch.empty_like(outputs_RD)
-    places_RD[grouping.order_R] = outputs_RD
-    y_TKD = places_RD.view(tokens, k, -1)
+    row_TK = torch.empty_like(grouping.order_R)
+    row_TK[grouping.order_R] = torch.arange(tokens * k, device=row_TK.device)
+    row_TK = row_TK.view(tokens, k)
     total_TD = torch.zeros_like(dispatch.x_TD)
     for j in range(k):
-        total_TD += (y_TKD[:, j] * dispatch.weights_TK[:, j, None]).to(total_TD.dtype)
+        y_TD = outputs_RD.index_select(0, row_TK[:, j]).float()
+        total_TD += y_TD.mul_(dispatch.weights_TK[:, j, None]).to(total_TD.dtype)
     return total_TD

@@ -6,7 +6,9 @@ bfloat16.
 
 import warnings
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
@@ -17,16 +19,16 @@ warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 def tensor_bytes(x_RD: torch.Tensor) -> memoryview:
     """The memory of a tensor, row-major; copied to the CPU if it is elsewhere."""
-    return x_RD.contiguous().cpu().view(torch.uint8).numpy().data.cast("B")
+    return x_RD.contiguous().cpu().flatten().view(torch.uint8).numpy().data
 
 
-def tensor_from(buffer: bytes, offset: int, rows: int, columns: int, code: int) -> torch.Tensor:
-    """[rows, columns] over `buffer` from `offset`, not copied; ValueError if the buffer is too short."""
+def tensor_from(buffer: bytes | NDArray[np.uint8], offset: int, rows: int, columns: int, code: int) -> torch.Tensor:
+    """[rows, columns] over `buffer` from `offset`, not copied; ValueError unless the buffer is just that long."""
     if code not in _DTYPES:
         raise ValueError(f"dtype code {code} is unknown")
     dtype = _DTYPES[code]
-    if rows == 0:
-        return torch.empty((0, columns), dtype=dtype)
     if len(buffer) - offset != rows * columns * dtype.itemsize:
         raise ValueError(f"{len(buffer) - offset} bytes cannot be {rows} x {columns} of {dtype}")
+    if rows * columns == 0:
+        return torch.empty((rows, columns), dtype=dtype)
     return torch.frombuffer(buffer, dtype=dtype, offset=offset).view(rows, columns)

@@ -38,12 +38,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens."""
+    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens.
+
+    `routing` sums what each layer's experts ran for it since the token before, where a trace was asked for.
+    """
 
     key: str
     token: SampledToken
     stopped: bool
     exhausted: bool
+    routing: tuple[tuple[int, ...], ...] = ()
 
 
 class Scheduler:
@@ -122,9 +126,9 @@ class Scheduler:
         admitted: list[NewSequence] = []
         while budget and self._waiting and self._free_slots:
             sequence = self._waiting[0][2]
+            if self.limits.pages_of(sequence.pending) > self.pool.free_count:
+                break  # with room for its first chunk only, it would be preempted half-way and begin again and again
             tokens = min(sequence.pending, budget)
-            if sequence.pages_needed(tokens, self.limits.page_size) > self.pool.free_count:
-                break
             bisect.insort(self._running, self._waiting.pop(0))
             sequence.slot = self._free_slots.pop()
             admitted.append(sequence.admission())
@@ -137,17 +141,15 @@ class Scheduler:
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[Drawn]:
         """Take a step's result; sequences that ended are gone afterwards."""
-        by_slot = {entry[2].slot: entry[2] for entry in self._running}
+        by_slot = {s.slot: s for _, _, s in self._running if s.planned}  # those aborted meanwhile are not here
         for chunk in plan.chunks:
-            sequence = by_slot.get(chunk.slot)
-            if sequence is not None and sequence.planned:  # else aborted meanwhile
+            if sequence := by_slot.get(chunk.slot):
                 sequence.computed += chunk.length
                 self.pool.give_back(sequence.outdated(self.limits.window, self.limits.page_size))
-        return [
-            self._drawn(by_slot[token.slot], token)
-            for token in result.tokens
-            if token.slot in by_slot and by_slot[token.slot].planned
-        ]
+        for slot, counts in result.traces:
+            if sequence := by_slot.get(slot):
+                sequence.count_routing(counts)
+        return [self._drawn(by_slot[token.slot], token) for token in result.tokens if token.slot in by_slot]
 
     def _drawn(self, sequence: Sequence, token: SampledToken) -> Drawn:
         sequence.token_ids.append(token.token_id)
@@ -156,7 +158,8 @@ class Scheduler:
         exhausted = not stopped and sequence.output_length >= sequence.max_tokens
         if stopped or exhausted:
             self.abort(sequence.key)
-        return Drawn(sequence.key, token, stopped, exhausted)
+        routing, sequence.routing = sequence.routing, ()
+        return Drawn(sequence.key, token, stopped, exhausted, routing)
 
     def _chunk(self, sequence: Sequence, tokens: int) -> Chunk:
         pages = self.pool.take(sequence.pages_needed(tokens, self.limits.page_size))

@@ -27,6 +27,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     dropped: int = 0
     planned: int = 0  # tokens of the step under way
+    routing: tuple[tuple[int, ...], ...] = ()  # what experts ran since the last token, by layer; traced ones only
 
     @property
     def output_length(self) -> int:
@@ -59,6 +60,11 @@ class Sequence:
         gone = self.pages[self.dropped : done]
         self.dropped += len(gone)
         return gone
+
+    def count_routing(self, counts: tuple[tuple[int, ...], ...]) -> None:
+        """Add a step's counts; a long prompt takes several steps until its first token."""
+        pairs = zip(self.routing, counts, strict=True) if self.routing else ()
+        self.routing = tuple(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs) or counts
 
     def admission(self) -> NewSequence:
         """What the head must be told when the sequence enters its slot."""

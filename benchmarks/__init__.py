@@ -1,0 +1,1 @@
+"""Measurements. Each prints a table and keeps its last result under benchmarks/results/."""

@@ -1,0 +1,168 @@
+"""What one layer's dispatch costs: the naive Ray fan-out, our object-ref path, and the in-process loop.
+
+    python -m benchmarks.dispatch [--rounds 30]
+
+Experts only echo, so that nothing but dispatch is measured: gate result in, grouped rows out, eight calls, rows back,
+combined. The three run interleaved, a few fan-outs of each in turn, so that a noisy neighbour disturbs all alike.
+The naive one has a Ray of its own with Ray's defaults, as `../shared/baselines/naive_ray.py` has; ours runs in the
+Ray that `eightwinds serve` starts. "rows" are tokens of the batch with top-2, hidden 4096 in bf16; each expert gets a
+quarter of them. The rows of 16 KiB and 256 KiB a call are the first column's 8 and 128.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.report import publish
+from cluster import local_ray
+from model.routing import Dispatch
+
+EXPERTS, TOP_K, HIDDEN = 8, 2, 4096
+ROWS = (1, 8, 32, 128, 512)
+BURST = 5  # fan-outs of one kind before the next kind's turn
+
+
+class Echo:
+    """An expert that computes nothing."""
+
+    def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
+        """Rows in, the same rows out."""
+        return rows_RD
+
+
+class Naive:
+    """benchmarks/naive.py in a process of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.naive"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        while self._process.stdout.readline().strip() != "ready":
+            assert self._process.poll() is None, "the naive baseline did not start"
+
+    def measure(self, size: int, count: int) -> list[float]:
+        """Microseconds of `count` fan-outs of `size` bytes a call."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps([size, count]), file=self._process.stdin, flush=True)
+        times: list[float] = json.loads(self._process.stdout.readline())
+        return times
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def dispatch_of(tokens: int) -> Dispatch:
+    """A dispatch that loads all experts evenly, as far as `tokens` allows."""
+    pairs = torch.arange(tokens * TOP_K).view(tokens, TOP_K) % EXPERTS
+    experts_TK = pairs.sort(dim=-1).values
+    weights_TK = torch.full((tokens, TOP_K), 1.0 / TOP_K)
+    return Dispatch(0, torch.randn(tokens, HIDDEN).bfloat16(), experts_TK, weights_TK)
+
+
+def measure(step: Callable[[], object], count: int) -> list[float]:
+    """Microseconds of `count` calls."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        step()
+        times.append((time.perf_counter() - started) * 1e6)
+    return times
+
+
+def main() -> None:
+    """Run and publish."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    local = local_ray.prepare("dispatch-benchmark", "", cpus=EXPERTS)
+    assert local is not None
+    local = local_ray.wait(local, threading.Event(), 120)
+    naive = Naive()
+    try:
+        rows = _measure_all(naive, local.address, rounds)
+    finally:
+        naive.close()
+        local.remove()
+    publish(
+        "dispatch",
+        "One layer's dispatch over eight echoing experts, microseconds (median)",
+        ("rows", "bytes a call", "calls", "naive Ray", "object refs", "ratio", "in process"),
+        rows,
+        "naive Ray: eight calls of that many bytes as a torch tensor. Ratio: object refs / naive Ray; at 1 row ours "
+        "makes only the calls that it needs.",
+    )
+
+
+def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
+    import ray
+
+    from actors.remote import RayTransport
+    from actors.router import ExpertRouter, StepCounts
+    from actors.transport import LocalTransport
+
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    methods = {(e, 0): actor.forward for e, actor in enumerate(_echo_actors(EXPERTS))}
+    remote = ExpertRouter(RayTransport(methods), EXPERTS)
+    local = ExpertRouter(LocalTransport([Echo()] * EXPERTS), EXPERTS)
+    table = []
+    for tokens in ROWS:
+        d = dispatch_of(tokens)
+        calls = len(set(d.experts_TK.flatten().tolist()))
+        size = max(1, tokens * TOP_K // EXPERTS) * HIDDEN * 2
+        kinds: dict[str, Callable[[int], list[float]]] = {
+            "naive": lambda n, size=size: naive.measure(size, n),  # type: ignore[misc]
+            "refs": lambda n, d=d: measure(lambda: remote.combine(remote.dispatch(d), StepCounts()), n),  # type: ignore[misc]
+            "local": lambda n, d=d: measure(lambda: local.combine(local.dispatch(d), StepCounts()), n),  # type: ignore[misc]
+        }
+        times: dict[str, list[float]] = {name: [] for name in kinds}
+        for kind in kinds.values():
+            kind(BURST)
+        for _ in range(rounds):
+            for name, kind in kinds.items():
+                times[name] += kind(BURST)
+        median = {name: statistics.median(values) for name, values in times.items()}
+        ratio = f"{median['refs'] / median['naive']:.2f}"
+        numbers = [f"{median[name]:.0f}" for name in ("naive", "refs", "local")]
+        table.append([str(tokens), str(size), str(calls), numbers[0], numbers[1], ratio, numbers[2]])
+        print(table[-1], file=sys.stderr, flush=True)
+    ray.shutdown()
+    return table
+
+
+def _echo_actors(count: int) -> list[Any]:
+    """Echoing experts, made as actors/remote.py makes real ones."""
+    import ray
+
+    class EchoActor:
+        @ray.method(concurrency_group="work")
+        def forward(self, message: bytes) -> bytes:
+            return message
+
+    decorate = ray.remote(concurrency_groups={"work": 1, "control": 2})  # type: ignore[call-overload]
+    remote = decorate(EchoActor).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
+    actors = [remote.remote() for _ in range(count)]
+    from actors.messages import RowsHeader, encode_rows
+
+    probe = encode_rows(RowsHeader(0, 0, 0, 0), memoryview(b""))
+    ray.get([a.forward.remote(probe) for a in actors])
+    return actors
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+    main()

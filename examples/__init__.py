@@ -1,0 +1,1 @@
+"""Programs that use eightwinds from outside."""

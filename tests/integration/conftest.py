@@ -1,0 +1,37 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.integration.server import Server
+
+
+class StartServer(Protocol):
+    """Starts a server that is ended after the test, whatever happens."""
+
+    def __call__(self, *arguments: str, state: Path | None = None) -> Server: ...
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server on a local Ray for the whole session, the demo checkpoint with eight expert processes."""
+    running = Server()
+    try:
+        yield running.wait_ready()
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def start() -> Iterator[StartServer]:
+    """Servers of a test's own."""
+    started: list[Server] = []
+
+    def start_one(*arguments: str, state: Path | None = None) -> Server:
+        started.append(Server(*arguments, state=state))
+        return started[-1]
+
+    yield start_one
+    for running in started:
+        running.close()

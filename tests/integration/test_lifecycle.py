@@ -1,0 +1,96 @@
+"""Starting, stopping and being killed: nothing is lost that should stay, nothing stays that should not."""
+
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cluster.client import text_request
+from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.integration.conftest import StartServer
+from tests.integration.server import Server, wait_for
+
+
+def long_request(tokens: int = 200) -> pb.GenerateRequest:
+    request = text_request("Once upon a time", max_tokens=tokens, temperature=0.0)
+    request.stopping.ignore_eos = True
+    return request
+
+
+def test_a_second_serve_on_the_same_port_says_so_and_starts_nothing(
+    server: Server, tmp_path: Path, start: StartServer
+) -> None:
+    second = start("--listen", server.address, state=tmp_path)
+    assert second.process.wait(30) == 1
+    assert f"cannot listen on {server.address}: Address already in use" in second.stderr()
+    assert second.leftovers() == []
+
+
+def test_ctrl_c_during_the_start_leaves_nothing_behind(start: StartServer) -> None:
+    starting = start()
+    starting.wait_stderr("loading weights")
+    assert starting.stop(signal.SIGINT) == 0
+    assert starting.leftovers() == []
+
+
+def test_a_checkpoint_that_cannot_be_served_is_refused_before_anything_starts(
+    tmp_path: Path, start: StartServer
+) -> None:
+    refused = start("--model", str(tmp_path / "nothing"))
+    assert refused.process.wait(30) == 1
+    assert "is no folder" in refused.stderr()
+    assert refused.leftovers() == []
+
+
+def test_a_wrong_number_of_experts_is_refused_with_the_key_to_set(start: StartServer) -> None:
+    refused = start("--set", "experts.count=4")
+    assert refused.process.wait(30) == 1
+    assert "set experts.count=8" in refused.stderr()
+
+
+def test_http_says_healthy_and_ready(server: Server) -> None:
+    for path in ("healthz", "readyz"):
+        with urllib.request.urlopen(f"http://{server.ready['http']}/{path}", timeout=10) as answer:
+            assert answer.status == 200
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://{server.ready['http']}/nothing", timeout=10)
+
+
+def test_a_killed_serve_is_taken_over_with_its_actors_and_a_stop_lets_the_stream_finish(start: StartServer) -> None:
+    first = start().wait_ready()
+    with first.client() as client:
+        wanted = client.generate(long_request(), timeout=60).outputs[0].text
+    before = first.actors()
+    first.process.kill()
+    first.process.wait()
+    assert before == first.actors(), "the actors outlive a killed serve"
+
+    started = time.monotonic()
+    second = start(state=first.state).wait_ready()
+    taken = time.monotonic() - started
+    assert before == second.actors(), f"the actors were adopted, not replaced (ready after {taken:.1f} s)"
+    with second.client() as client:
+        stream = client.stream(long_request(), timeout=60)
+        text = next(stream).text
+        second.process.send_signal(signal.SIGTERM)
+        text += "".join(message.text for message in stream)
+    assert text == wanted, "the stream that ran when SIGTERM came was finished"
+    assert second.process.wait(60) == 0
+    assert second.leftovers() == []
+
+
+def test_down_removes_what_a_killed_serve_left_behind_and_its_ports_are_free(start: StartServer) -> None:
+    killed = start("--set", "experts.grace_s=5").wait_ready()
+    host, port = killed.address.split(":")
+    killed.process.kill()
+    killed.process.wait()
+    assert killed.leftovers()
+    answer = killed.command("down")
+    assert answer.returncode == 0 and "removed a local Ray" in answer.stdout
+    wait_for(lambda: killed.leftovers() == [], "nothing left")
+    with socket.socket() as probe:
+        probe.bind((host, int(port)))

@@ -1,0 +1,42 @@
+"""Head and experts are nine processes, each with its own weights and nobody else's."""
+
+import psutil
+import ray
+
+from actors.messages import ActorReport
+from actors.remote import find_actor, report_of
+from cluster.launch import HEAD_NAME, expert_name
+from cluster.served_model import DEMO_FOLDER
+from model.checkpoint import Checkpoint
+from tests.integration.server import Server
+
+
+def reports(server: Server) -> dict[str, ActorReport]:
+    assert server.local is not None
+    ray.init(address=server.local.address, namespace="eightwinds", log_to_driver=False)
+    try:
+        names = [HEAD_NAME, *(expert_name(e, 0) for e in range(8))]
+        return {name: report_of(find_actor(name, "eightwinds")) for name in names}
+    finally:
+        ray.shutdown()
+
+
+def test_nine_processes_hold_disjoint_weights_that_make_up_the_checkpoint(server: Server) -> None:
+    found = reports(server)
+    checkpoint = Checkpoint.open(DEMO_FOLDER)
+    pids = {report.pid for report in found.values()}
+    assert len(pids) == 9 and server.process.pid not in pids
+    assert all(psutil.pid_exists(pid) for pid in pids)
+
+    held: list[str] = []
+    for name, report in found.items():
+        stored = sum(checkpoint.tensors[tensor].nbytes for tensor in report.tensors)
+        assert report.weight_bytes == stored, f"{name} holds {report.weight_bytes} bytes, its tensors have {stored}"
+        held += report.tensors
+    assert sorted(held) == sorted(checkpoint.tensors), "every tensor is held once, by one process"
+
+    assert not [tensor for tensor in found[HEAD_NAME].tensors if ".experts." in tensor]
+    for expert in range(8):
+        mine = f".experts.{expert}."
+        assert all(mine in tensor for tensor in found[expert_name(expert, 0)].tensors)
+        assert len(found[expert_name(expert, 0)].tensors) == 3 * checkpoint.config.num_hidden_layers
