@@ -66,8 +66,8 @@ demo: $(RUNTIME)
 
 bench: $(DEVELOPER)
 	@echo 'bench: dispatch, then startup'
-	@$(BIN)/python benchmarks/dispatch.py
-	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python -m benchmarks.dispatch
+	@$(BIN)/python -m benchmarks.startup
 
 # --------------------------------------------------------------------------------------- tests
 # Two processes: what the unit tests forbid, the integration tests need.

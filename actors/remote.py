@@ -7,7 +7,7 @@ Two concurrency groups: `work` computes, `control` answers while work waits. Not
 import dataclasses
 import pickle
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -49,24 +49,28 @@ class RayTransport:
         self._device = device
         self._under_way: dict[Any, int] = {}
 
-    def submit(self, call: ExpertCall) -> None:
-        """Send a call; it never blocks on the expert."""
-        rows, columns = call.rows_RD.shape
-        header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
-        message = encode_rows(header, tensor_bytes(call.rows_RD))
-        self._under_way[self._methods[call.expert, call.replica].remote(message)] = call.call_id
+    def submit(self, calls: Sequence[ExpertCall]) -> None:
+        """Send calls; it never blocks on the experts.
+
+        All are encoded before the first is sent: from then on the experts compete for this machine's cores.
+        """
+        messages = [_encode(call) for call in calls]
+        refs = [self._methods[c.expert, c.replica].remote(m) for c, m in zip(calls, messages, strict=True)]
+        self._under_way.update(zip(refs, (call.call_id for call in calls), strict=True))
 
     def poll(self, timeout: float) -> list[ExpertReply]:
         """Replies of all calls under way, or those that came within `timeout` seconds."""
         refs = list(self._under_way)
         if not refs:
             return []
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout)
-        try:
-            messages = ray.get(done)  # one round trip for all; an error of any of them raises
+        try:  # the common case is one wait for all; an error of any of them raises, and so does the timeout
+            messages = ray.get(refs, timeout=timeout)
         except ray.exceptions.RayError:
+            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
             return [self._fetch(ref) for ref in done]
-        return [self._reply(self._under_way.pop(ref), m) for ref, m in zip(done, messages, strict=True)]
+        call_ids = list(self._under_way.values())
+        self._under_way.clear()
+        return [self._reply(call_id, m) for call_id, m in zip(call_ids, messages, strict=True)]
 
     def _fetch(self, ref: Any) -> ExpertReply:
         call_id = self._under_way.pop(ref)
@@ -81,6 +85,12 @@ class RayTransport:
         h = decode_header(message)
         rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code).to(self._device)
         return ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9)
+
+
+def _encode(call: ExpertCall) -> Message:
+    rows, columns = call.rows_RD.shape
+    header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
+    return encode_rows(header, tensor_bytes(call.rows_RD))
 
 
 class ExpertActor:

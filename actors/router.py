@@ -21,12 +21,28 @@ _RETRY_PAUSE = 0.05  # seconds between attempts at an expert that fails at once
 
 @dataclass(slots=True)
 class Receipt:
-    """What `combine` needs of a dispatch under way: its grouping, and which call carries which grouped rows."""
+    """What `combine` needs of a dispatch under way: its grouping, and its calls in expert order, by id, with the
+    rows that answered them. Answers side by side are the grouped rows' outputs.
+    """
 
     dispatch: Dispatch
     grouping: Grouping
-    waiting: dict[int, tuple[ExpertCall, slice]]
-    outputs_RD: torch.Tensor
+    calls: dict[int, ExpertCall] = field(default_factory=dict)
+    answers: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[ExpertCall]:
+        """Calls without an answer."""
+        return [call for call_id, call in self.calls.items() if call_id not in self.answers]
+
+    def accept(self, reply: ExpertReply) -> None:
+        """Take an answer's rows. A second one, or one to an earlier layer's given-up call, changes nothing."""
+        if reply.rows_RD is not None and reply.call_id in self.calls:
+            self.answers.setdefault(reply.call_id, reply.rows_RD)
+
+    def outputs(self) -> torch.Tensor:
+        """Outputs of all grouped rows, [R, D]."""
+        return torch.cat([self.answers[call_id] for call_id in self.calls])
 
 
 @dataclass(slots=True)
@@ -78,45 +94,33 @@ class ExpertRouter:
     def dispatch(self, dispatch: Dispatch) -> Receipt:
         """Send one call per active expert."""
         grouping = group(dispatch.experts_TK, self._expert_count)
-        rows_RD = dispatch.x_TD.index_select(0, grouping.order_R // dispatch.experts_TK.shape[1])
-        receipt = Receipt(dispatch, grouping, {}, torch.empty_like(rows_RD))
-        begin = 0
-        for expert, count in enumerate(grouping.counts):
-            if count:
-                part = slice(begin, begin + count)
-                call = ExpertCall(next(self._ids), dispatch.layer, expert, self._replica_of(expert), rows_RD[part])
-                receipt.waiting[call.call_id] = (call, part)
-                self._transport.submit(call)
-                begin += count
+        rows_RD = dispatch.x_TD.index_select(0, grouping.tokens_R)
+        receipt = Receipt(dispatch, grouping)
+        for expert, part_RD in enumerate(rows_RD.split(grouping.counts)):
+            if len(part_RD):
+                call = ExpertCall(next(self._ids), dispatch.layer, expert, self._replica_of(expert), part_RD)
+                receipt.calls[call.call_id] = call
+        self._transport.submit(list(receipt.calls.values()))
         return receipt
 
     def combine(self, receipt: Receipt, counts: StepCounts) -> torch.Tensor:
         """Wait for every call of a receipt and add up the answers, [T, D]."""
         deadline = self._clock() + self._grace
-        while receipt.waiting:
-            failed = [r for r in self._transport.poll(max(0.0, deadline - self._clock())) if not _accept(receipt, r)]
-            retry = [r for r in failed if r.call_id in receipt.waiting]
-            if receipt.waiting and self._clock() >= deadline:
-                self._give_up(receipt, retry)
-            if retry:
+        while len(receipt.answers) < len(receipt.calls):
+            failed = []
+            for reply in self._transport.poll(max(0.0, deadline - self._clock())):
+                receipt.accept(reply)
+                if reply.rows_RD is None and reply.call_id in receipt.calls:
+                    failed.append(reply)
+            if receipt.missing and self._clock() >= deadline:
+                self._give_up(receipt, failed)
+            if failed:
                 self._pause(_RETRY_PAUSE)
-            for reply in retry:
-                call, _ = receipt.waiting[reply.call_id]
-                counts.retries += 1
-                self._transport.submit(call)
-        return combine(receipt.dispatch, receipt.grouping, receipt.outputs_RD)
+                counts.retries += len(failed)
+                self._transport.submit([receipt.calls[reply.call_id] for reply in failed])
+        return combine(receipt.dispatch, receipt.grouping, receipt.outputs())
 
     def _give_up(self, receipt: Receipt, failed: list[ExpertReply]) -> None:
-        missing = sorted({call.expert for call, _ in receipt.waiting.values()})
+        silent = sorted(call.expert for call in receipt.missing)
         reason = f": {failed[0].error}" if failed else ""
-        raise ExpertUnavailable(f"no answer from experts {missing} within {self._grace:g} s{reason}")
-
-
-def _accept(receipt: Receipt, reply: ExpertReply) -> bool:
-    """Take an answer's rows; False for a failure. An answer to an earlier layer's given-up call is dropped."""
-    if reply.rows_RD is None:
-        return False
-    entry = receipt.waiting.pop(reply.call_id, None)
-    if entry is not None:
-        receipt.outputs_RD[entry[1]] = reply.rows_RD
-    return True
+        raise ExpertUnavailable(f"no answer from experts {silent} within {self._grace:g} s{reason}")

@@ -42,8 +42,8 @@ class ExpertReply:
 class ExpertTransport(Protocol):
     """Sends calls and collects replies. Replies may come in any order; a call may end in an error."""
 
-    def submit(self, call: ExpertCall) -> None:
-        """Send a call; it never blocks on the expert."""
+    def submit(self, calls: Sequence[ExpertCall]) -> None:
+        """Send calls; it never blocks on the experts."""
         ...
 
     def poll(self, timeout: float) -> list[ExpertReply]:
@@ -66,12 +66,13 @@ class LocalTransport:
         self._experts = experts
         self._replies: collections.deque[ExpertReply] = collections.deque()
 
-    def submit(self, call: ExpertCall) -> None:
+    def submit(self, calls: Sequence[ExpertCall]) -> None:
         """See `ExpertTransport`."""
-        started = time.perf_counter()
-        rows_RD = self._experts[call.expert].apply(call.layer, call.rows_RD)
-        took = time.perf_counter() - started
-        self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
+        for call in calls:
+            started = time.perf_counter()
+            rows_RD = self._experts[call.expert].apply(call.layer, call.rows_RD)
+            took = time.perf_counter() - started
+            self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
 
     def poll(self, timeout: float) -> list[ExpertReply]:
         """See `ExpertTransport`."""

@@ -214,8 +214,17 @@ class Engine:
         if finish:
             self._started.pop(drawn.key, None)
             self._ended.append(self._clock())
-        retries = self.retries - before
-        return TokenEvent(drawn.key, token.token_id, finish, token.logprob, token.top, drawn.routing, retries, started)
+        return TokenEvent(
+            drawn.key,
+            token.token_id,
+            finish,
+            token.logprob,
+            token.top,
+            drawn.routing,
+            self.retries,
+            before,
+            started,
+        )
 
     def _count(self, expert_tokens: tuple[tuple[int, ...], ...]) -> None:
         if not self.expert_tokens:

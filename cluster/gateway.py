@@ -4,15 +4,14 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from cluster.gateway_errors import ErrorInterceptor
 from cluster.gateway_inference import Backend, InferenceService
+from cluster.gateway_reflection import add_reflection
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2, inference_pb2_grpc
 
 _SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
-_REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -35,7 +34,7 @@ class Gateway:
         )
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(served, self.backend), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        _add_reflection(self._server)
+        add_reflection(self._server, (_SERVICE, health.SERVICE_NAME))
 
     async def listen(self, address: str) -> str:
         """Bind and start; returns HOST:PORT with the port chosen where 0 was asked. OSError if it is taken."""
@@ -67,18 +66,3 @@ class Gateway:
     async def _set_health(self, status: Any) -> None:
         for service in ("", _SERVICE):
             await self._health.set(service, status)
-
-
-def _add_reflection(server: grpc.aio.Server) -> None:
-    """Reflection under both names. Python's package knows only v1alpha; v1 has the same messages on the wire."""
-    names = (_SERVICE, health.SERVICE_NAME, *_REFLECTION)
-    servicer = reflection.aio.ReflectionServicer(names)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for name in _REFLECTION:
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
-        )

@@ -60,7 +60,7 @@ class Generation:
     def __init__(self, request: GenerationRequest, engine: Engine, tokenizer: Tokenizer) -> None:
         self.request, self.progress = request, Progress()
         self._engine = engine
-        self._accepted = time.monotonic()
+        self._accepted, self._retries_before = time.monotonic(), 0
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._open = {f"{secrets.token_hex(8)}/{i}": i for i in range(request.n)}
         self._texts = [
@@ -122,10 +122,11 @@ class Generation:
         p, now = self.progress, time.monotonic()
         if p.completion_tokens == 0:
             p.queue_seconds = max(0.0, event.started - self._accepted)
+            self._retries_before = event.retries_before
             p.first_token_seconds = now - self._accepted
         p.total_seconds = now - self._accepted
         p.completion_tokens += 1
-        p.retries = max(p.retries, event.retries)
+        p.retries = event.retries - self._retries_before
         if event.routing:
             if p.routing is None:
                 p.routing = [[0] * len(row) for row in event.routing]

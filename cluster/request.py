@@ -45,8 +45,8 @@ class TokenEvent:
     """A token of a sequence, as it is drawn. `finish` is set on the last one.
 
     `logprob` and `top` as in `model.batch.SampledToken`; `routing` holds what each layer's experts ran for this
-    sequence since its last event, where a trace was asked for; `retries` counts the expert calls that were sent
-    again since it first ran.
+    sequence since its last event, where a trace was asked for. Of all expert calls that the engine's head sent again,
+    `retries` were until now and `retries_before` until the sequence first ran, at `started`.
     """
 
     key: str
@@ -56,6 +56,7 @@ class TokenEvent:
     top: tuple[tuple[int, float], ...] = ()
     routing: tuple[tuple[int, ...], ...] = ()
     retries: int = 0
+    retries_before: int = 0
     started: float = 0.0
 
 

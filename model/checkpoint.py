@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class TensorEntry:
 class Checkpoint:
     """A verified checkpoint in HF layout.
 
-    `tensors` maps each expected name to its entry. `digest` identifies the content (configuration, headers and
-    samples of the data of every file), so that a restarted server can tell whether running actors hold it.
+    `tensors` maps each expected name to its entry. `digest` identifies the content (configuration, headers and a
+    block of every tensor), so that a restarted server can tell whether running actors hold it.
     """
 
     folder: Path
@@ -51,12 +52,12 @@ class Checkpoint:
         for file in _files(folder):
             header, data_start = _header(file)
             digest.update(json.dumps(header, sort_keys=True).encode())
-            for block in _samples(file, data_start):
-                digest.update(block)
             for entry in _entries(file, header, data_start):
                 if entry.name in found:
                     raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
                 found[entry.name] = entry
+            for block in _samples(file, header, data_start):
+                digest.update(block)
         return cls(folder, config, _match(folder, config, found), digest.hexdigest())
 
     def head_names(self) -> list[str]:
@@ -101,14 +102,14 @@ def expected_shapes(config: MixtralConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    index = folder / _INDEX
-    if not index.exists():
-        single = folder / _SINGLE
-        if not single.exists():
-            raise ValueError(f"{folder} has neither {_SINGLE} nor {_INDEX}: the weights are missing")
+    index, single = folder / _INDEX, folder / _SINGLE
+    if single.exists():  # first, as HF looks
         return [single]
+    if not index.exists():
+        raise ValueError(f"{folder} has neither {_SINGLE} nor {_INDEX}: the weights are missing")
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted({str(Path(shard)) for shard in shards})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index} is not a safetensors index (no weight_map): copy it again") from None
     missing = [name for name in names if not (folder / name).is_file()]
@@ -135,23 +136,31 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def _entries(file: Path, header: Mapping[str, Any], data_start: int) -> Iterator[TensorEntry]:
-    size = file.stat().st_size
+    size, described = file.stat().st_size, data_start
     for name, info in header.items():
         try:
             dtype, shape, (begin, end) = info["dtype"], tuple(info["shape"]), info["data_offsets"]
+            sound = all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end))
+            width = _DTYPE_BYTES.get(dtype)  # None: refused by name later, should the tensor be ours
+            sound &= end >= begin and (width is None or end - begin == math.prod(shape) * width)
         except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
             raise ValueError(f"{file.name}: the header entry of {name} is damaged; copy the file again") from None
         if data_start + end > size:
             raise ValueError(
                 f"{file.name} is truncated: tensor {name} ends at byte {data_start + end}, the file at {size}; "
                 "copy it again"
             )
+        described += end - begin
         yield TensorEntry(name, file, dtype, shape, end - begin)
+    if described != size:
+        raise ValueError(f"{file.name}: its header describes {described} bytes, it has {size}; copy it again")
 
 
 def _match(folder: Path, config: MixtralConfig, found: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     expected = expected_shapes(config)
-    where = _INDEX if (folder / _INDEX).exists() else _SINGLE
+    where = _SINGLE if (folder / _SINGLE).exists() else _INDEX
     matched: dict[str, TensorEntry] = {}
     for name, shape in expected.items():
         entry = found.pop(name, None)
@@ -174,10 +183,10 @@ def _match(folder: Path, config: MixtralConfig, found: dict[str, TensorEntry]) -
     return matched
 
 
-def _samples(file: Path, start: int, count: int = 16, length: int = 4096) -> Iterator[bytes]:
-    """Evenly spread blocks of a file's data: enough to tell two trainings of one architecture apart."""
-    size = file.stat().st_size
+def _samples(file: Path, header: Mapping[str, Any], start: int, length: int = 4096) -> Iterator[bytes]:
+    """A block from the middle of every tensor: enough to tell two trainings of one architecture apart."""
     with file.open("rb") as stream:
-        for i in range(count):
-            stream.seek(start + (size - start) * i // count)
-            yield stream.read(length)
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            stream.seek(start + max(begin, (begin + end - length) // 2))
+            yield stream.read(min(length, end - begin))

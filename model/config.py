@@ -1,6 +1,7 @@
 """Hyper-parameters of a Mixtral checkpoint, under the names and defaults of HF's `MixtralConfig`."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -49,7 +50,7 @@ class MixtralConfig:
         eos = self.eos_token_id
         if eos is None:
             return ()
-        return (eos,) if isinstance(eos, int) else tuple(eos)
+        return eos if isinstance(eos, tuple) else (eos,)
 
     @classmethod
     def load(cls, folder: Path) -> "MixtralConfig":
@@ -75,14 +76,14 @@ class MixtralConfig:
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {key: raw[key] for key in known if key in raw}
         theta = (raw.get("rope_parameters") or {}).get("rope_theta", raw.get("rope_theta"))
-        if theta is not None:
-            values["rope_theta"] = float(theta)
+        values["rope_theta"] = cls.rope_theta if theta is None else theta
         values["dtype"] = str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch.")
+        hidden = values.get("hidden_size", cls.hidden_size)
         heads = values.get("num_attention_heads", cls.num_attention_heads)
         if values.get("num_key_value_heads") is None and "num_key_value_heads" in values:
             values["num_key_value_heads"] = heads
-        if values.get("head_dim") is None:
-            values["head_dim"] = values.get("hidden_size", cls.hidden_size) // max(heads, 1)
+        if values.get("head_dim") is None and _is_count(hidden) and _is_count(heads):
+            values["head_dim"] = hidden // heads
         if isinstance(values.get("eos_token_id"), list):
             values["eos_token_id"] = tuple(values["eos_token_id"])
         config = cls(**values)
@@ -92,10 +93,18 @@ class MixtralConfig:
     def _check(self) -> None:
         for name in _POSITIVE:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_count(value):
                 raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1")
-        if self.sliding_window is not None and (not isinstance(self.sliding_window, int) or self.sliding_window < 1):
+        for name in ("rope_theta", "rms_norm_eps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value!r}, but must be a number above 0")
+        if self.sliding_window is not None and not _is_count(self.sliding_window):
             raise ValueError(f"sliding_window is {self.sliding_window!r}, but must be null or at least 1")
+        if not isinstance(self.tie_word_embeddings, bool):
+            raise ValueError(f"tie_word_embeddings is {self.tie_word_embeddings!r}, but must be true or false")
+        if not all(isinstance(i, int) and i >= 0 for i in self.eos_token_ids):
+            raise ValueError(f"eos_token_id is {self.eos_token_id!r}, but must be an id, a list of ids or null")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
@@ -125,6 +134,10 @@ _POSITIVE = (
 )
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _refuse_unservable(raw: Mapping[str, Any]) -> None:
     kind = raw.get("model_type", "mixtral")
     if kind != "mixtral":
@@ -134,6 +147,9 @@ def _refuse_unservable(raw: Mapping[str, Any]) -> None:
         raise ValueError(f"hidden_act is {activation!r}, but only 'silu' can be served")
     if raw.get("quantization_config"):
         raise ValueError("it has a quantization_config: use the unquantized checkpoint (bf16, fp16 or fp32)")
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(raw.get(key) or {}, Mapping):
+            raise ValueError(f"{key} is {raw[key]!r}, but must be an object or null")
     rope = raw.get("rope_parameters") or {}
     kinds = [rope.get("rope_type", "default"), rope.get("type", "default")]
     scaling = raw.get("rope_scaling") or {}

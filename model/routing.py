@@ -25,12 +25,14 @@ class Dispatch:
 class Grouping:
     """Rows of a dispatch in expert order.
 
-    `order_R`: for each grouped row its place t * K + k; `counts`: rows per expert id.
-    Example: experts_TK = [[0, 2], [0, 1]] gives order 0 2 3 1 and counts [2, 1, 1].
+    `tokens_R`: whose row each grouped row is; `counts`: rows per expert id; `rows_KT`: for each k the grouped row
+    of every token's k-th expert.
+    Example: experts_TK = [[0, 2], [0, 1]] gives tokens 0 1 1 0, counts [2, 1, 1] and rows [[0, 1], [3, 2]].
     """
 
-    order_R: torch.Tensor
+    tokens_R: torch.Tensor
     counts: tuple[int, ...]
+    rows_KT: tuple[torch.Tensor, ...]
 
 
 def route(logits_TE: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,9 +46,12 @@ def route(logits_TE: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def group(experts_TK: torch.Tensor, expert_count: int) -> Grouping:
     """Sort the rows by expert, keeping token order within an expert."""
+    tokens, k = experts_TK.shape
     flat_R = experts_TK.flatten()
     counts = torch.bincount(flat_R, minlength=expert_count)
-    return Grouping(torch.argsort(flat_R, stable=True), tuple(counts.tolist()))
+    order_R = torch.argsort(flat_R, stable=True)
+    rows_TK = torch.argsort(order_R).view(tokens, k)  # a permutation's argsort is its inverse
+    return Grouping(order_R // k, tuple(counts.tolist()), rows_TK.T.contiguous().unbind())
 
 
 def combine(dispatch: Dispatch, grouping: Grouping, outputs_RD: torch.Tensor) -> torch.Tensor:
@@ -55,12 +60,10 @@ def combine(dispatch: Dispatch, grouping: Grouping, outputs_RD: torch.Tensor) ->
     As in HF: each product in fp32, rounded to the model's dtype, added in ascending expert order. The order is
     fixed, so which replica answered first changes nothing.
     """
-    tokens, k = dispatch.experts_TK.shape
-    row_TK = torch.empty_like(grouping.order_R)
-    row_TK[grouping.order_R] = torch.arange(tokens * k, device=row_TK.device)
-    row_TK = row_TK.view(tokens, k)
-    total_TD = torch.zeros_like(dispatch.x_TD)
-    for j in range(k):
-        y_TD = outputs_RD.index_select(0, row_TK[:, j]).float()
-        total_TD += y_TD.mul_(dispatch.weights_TK[:, j, None]).to(total_TD.dtype)
+    total_TD = None
+    for k, rows_T in enumerate(grouping.rows_KT):
+        product_TD = outputs_RD.index_select(0, rows_T) * dispatch.weights_TK[:, k : k + 1]
+        product_TD = product_TD.to(outputs_RD.dtype)
+        total_TD = product_TD if total_TD is None else total_TD.add_(product_TD)
+    assert total_TD is not None, "a token has at least one expert"
     return total_TD

@@ -15,6 +15,7 @@ from model.batch import SampledToken, SamplingParams
 
 _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_COLDEST = 1e-5  # dividing fp32 logits by less may overflow, and two infinities cannot be told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +64,27 @@ def _bias_and_ban(scores_V: torch.Tensor, row: DrawRequest) -> None:
 
 
 def _draw_random(scores_BV: torch.Tensor, rows: Sequence[DrawRequest]) -> torch.Tensor:
-    column = _columns(rows, scores_BV.device)
-    scores_BV = scores_BV / column(lambda p: p.temperature)
-    if any(row.params.top_k for row in rows):
-        scores_BV = _top_k(scores_BV, [row.params.top_k for row in rows])
-    if any(row.params.top_p < 1 for row in rows):
-        scores_BV = _top_p(scores_BV, column(lambda p: p.top_p))
-    if any(row.params.min_p > 0 for row in rows):
-        probabilities = scores_BV.softmax(-1)
-        floor = column(lambda p: p.min_p) * probabilities.max(-1, keepdim=True).values
-        scores_BV = scores_BV.masked_fill(probabilities < floor, float("-inf"))
     noise_BV = gumbel_noise(
         [noise_key(row.params.seed, row.params.output_index, len(row.token_ids)) for row in rows],
         scores_BV.shape[1],
         scores_BV.device,
     )
-    return (scores_BV.double() + noise_BV).argmax(dim=-1)
+    return (_cut(scores_BV, rows).double() + noise_BV).argmax(dim=-1)
+
+
+def _cut(scores_BV: torch.Tensor, rows: Sequence[DrawRequest]) -> torch.Tensor:
+    """Scores after temperature, with all that top-k, top-p and min-p rule out at minus infinity."""
+    column = _columns(rows, scores_BV.device)
+    scores_BV = scores_BV / column(lambda p: max(p.temperature, _COLDEST))
+    if any(row.params.top_k for row in rows):
+        scores_BV = _top_k(scores_BV, [row.params.top_k for row in rows])
+    if any(row.params.top_p < 1 for row in rows):
+        scores_BV = _top_p(scores_BV, column(lambda p: 1 - p.top_p))
+    if any(row.params.min_p > 0 for row in rows):
+        probabilities = scores_BV.softmax(-1)
+        floor = column(lambda p: p.min_p) * probabilities.max(-1, keepdim=True).values
+        scores_BV = scores_BV.masked_fill(probabilities < floor, float("-inf"))
+    return scores_BV
 
 
 def _columns(
@@ -99,12 +105,14 @@ def _top_k(scores_BV: torch.Tensor, ks: Sequence[int]) -> torch.Tensor:
     return scores_BV.masked_fill(scores_BV < kth, float("-inf"))
 
 
-def _top_p(scores_BV: torch.Tensor, p_B1: torch.Tensor) -> torch.Tensor:
-    """Keep the smallest set of best tokens with at least p of the probability (HF TopPLogitsWarper)."""
+def _top_p(scores_BV: torch.Tensor, rest_B1: torch.Tensor) -> torch.Tensor:
+    """Keep the smallest set of best tokens that leaves out at most `rest` = 1 - top_p of the probability (HF
+    TopPLogitsWarper).
+    """
     ascending, order = scores_BV.sort(dim=-1)
-    below = ascending.softmax(-1).cumsum(-1) <= 1 - p_B1
+    below = ascending.softmax(-1).cumsum(-1) <= rest_B1
     below[:, -1] = False
-    drop = torch.zeros_like(below).scatter(1, order, below) & (p_B1 < 1)
+    drop = torch.zeros_like(below).scatter(1, order, below) & (rest_B1 > 0)
     return scores_BV.masked_fill(drop, float("-inf"))
 
 

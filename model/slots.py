@@ -45,6 +45,7 @@ class Slots:
             token_ids += slot.token_ids[chunk.start : chunk.start + chunk.length]
             assert len(token_ids) == segments[-1].row + chunk.length, f"slot {chunk.slot}: chunk past its tokens"
             if chunk.sample:
+                assert segments[-1].kv_length == len(slot.token_ids), f"slot {chunk.slot}: samples before its end"
                 sample_rows.append(len(token_ids) - 1)
         return RaggedBatch.build(segments, token_ids, sample_rows, page_size, device)
 
