@@ -49,8 +49,8 @@ def render(messages: Sequence[ChatMessage], *, continue_final_message: bool = Fa
     System messages are no turns. Wherever they stand, the non-empty ones are joined by a blank line and put
     in front of the first user message; only directly after an assistant message is one refused. A
     conversation whose first turn is the assistant's, or that has system messages only, gets an empty user
-    message in front. All this is what mistral-common does. It also joins two messages of one role; here
-    that is an error, since its versions differ in how they join, and the client's text would change unseen.
+    message in front. Neighbours of one role are joined by a blank line. All this is what mistral-common does;
+    two messages of one role with a system message between them are refused, though.
 
     Errors: `ValueError`, naming the message by its index as in `messages[0]`, and what to change.
     """
@@ -87,14 +87,17 @@ def _spoken(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
                     "move it to the front of the conversation."
                 )
         else:
-            if spoken and spoken[-1].role is message.role:
-                raise ValueError(
-                    f"messages[{index}] is a second {message.role} message in a row: user and assistant "
-                    "must alternate, so join the two into one message."
-                )
             if message.role is Role.ASSISTANT and not message.content:
                 raise ValueError(f"messages[{index}] is an empty assistant message: give it content or leave it out.")
-            spoken.append(message)
+            if previous is message.role:
+                spoken[-1] = ChatMessage(message.role, _PARAGRAPH.join((spoken[-1].content, message.content)))
+            elif spoken and spoken[-1].role is message.role:
+                raise ValueError(
+                    f"messages[{index}] is a second {message.role} message, with only a system message between them: "
+                    "move the system message to the front of the conversation."
+                )
+            else:
+                spoken.append(message)
         previous = message.role
     return spoken
 
