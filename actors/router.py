@@ -42,7 +42,7 @@ class Receipt:
 
     def outputs(self) -> torch.Tensor:
         """Outputs of all grouped rows, [R, D]."""
-        return torch.cat([self.answers[call_id] for call_id in self.calls])
+        return torch.cat([self.answers[call_id] for call_id in self.calls] or [self.dispatch.x_TD[:0]])
 
 
 @dataclass(slots=True)
@@ -114,6 +114,7 @@ class ExpertRouter:
                     failed.append(reply)
             if receipt.missing and self._clock() >= deadline:
                 self._give_up(receipt, failed)
+            failed = [reply for reply in failed if reply.call_id not in receipt.answers]
             if failed:
                 self._pause(_RETRY_PAUSE)
                 counts.retries += len(failed)

@@ -109,7 +109,8 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class StepFailure:
-    """A step that was not carried out; the head's sequences are as before it.
+    """A step that was not carried out to its end. The head's sequences are in doubt (after `stale`: not the engine's)
+    until the engine begins anew.
 
     `kind` is `unavailable` (an expert has no replica that answers), `stale` (epoch or incarnation differ) or
     `internal`; `detail` is for the operator's log.

@@ -168,10 +168,15 @@ class Scheduler:
         return Chunk(sequence.slot, sequence.computed, tokens, tuple(pages), tokens == sequence.pending)
 
     def _make_room(self, sequence: Sequence, tokens: int) -> bool:
-        """Preempt from the back until `sequence` has pages for its chunk; False if it preempted itself."""
+        """Preempt from the back until `sequence` has pages for its chunk; False if it must do without.
+
+        Those behind it that are in this step already keep their pages: then it waits, and they give way in the next.
+        """
         while sequence.pages_needed(tokens, self.limits.page_size) > self.pool.free_count:
             victim = next((e for e in reversed(self._running) if not e[2].planned or e[2] is sequence), None)
             assert victim is not None
+            if victim[2] is sequence and self._running[-1] is not victim:
+                return False
             self._running.remove(victim)
             self._vacate(victim[2])
             bisect.insort(self._waiting, victim)

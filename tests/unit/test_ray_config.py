@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import yaml
-from jsonschema import validate
+from jsonschema import validate  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 

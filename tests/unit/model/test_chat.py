@@ -81,7 +81,9 @@ def test_ids_equal_mistral_common_on_2000_conversations(mixtral: Tokenizer, orac
         assert mixtral.encode_chat(messages, continue_final_message=final) == expected, messages
 
 
-def test_the_same_conversations_are_accepted_but_for_a_role_repeated_across_a_system_message(mixtral: Tokenizer, oracle: Oracle) -> None:
+def test_the_same_conversations_are_accepted_but_for_a_role_repeated_across_a_system_message(
+    mixtral: Tokenizer, oracle: Oracle
+) -> None:
     """Every sequence of up to four roles, with and without continuation."""
     accepted = 0
     for length, final in product(range(5), (False, True)):

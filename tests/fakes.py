@@ -1,0 +1,247 @@
+"""Doubles that ship with the tests: a head that computes nothing, and a sink that can be waited on."""
+
+import collections
+import itertools
+import threading
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from actors.messages import HeadLost, HeadTaken
+from cluster.request import Event, FailureEvent, Finish, TokenEvent
+from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, StepFailure, StepPlan, StepResult
+
+PATIENCE = 20.0  # seconds until a wait gives up; reached only by a test that fails
+
+Draw = Callable[[NewSequence, list[int]], int]  # the sequence as admitted, all its tokens -> the next one
+
+
+def hashed(vocab: int) -> Draw:
+    """Each next token follows from all before it, the seed and the output's index, as a model's does."""
+
+    def draw(new: NewSequence, token_ids: list[int]) -> int:
+        return zlib.crc32(repr((token_ids, new.sampling.seed, new.sampling.output_index)).encode()) % vocab
+
+    return draw
+
+
+def scripted(outputs: Iterable[int]) -> Draw:
+    """Every sequence puts out these tokens, whatever its prompt."""
+    tokens = list(outputs)
+    return lambda new, token_ids: tokens[len(token_ids) - new.prompt_length]
+
+
+def continuation(draw: Draw, new: NewSequence, count: int) -> list[int]:
+    """What a sequence puts out when nothing disturbs it."""
+    token_ids = list(new.token_ids)
+    for _ in range(count):
+        token_ids.append(draw(new, token_ids))
+    return token_ids[len(new.token_ids) :]
+
+
+@dataclass(slots=True)
+class _Held:
+    """One sequence in a slot; `name` tells it from others that had the slot."""
+
+    name: int
+    new: NewSequence
+    token_ids: list[int]
+    pages: list[int] = field(default_factory=list)
+    computed: int = 0
+
+
+class FakeHead:
+    """A `HeadHandle` that follows plans to the letter and asserts what a real head takes for granted: tokens are
+    run once and in order, pages suffice, and every key that a query may see is where its own sequence wrote it.
+
+    `hold()` stops it before its next answer, `let(n)` allows n answers, `let_go()` frees it. `outcomes` are what
+    comes of its next steps: an exception to raise, a StepFailure's kind, or "" for an answer. After a HeadLost it is
+    a new head. `begin_errors` are raised by `begin`.
+    """
+
+    def __init__(
+        self,
+        page_count: int = 64,
+        page_size: int = 4,
+        window: int | None = None,
+        draw: Draw | None = None,
+        retries: int = 0,
+    ) -> None:
+        self.page_count, self.page_size, self.window = page_count, page_size, window
+        self.draw, self.retries = draw or hashed(50), retries
+        self.outcomes: collections.deque[str | Exception] = collections.deque()
+        self.begin_errors: collections.deque[Exception] = collections.deque()
+        self.epochs: list[int] = []
+        self.plans: list[StepPlan] = []
+        self.slots: dict[int, _Held] = {}
+        self.incarnation = "head-0"
+        self._written: dict[tuple[int, int], tuple[int, int]] = {}  # (page, row) -> (sequence's name, position)
+        self._names = itertools.count()
+        self._restarts = itertools.count(1)
+        self._changed = threading.Condition()
+        self._allowed: float = float("inf")
+        self._waiting: StepPlan | None = None
+
+    # ---- the test's side ----
+
+    def hold(self) -> None:
+        """Give no answer from now on."""
+        with self._changed:
+            self._allowed = 0
+
+    def let(self, steps: int = 1) -> None:
+        """Give this many answers more."""
+        with self._changed:
+            self._allowed += steps
+            self._changed.notify_all()
+
+    def let_go(self) -> None:
+        """Answer everything."""
+        self.let(10**9)
+
+    def wait_for_plan(self, when: Callable[[StepPlan], bool] = lambda plan: True) -> StepPlan:
+        """Wait until a plan for which `when` holds is under way, and return it."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._waiting is not None and when(self._waiting), PATIENCE), (
+                "the plan that was waited for did not come"
+            )
+            assert self._waiting is not None
+            return self._waiting
+
+    def restart(self) -> None:
+        """Die and come back with an empty cache and another incarnation."""
+        self.incarnation = f"head-{next(self._restarts)}"
+        self.slots.clear()
+        self._written.clear()
+
+    # ---- HeadHandle ----
+
+    def begin(self, epoch: int) -> HeadInfo:
+        if self.begin_errors:
+            raise self.begin_errors.popleft()
+        if self.epochs and epoch <= self.epochs[-1]:
+            raise HeadTaken(f"{epoch} is not above {self.epochs[-1]}")
+        self.epochs.append(epoch)
+        self.slots.clear()
+        return HeadInfo(self.incarnation, self.page_count, self.page_size)
+
+    def submit(self, plan: StepPlan) -> None:
+        with self._changed:
+            assert self._waiting is None, "a second plan is under way"
+            self.plans.append(plan)
+            self._waiting = plan
+            self._changed.notify_all()
+
+    def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
+        with self._changed:
+            wait = 0.02 if timeout is None else min(timeout, 0.02)  # a held engine can still be stopped at once
+            if not self._changed.wait_for(lambda: self._allowed > 0, wait):
+                return None
+            self._allowed -= 1
+            plan, self._waiting = self._waiting, None
+            assert plan is not None, "nothing was submitted"
+        outcome = self.outcomes.popleft() if self.outcomes else ""
+        if isinstance(outcome, HeadLost):
+            self.restart()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return StepFailure(plan.step, outcome, "as the test asked") if outcome else self.step(plan)
+
+    # ---- the work ----
+
+    def step(self, plan: StepPlan) -> StepResult | StepFailure:
+        """Carry out a plan, checking it."""
+        if (plan.epoch, plan.incarnation) != (self.epochs[-1] if self.epochs else plan.epoch, self.incarnation):
+            return StepFailure(plan.step, "stale", f"this is {self.incarnation}")
+        for slot in plan.release:
+            del self.slots[slot]
+        for new in plan.admit:
+            assert new.slot not in self.slots, f"slot {new.slot} is taken"
+            self.slots[new.slot] = _Held(next(self._names), new, list(new.token_ids))
+        assert len({chunk.slot for chunk in plan.chunks}) == len(plan.chunks), "two chunks of one slot"
+        for chunk in plan.chunks:
+            self._write(chunk)
+        for chunk in plan.chunks:
+            self._read(chunk)
+        tokens = [self._sample(self.slots[chunk.slot]) for chunk in plan.chunks if chunk.sample]
+        traces = [(c.slot, _counts(c.length)) for c in plan.chunks if self.slots[c.slot].new.trace]
+        total = _counts(sum(chunk.length for chunk in plan.chunks))
+        return StepResult(plan.step, plan.epoch, tuple(tokens), total, tuple(traces), retries=self.retries)
+
+    def _write(self, chunk: Chunk) -> None:
+        held = self.slots[chunk.slot]
+        end = chunk.start + chunk.length
+        assert chunk.length > 0, "an empty chunk"
+        assert chunk.start == held.computed, f"position {held.computed} is next, the chunk starts at {chunk.start}"
+        assert end <= len(held.token_ids), "the chunk goes past the tokens"
+        assert chunk.sample == (end == len(held.token_ids)), "a token is drawn after the last known one, and only then"
+        held.pages.extend(chunk.new_pages)
+        assert len(held.pages) == -(-end // self.page_size), "the page table ends with the chunk"
+        for position in range(chunk.start, end):
+            self._written[self._place(held, position)] = (held.name, position)
+        held.computed = end
+
+    def _read(self, chunk: Chunk) -> None:
+        held = self.slots[chunk.slot]
+        first = 0 if self.window is None else max(0, chunk.start - self.window + 1)
+        for key in range(first, chunk.start + chunk.length):
+            found = self._written.get(self._place(held, key))
+            assert found == (held.name, key), f"key {key} of the sequence in slot {chunk.slot} is overwritten: {found}"
+
+    def _place(self, held: _Held, position: int) -> tuple[int, int]:
+        return held.pages[position // self.page_size], position % self.page_size
+
+    def _sample(self, held: _Held) -> SampledToken:
+        token = self.draw(held.new, held.token_ids)
+        held.token_ids.append(token)
+        if held.new.sampling.logprobs < 0:
+            return SampledToken(held.new.slot, token)
+        return SampledToken(held.new.slot, token, -0.5, tuple((i, -1.0) for i in range(held.new.sampling.logprobs)))
+
+
+def _counts(tokens: int) -> tuple[tuple[int, ...], ...]:
+    """Two layers of four experts; every token runs on two of them."""
+    return ((tokens, tokens, 0, 0), (0, 0, tokens, tokens))
+
+
+class Events:
+    """An engine's sink: gathers events by key, and can be waited on."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, list[Event]] = {}
+        self.batches = 0
+        self._changed = threading.Condition()
+
+    def __call__(self, events: list[Event]) -> None:
+        with self._changed:
+            self.batches += 1
+            for event in events:
+                self.by_key.setdefault(event.key, []).append(event)
+            self._changed.notify_all()
+
+    def wait(self, when: Callable[[], bool]) -> None:
+        """Wait until `when` holds after some batch."""
+        with self._changed:
+            assert self._changed.wait_for(when, PATIENCE), f"did not come; events so far: {self.by_key}"
+
+    def ended(self, key: str) -> bool:
+        """Whether the last event of a sequence has come."""
+        last = self.by_key.get(key, [None])[-1]
+        return isinstance(last, FailureEvent) or (isinstance(last, TokenEvent) and last.finish is not None)
+
+    def wait_for_end(self, *keys: str) -> None:
+        """Wait for the last event of each."""
+        self.wait(lambda: all(self.ended(key) for key in keys))
+
+    def tokens(self, key: str) -> list[int]:
+        """Token ids of a sequence so far."""
+        return [event.token_id for event in self.by_key.get(key, []) if isinstance(event, TokenEvent)]
+
+    def finish(self, key: str) -> Finish | None:
+        """How a sequence finished, None if it has not or has failed."""
+        last = self.by_key[key][-1]
+        return last.finish if isinstance(last, TokenEvent) else None
+
+    def failures(self) -> dict[str, str]:
+        """Kind of failure by key."""
+        return {k: e.kind for k, events in self.by_key.items() for e in events if isinstance(e, FailureEvent)}

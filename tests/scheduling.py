@@ -1,0 +1,83 @@
+"""A scheduler on a head that checks every plan: what the tests of `cluster.policy.scheduler` drive."""
+
+from dataclasses import dataclass, field
+
+from cluster.policy.scheduler import Drawn, Limits, Scheduler
+from cluster.policy.sequence import Sequence
+from model.batch import NewSequence, SamplingParams, StepPlan, StepResult
+from tests.fakes import FakeHead, continuation, hashed
+
+VOCAB = 7  # small, so that stop ids are met
+DRAW = hashed(VOCAB)
+
+
+def sequence(
+    key: str,
+    prompt: int = 5,
+    max_tokens: int = 3,
+    priority: int = 0,
+    stop_ids: tuple[int, ...] = (),
+    min_tokens: int = 0,
+    trace: bool = False,
+) -> Sequence:
+    """A sequence with a prompt and a seed of its own."""
+    name = sum(map(ord, key))
+    sampling = SamplingParams(seed=name, min_tokens=min_tokens)
+    prompt_ids = [(name + i) % VOCAB for i in range(prompt)]
+    return Sequence(key, prompt_ids, prompt, sampling, max_tokens, frozenset(stop_ids), priority, trace)
+
+
+@dataclass
+class Bench:
+    """A scheduler on a head, with `check()` after everything."""
+
+    limits: Limits
+    drawn: dict[str, list[Drawn]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(self.limits)
+        self.head = FakeHead(self.limits.page_count, self.limits.page_size, self.limits.window, DRAW)
+
+    def add(self, *sequences: Sequence) -> None:
+        for s in sequences:
+            self.scheduler.add(s)
+            self.scheduler.check()
+
+    def plan(self) -> StepPlan:
+        plan = self.scheduler.plan(7, self.head.incarnation)
+        self.scheduler.check()
+        return plan
+
+    def run(self, plan: StepPlan) -> StepResult:
+        result = self.head.step(plan)
+        assert isinstance(result, StepResult)
+        return result
+
+    def commit(self, plan: StepPlan, result: StepResult) -> None:
+        for drawn in self.scheduler.commit(plan, result):
+            self.drawn.setdefault(drawn.key, []).append(drawn)
+        self.scheduler.check()
+
+    def step(self) -> StepPlan:
+        plan = self.plan()
+        self.commit(plan, self.run(plan))
+        return plan
+
+    def finish(self) -> list[StepPlan]:
+        plans = []
+        while self.scheduler.has_work:
+            plans.append(self.step())
+            assert plans[-1].chunks, "there is work, and nothing runs"
+            assert sum(len(plan.admit) for plan in plans) < 500, "it begins again and again"
+        return plans
+
+    def tokens(self, key: str) -> list[int]:
+        return [d.token.token_id for d in self.drawn.get(key, [])]
+
+
+def alone(s: Sequence) -> tuple[list[int], bool]:
+    """What a fresh sequence puts out by itself, and whether a stop id ends it."""
+    new = NewSequence(0, tuple(s.token_ids), s.prompt_length, s.sampling)
+    out = continuation(DRAW, new, s.max_tokens)
+    stops = [i for i, token in enumerate(out) if token in s.stop_ids and i + 1 >= s.sampling.min_tokens]
+    return (out[: stops[0] + 1], True) if stops else (out, False)

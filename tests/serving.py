@@ -1,0 +1,160 @@
+"""A real gateway in this process for tests: its event loop in a thread, so that tests are plain calls."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from actors.messages import HeadHandle
+from cluster import in_process
+from cluster.client import Client
+from cluster.config import Config, load_config
+from cluster.engine import Engine, EngineConfig
+from cluster.gateway import Gateway
+from cluster.generation import Generations
+from cluster.served_model import ServedModel
+from tests.fakes import PATIENCE
+
+Result = TypeVar("Result")
+
+MESSAGE_BYTES = 1 << 20
+
+
+class Serving:
+    """A gateway on a port of its own, wired as cluster/serve.py does it. Until `ready` is called it is starting."""
+
+    def __init__(self, served: ServedModel, max_message_bytes: int = MESSAGE_BYTES) -> None:
+        self.served = served
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
+        self._thread.start()
+        self.gateway: Gateway = self.run(self._open(max_message_bytes))
+        self.address = self.run(self.gateway.listen("127.0.0.1:0"))
+        self.client = Client(self.address)
+        self.channel: Any = grpc.insecure_channel(self.address)
+
+    async def _open(self, max_message_bytes: int) -> Gateway:
+        return Gateway(self.served, max_message_bytes)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run something on the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def ready(self, head: HeadHandle, bounds: EngineConfig) -> "Serving":
+        """Put an engine on this head behind it, and say so."""
+        generations = Generations(self.served.tokenizer, self._loop)
+        backend = self.gateway.backend
+        backend.generations, backend.engine = generations, Engine(head, bounds, generations.sink)
+        self.run(self.gateway.serve())
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        assert self.gateway.backend.engine is not None
+        return self.gateway.backend.engine
+
+    @property
+    def generations(self) -> Generations:
+        """The requests under way."""
+        assert self.gateway.backend.generations is not None
+        return self.gateway.backend.generations
+
+    def idle(self) -> None:
+        """Wait until no sequence is left, then check that all it held is free."""
+        done, engine = threading.Event(), self.engine
+        for _ in range(int(PATIENCE / 0.005)):
+            if not (engine.running_count or engine.waiting_count):
+                break
+            done.wait(0.005)
+        assert (engine.running_count, engine.waiting_count) == (0, 0)
+        engine.check()
+        assert engine.free_pages == engine.limits.page_count
+
+    def close(self) -> None:
+        """End everything."""
+        self.client.close()
+        self.channel.close()
+        self.run(self.gateway.drain(0))
+        if self.gateway.backend.engine is not None:
+            self.engine.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+
+def bounds_of(config: Config, window: int | None) -> EngineConfig:
+    """The engine's bounds that a configuration means."""
+    return EngineConfig(
+        max_running=config.scheduler.max_running_requests,
+        max_tokens_per_step=config.scheduler.max_tokens_per_step,
+        max_queued=config.gateway.max_queued_requests,
+        window=window,
+        head_grace=config.head.grace_s,
+    )
+
+
+def serve_locally(served: ServedModel, *settings: str) -> Serving:
+    """The checkpoint itself, with head and experts in this process."""
+    config = load_config(None, {}, ["transport=local", f"model.path={served.checkpoint.folder}", *settings])
+    silent: Callable[..., None] = lambda phase, progress: None  # noqa: E731
+    deployment = in_process.launch(config, served.checkpoint, silent, threading.Event())
+    return Serving(served).ready(deployment.head, bounds_of(config, served.checkpoint.config.sliding_window))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a client is told of a failed call; `details` holds the names of all of them."""
+
+    code: grpc.StatusCode
+    reason: str
+    text: str
+    metadata: dict[str, str]
+    details: list[str]
+    fields: list[str]
+    retry_seconds: float | None
+    resource: str
+    request_id: str
+    trailing: dict[str, str | bytes]
+
+
+def failure(call: Callable[[], object]) -> Failure:
+    """Make a call that fails, and hold its status against what is promised of every one."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value
+    trailing = {key: value for key, value in error.trailing_metadata() or ()}
+    assert sum(len(key) + len(value) for key, value in trailing.items()) < 8000, "clients refuse long headers"
+    status = rpc_status.from_call(error)
+    assert status is not None, f"no details: {error.code()} {error.details()}"
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry, resource = error_details_pb2.RetryInfo(), error_details_pb2.ResourceInfo()
+    request = error_details_pb2.RequestInfo()
+    names = []
+    for detail in status.details:
+        names.append(detail.TypeName().rpartition(".")[2])
+        for message in (info, bad, retry, resource, request):
+            detail.Unpack(message)
+    assert names.count("ErrorInfo") == 1
+    assert info.domain == "eightwinds.dev"
+    assert re.fullmatch(r"[A-Z][A-Z0-9_]+", info.reason)
+    assert status.message and "Traceback" not in status.message
+    return Failure(
+        error.code(),
+        info.reason,
+        status.message,
+        dict(info.metadata),
+        names,
+        [violation.field for violation in bad.field_violations],
+        retry.retry_delay.ToMilliseconds() / 1000 if "RetryInfo" in names else None,
+        resource.resource_name,
+        request.request_id,
+        trailing,
+    )

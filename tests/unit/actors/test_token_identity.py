@@ -1,0 +1,119 @@
+"""A sequence gets the same tokens, and mostly the same bits, however its batch, chunks and pages are chosen."""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from actors.expert import Expert
+from actors.head import Head
+from actors.messages import HEADER_BYTES, RowsHeader, decode_header, encode_rows
+from actors.transport import ExpertCall, ExpertReply
+from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepPlan, StepResult
+from model.wire import DTYPE_CODES, tensor_bytes, tensor_from
+from tests.checkpoints import GREEDY, Driver, Request, load_head, tiny, write
+
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+
+WINDOW = 12
+SEEN = dataclasses.replace(GREEDY, logprobs=97)  # reports the log-probability of every token
+SAMPLINGS = {"greedy": GREEDY, "hot": SamplingParams(temperature=1.1, top_p=0.95, seed=11, output_index=2)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("checkpoint"), tiny(sliding_window=WINDOW))
+
+
+def prompts(count: int, seed: int = 0) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(97) for _ in range(rng.randrange(1, 30))] for _ in range(count)]
+
+
+def tokens(driver: Driver, slot: int) -> list[SampledToken]:
+    """What was drawn for a slot, all that was reported of it, whatever the slot's number."""
+    return [dataclasses.replace(t, slot=0) for result in driver.results for t in result.tokens if t.slot == slot]
+
+
+def run(head: Head, requests: Sequence[Request], epoch: int = 1) -> Driver:
+    driver = Driver(head, epoch, WINDOW)
+    driver.run(requests)
+    return driver
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_of_a_sequence_are_the_same_bits_in_any_batch(dtype: str, folder: Path) -> None:
+    requests = [Request(prompt, 12, (7, 3, 1), SEEN) for prompt in prompts(9)]
+    together = run(load_head(folder, dtype, pages=200), requests)
+    for slot, request in enumerate(requests):
+        alone = run(load_head(folder, dtype), [request])
+        assert tokens(alone, 0) == tokens(together, slot)
+        assert len(tokens(alone, 0)[0].top) == 97
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_chunks_and_batch_mates_change_no_token(name: str, folder: Path) -> None:
+    sampling = SAMPLINGS[name]
+    texts = prompts(6, seed=1)
+    expected = [run(load_head(folder), [Request(p, 30, sampling=sampling)]).results for p in texts]
+    ids = [[token.token_id for result in results for token in result.tokens] for results in expected]
+    for sizes in [(1,), (2, 5, 3), (13,)]:
+        requests = [Request(p, 30, (*sizes[i % len(sizes) :], 1), sampling) for i, p in enumerate(texts)]
+        driver = Driver(load_head(folder, pages=150), window=WINDOW)
+        assert driver.run(requests) == ids
+    assert len({token for text in ids for token in text}) > 30  # no text of one repeated token
+
+
+@pytest.mark.parametrize("page_size", [1, 5, 64])
+def test_size_of_a_page_changes_no_bit(page_size: int, folder: Path) -> None:
+    requests = [Request(prompt, 10, (4,), SEEN) for prompt in prompts(3, seed=2)]
+    expected = run(load_head(folder, pages=100, page_size=4), requests)
+    assert (
+        run(load_head(folder, pages=200, page_size=page_size), requests).results[-1].tokens
+        == expected.results[-1].tokens
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_sequence_that_was_preempted_goes_on_with_the_same_tokens(name: str, folder: Path) -> None:
+    """It comes back with its output behind its prompt, and is run through again."""
+    sampling = SAMPLINGS[name]
+    prompt = prompts(1, seed=3)[0]
+    whole = Driver(load_head(folder), window=WINDOW).run([Request(prompt, 20, sampling=sampling)])[0]
+    head = load_head(folder)
+    for done in (1, 7, 19):
+        info = head.begin(done)
+        admit = NewSequence(0, tuple(prompt + whole[:done]), len(prompt), sampling)
+        pages = tuple(range(-(-len(admit.token_ids) // info.page_size)))
+        chunk = Chunk(0, 0, len(admit.token_ids), pages, sample=True)
+        result = head.step(StepPlan(0, done, info.incarnation, (), (admit,), (chunk,)))
+        assert isinstance(result, StepResult) and result.tokens[0].token_id == whole[done]
+
+
+def test_rows_sent_as_bytes_give_the_same_bits(folder: Path) -> None:
+    requests = [Request(prompt, 8, (5, 1), SEEN) for prompt in prompts(4, seed=4)]
+    by_bytes = load_head(folder, pages=100, transport=ByBytes)
+    assert run(by_bytes, requests).results[-1].tokens == run(load_head(folder, pages=100), requests).results[-1].tokens
+
+
+class ByBytes:
+    """Experts in this process, but reached as over a wire."""
+
+    def __init__(self, experts: Sequence[Expert]) -> None:
+        self.experts = experts
+        self.replies: list[ExpertReply] = []
+
+    def submit(self, calls: Sequence[ExpertCall]) -> None:
+        for call in calls:
+            rows, columns = call.rows_RD.shape
+            header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
+            reply = self.experts[call.expert].forward(encode_rows(header, tensor_bytes(call.rows_RD)))
+            h = decode_header(reply)
+            answer = tensor_from(reply, HEADER_BYTES, h.rows, h.columns, h.dtype_code)
+            self.replies.insert(0, ExpertReply(call.call_id, answer))
+
+    def poll(self, timeout: float) -> list[ExpertReply]:
+        replies, self.replies = self.replies, []
+        return replies

@@ -1,0 +1,84 @@
+"""Engines and servers that the tests share."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cluster import engine as engine_module
+from cluster.engine import Engine, EngineConfig
+from cluster.served_model import DEMO_FOLDER, ServedModel
+from tests.engines import Make
+from tests.fakes import Events, FakeHead
+from tests.serving import MESSAGE_BYTES, Serving, serve_locally
+
+ServeFake = Callable[..., Serving]
+
+
+@pytest.fixture(scope="session")
+def demo() -> ServedModel:
+    if not (DEMO_FOLDER / "model.safetensors").exists():
+        pytest.skip("model/demo has no weights: make the demo checkpoint first")
+    return ServedModel.open("demo")
+
+
+@pytest.fixture(scope="session")
+def serving(demo: ServedModel) -> Iterator[Serving]:
+    """The demo checkpoint. Steps are small, so that prompts of more than 48 tokens come in chunks."""
+    server = serve_locally(
+        demo, "kv.memory_bytes=25165824", "scheduler.max_tokens_per_step=48", "scheduler.max_running_requests=16"
+    )
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def serve_fake(demo: ServedModel) -> Iterator[ServeFake]:
+    """Makes servers of the demo vocabulary whose head computes nothing."""
+    servers: list[Serving] = []
+
+    def serve(
+        head: FakeHead, served: ServedModel = demo, max_message_bytes: int = MESSAGE_BYTES, **bounds: int
+    ) -> Serving:
+        numbers = {"max_running": 4, "max_tokens_per_step": 64, "max_queued": 8} | bounds
+        config = EngineConfig(**numbers, window=head.window)
+        servers.append(Serving(served, max_message_bytes).ready(head, config))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def head() -> FakeHead:
+    return FakeHead()
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture
+def make(head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes engines on the head, which tell the events."""
+    monkeypatch.setattr(engine_module, "_RETRY_SECONDS", 0.0)
+    engines: list[Engine] = []
+
+    def make(
+        max_running: int = 4,
+        budget: int = 16,
+        max_queued: int = 8,
+        grace: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Engine:
+        config = EngineConfig(max_running, budget, max_queued, head.window, grace)
+        engines.append(Engine(head, config, events, clock))
+        return engines[-1]
+
+    yield make
+    head.let_go()
+    for engine in engines:
+        engine.stop()
+        assert not engine._thread.is_alive()

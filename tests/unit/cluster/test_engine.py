@@ -1,0 +1,140 @@
+"""The engine's thread at work: requests go in, events come out. Its failures are in test_engine_failures.py."""
+
+import pytest
+
+from cluster.engine import QueueFull
+from cluster.request import Finish, FinishReason, SequenceRequest, TokenEvent
+from model.batch import SamplingParams
+from tests.engines import Make, check_idle, expected, request
+from tests.fakes import Events, FakeHead
+
+
+def test_it_takes_its_bounds_from_the_head(make: Make) -> None:
+    limits = make(max_running=3, budget=9).limits
+    assert (limits.max_running, limits.max_tokens_per_step) == (3, 9)
+    assert (limits.page_count, limits.page_size, limits.window) == (64, 4, None)
+
+
+def test_a_request_becomes_token_events_and_the_last_says_why(make: Make, head: FakeHead, events: Events) -> None:
+    engine, a = make(), request("a")
+    engine.submit([a])
+    events.wait_for_end("a")
+    assert events.tokens("a") == expected(head, a)
+    finishes = [e.finish for e in events.by_key["a"] if isinstance(e, TokenEvent)]
+    assert finishes == [None, None, None, Finish(FinishReason.LENGTH)]
+    check_idle(engine, events)
+
+
+def test_a_stop_id_is_named(make: Make, head: FakeHead, events: Events) -> None:
+    engine, a = make(), request("a", max_tokens=9)
+    stop = expected(head, a)[0]
+    engine.submit([request("a", max_tokens=9, stop_ids=frozenset({stop}))])
+    events.wait_for_end("a")
+    assert events.tokens("a") == [stop]
+    assert events.finish("a") == Finish(FinishReason.STOP, stop_token_id=stop)
+
+
+def test_requests_share_steps_and_join_running_ones(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make()
+    head.hold()
+    a, b = request("a", max_tokens=9), request("b", max_tokens=2)
+    engine.submit([a])
+    head.wait_for_plan()
+    engine.submit([b])
+    head.let_go()
+    events.wait_for_end("a", "b")
+    assert (events.tokens("a"), events.tokens("b")) == (expected(head, a), expected(head, b))
+    assert any(len(plan.chunks) == 2 for plan in head.plans)
+    assert events.batches == 9, "tokens of one step come in one batch"
+    check_idle(engine, events)
+
+
+def test_log_probabilities_routing_and_counts_are_passed_on(make: Make, head: FakeHead, events: Events) -> None:
+    head.retries = 3
+    engine = make(budget=4)
+    sampling = SamplingParams(logprobs=2)
+    engine.submit([SequenceRequest("a", tuple(range(10)), sampling, 2, trace=True)])
+    events.wait_for_end("a")
+    first, last = events.by_key["a"]
+    assert isinstance(first, TokenEvent) and isinstance(last, TokenEvent)
+    assert (first.logprob, first.top) == (-0.5, ((0, -1.0), (1, -1.0)))
+    assert first.routing == ((10, 10, 0, 0), (0, 0, 10, 10)), "all three chunks of the prompt count"
+    assert last.routing == ((1, 1, 0, 0), (0, 0, 1, 1))
+    assert (first.retries_before, first.retries, last.retries) == (0, 9, 12), "in three and four steps"
+    assert (engine.steps, engine.retries) == (4, 12)
+    assert engine.expert_tokens == [[11, 11, 0, 0], [0, 0, 11, 11]]
+    check_idle(engine, events)
+
+
+def test_started_is_when_it_first_ran(make: Make, head: FakeHead, events: Events) -> None:
+    times = iter(range(100, 200))
+    engine = make(max_running=1, clock=lambda: next(times))
+    engine.submit([request("a", max_tokens=2), request("b", max_tokens=2)])
+    events.wait_for_end("a", "b")
+    started = {k: {e.started for e in v if isinstance(e, TokenEvent)} for k, v in events.by_key.items()}
+    assert started["a"] == {100}
+    assert len(started["b"]) == 1 and started["b"].pop() > 100
+
+
+def test_an_abort_frees_slot_and_pages_before_the_next_step(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make()
+    head.hold()
+    engine.submit([request("a", max_tokens=50), request("b", max_tokens=50)])
+    head.wait_for_plan()
+    engine.abort("a")
+    engine.abort("nobody")
+    head.let()
+    plan = head.wait_for_plan(lambda p: p.step == 1)
+    assert [chunk.slot for chunk in plan.chunks] == [1]
+    assert plan.release == (0,)
+    engine.abort("b")
+    head.let_go()
+    check_idle(engine, events)
+    assert len(events.tokens("a")) == 1  # of the step under way when it was aborted
+
+
+def test_one_that_waits_can_be_aborted(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=1)
+    head.hold()
+    engine.submit([request("a"), request("b")])
+    head.wait_for_plan()
+    assert (engine.running_count, engine.waiting_count) == (1, 1)
+    engine.abort("b")
+    head.let_go()
+    events.wait_for_end("a")
+    check_idle(engine, events)
+    assert "b" not in events.by_key
+
+
+def test_a_full_queue_refuses_all_outputs_of_a_request(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=2, max_queued=3)
+    head.hold()
+    engine.submit([request("a"), request("b")])
+    head.wait_for_plan()
+    engine.submit([request("c"), request("d")])
+    with pytest.raises(QueueFull) as refused:
+        engine.submit([request("e"), request("f")])
+    assert 1.0 <= refused.value.retry_seconds <= 60.0
+    assert engine.waiting_count == 2
+    engine.submit([request("g")])
+    head.let_go()
+    events.wait_for_end("a", "b", "c", "d", "g")
+    assert not {"e", "f"} & set(events.by_key)
+    check_idle(engine, events)
+
+
+def test_the_retry_time_follows_the_pace_of_late(make: Make, head: FakeHead, events: Events) -> None:
+    now = [0.0]
+    engine = make(max_running=1, max_queued=1, clock=lambda: now[0])
+    for i, key in enumerate("abc"):
+        now[0] = 10.0 * i
+        engine.submit([request(key, max_tokens=1)])
+        events.wait_for_end(key)
+    now[0] = 30.0
+    head.hold()
+    engine.submit([request("d")])
+    head.wait_for_plan()
+    engine.submit([request("e")])
+    with pytest.raises(QueueFull) as refused:
+        engine.submit([request("f")])
+    assert refused.value.retry_seconds == 10.0

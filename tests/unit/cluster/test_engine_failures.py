@@ -1,0 +1,216 @@
+"""What an engine does when its head fails, is lost or is taken, and when it is stopped."""
+
+import threading
+
+import pytest
+
+from actors.messages import HeadLost, HeadTaken
+from cluster.engine import EngineStopped
+from cluster.policy.scheduler import Scheduler
+from tests.engines import Make, check_idle, expected, request
+from tests.fakes import PATIENCE, Events, FakeHead
+
+
+def test_a_lost_head_neither_repeats_nor_loses_a_token(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=2)
+    requests = [request(key, max_tokens=12) for key in "abc"]
+    for answers in (1, 0, 3, 5, 2):
+        head.outcomes.extend([""] * answers)
+        head.outcomes.append(HeadLost("killed"))
+    engine.submit(requests)
+    events.wait_for_end("a", "b", "c")
+    assert {r.key: events.tokens(r.key) for r in requests} == {r.key: expected(head, r) for r in requests}
+    assert head.incarnation == "head-5"
+    assert head.epochs == sorted(set(head.epochs)) and len(head.epochs) == 6, "each adoption has a higher epoch"
+    assert not events.failures()
+    check_idle(engine, events)
+
+
+def test_a_head_that_comes_back_late_is_waited_for(make: Make, head: FakeHead, events: Events) -> None:
+    engine, a = make(), request("a")
+    head.outcomes.extend(["", HeadLost("killed")])
+    head.begin_errors.extend([HeadLost("not back yet")] * 5)
+    engine.submit([a])
+    events.wait_for_end("a")
+    assert events.tokens("a") == expected(head, a)
+    check_idle(engine, events)
+
+
+def test_a_head_that_stays_away_fails_its_sequences_and_ends_the_engine(
+    make: Make, head: FakeHead, events: Events
+) -> None:
+    now = iter(range(0, 10_000, 10))
+    engine = make(grace=25.0, clock=lambda: float(next(now)))
+    head.outcomes.append(HeadLost("killed"))
+    head.begin_errors.extend([HeadLost("gone")] * 99)
+    engine.submit([request("a"), request("b")])
+    events.wait_for_end("a", "b")
+    assert events.failures() == {"a": "unavailable", "b": "unavailable"}
+    assert len(head.begin_errors) > 90, "it asks for its grace only"
+    assert not engine.alive
+    with pytest.raises(EngineStopped):
+        engine.submit([request("c")])
+
+
+def test_who_waits_is_served_by_the_head_that_comes_back(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=1)
+    head.hold()
+    engine.submit([request("a"), request("b")])
+    head.wait_for_plan()
+    engine.abort("a")
+    head.outcomes.append(HeadLost("killed"))
+    head.let_go()
+    events.wait_for_end("b")
+    assert events.tokens("b") == expected(head, request("b"))
+    assert "a" not in events.by_key
+    check_idle(engine, events)
+
+
+def test_a_head_of_another_incarnation_is_adopted_and_given_the_sequences_again(
+    make: Make, head: FakeHead, events: Events
+) -> None:
+    engine, a = make(), request("a", max_tokens=6)
+    head.hold()
+    engine.submit([a])
+    head.let(2)
+    head.wait_for_plan(lambda plan: plan.step == 2)
+    head.restart()  # so quickly that no call failed
+    head.let_go()
+    events.wait_for_end("a")
+    assert events.tokens("a") == expected(head, a)
+    assert {plan.incarnation for plan in head.plans} == {"head-0", "head-1"}
+    check_idle(engine, events)
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "internal"])
+def test_a_failed_step_fails_what_ran_in_it_and_nothing_else(
+    kind: str, make: Make, head: FakeHead, events: Events
+) -> None:
+    engine, waiting = make(max_running=2), request("c")
+    head.outcomes.extend(["", kind])
+    engine.submit([request("a"), request("b"), waiting])
+    events.wait_for_end("a", "b", "c")
+    assert events.failures() == {"a": kind, "b": kind}
+    assert [len(events.tokens(key)) for key in "ab"] == [1, 1]
+    assert events.tokens("c") == expected(head, waiting)
+    assert len(head.epochs) == 2, "what the head holds is in doubt, so it must begin anew"
+    check_idle(engine, events)
+
+
+def test_a_stale_step_fails_nobody(make: Make, head: FakeHead, events: Events) -> None:
+    engine, a = make(), request("a")
+    head.outcomes.extend(["", "stale", "", "stale"])
+    engine.submit([a])
+    events.wait_for_end("a")
+    assert (events.tokens("a"), events.failures()) == (expected(head, a), {})
+    check_idle(engine, events)
+
+
+def test_an_engine_whose_head_is_taken_ends_and_leaves_it_alone(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make()
+    head.hold()
+    engine.submit([request("a")])
+    head.wait_for_plan()
+    head.outcomes.append(HeadLost("so it seemed"))
+    head.begin_errors.append(HeadTaken("by another"))
+    head.let_go()
+    events.wait_for_end("a")
+    assert events.failures() == {"a": "stopped"}
+    assert not engine.alive
+    assert len(head.epochs) == 1
+
+
+def test_a_later_engine_takes_the_head_over(make: Make, head: FakeHead, events: Events) -> None:
+    first = make()
+    head.hold()
+    first.submit([request("a")])
+    head.wait_for_plan()
+    with pytest.raises(HeadTaken):
+        head.begin(first._epoch)
+    head.begin(first._epoch + 10**12)  # as a later one does
+    head.outcomes.append("stale")
+    head.let_go()
+    events.wait_for_end("a")
+    assert events.failures() == {"a": "stopped"}
+
+
+def test_what_nobody_foresaw_fails_everything_as_internal(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=1)
+    head.outcomes.append(ZeroDivisionError("a bug"))
+    engine.submit([request("a"), request("b")])
+    events.wait_for_end("a", "b")
+    assert events.failures() == {"a": "internal", "b": "internal"}
+    assert not engine.alive
+
+
+def test_a_leak_of_pages_is_found_when_the_engine_is_idle(
+    make: Make, head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+    monkeypatch.setattr(Scheduler, "_vacate", lambda self, sequence: sequence.forget_cache())  # gives nothing back
+    engine.submit([request("a")])
+    events.wait_for_end("a")
+    engine._thread.join(PATIENCE)
+    assert not engine.alive
+    with pytest.raises(AssertionError):
+        engine.check()
+
+
+def test_stop_fails_what_runs_and_what_waits(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=1)
+    head.hold()
+    engine.submit([request("a"), request("b")])
+    head.wait_for_plan()
+    engine.submit([request("d")])  # which the engine's thread has not seen yet
+    engine.stop()
+    assert events.failures() == {"a": "stopped", "b": "stopped", "d": "stopped"}
+    assert not engine.alive
+    with pytest.raises(EngineStopped):
+        engine.submit([request("c")])
+    engine.abort("a")  # a client that leaves late is no error
+    engine.stop()
+
+
+def test_an_idle_engine_stops_at_once(make: Make, events: Events) -> None:
+    engine = make()
+    engine.stop(timeout=PATIENCE)
+    assert not engine.alive
+    assert not events.by_key
+
+
+def test_stopping_does_not_wait_for_a_head_that_is_away(make: Make, head: FakeHead, events: Events) -> None:
+    engine, asked = make(), threading.Event()
+
+    class Away(HeadLost):
+        def __str__(self) -> str:  # it is logged
+            asked.set()
+            return "away"
+
+    head.outcomes.append(HeadLost("killed"))
+    head.begin_errors.extend([Away()] * 10**5)
+    engine.submit([request("a")])
+    assert asked.wait(PATIENCE)
+    engine.stop(timeout=PATIENCE)
+    assert events.failures() == {"a": "stopped"}
+    assert not engine.alive
+
+
+def test_many_threads_submit_and_abort(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=3, max_queued=1000)
+    keys = [f"{letter}{i}" for letter in "abcd" for i in range(20)]
+
+    def client(letter: str) -> None:
+        for i in range(20):
+            engine.submit([request(f"{letter}{i}", max_tokens=1 + i % 5)])
+            if i % 3 == 0:
+                engine.abort(f"{letter}{i}")
+
+    threads = [threading.Thread(target=client, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    kept = [key for key in keys if int(key[1:]) % 3]
+    events.wait_for_end(*kept)
+    assert all(events.tokens(k) == expected(head, request(k, max_tokens=1 + int(k[1:]) % 5)) for k in kept)
+    check_idle(engine, events)

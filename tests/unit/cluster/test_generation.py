@@ -1,0 +1,246 @@
+"""Requests between the event loop and the engine's thread."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+
+from cluster.engine import Engine, EngineConfig, EngineStopped, QueueFull
+from cluster.generation import Generation, GenerationFailed, GenerationRequest, Generations
+from cluster.output import StopRules
+from cluster.request import Finish, FinishReason, TokenEvent
+from cluster.served_model import ServedModel
+from model.batch import NewSequence, SamplingParams
+from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
+
+REQUEST = GenerationRequest("id", (1, 5, 6, 7), SamplingParams(seed=3), 6, frozenset(), StopRules())
+
+Start = Callable[..., tuple[Generations, Engine]]
+
+
+def outputs(head: FakeHead, request: GenerationRequest) -> list[list[int]]:
+    """The ids of each output when nothing disturbs it."""
+    sequences = [
+        NewSequence(0, request.prompt_ids, len(request.prompt_ids), replace(request.sampling, output_index=i))
+        for i in range(request.n)
+    ]
+    return [continuation(head.draw, new, request.max_tokens) for new in sequences]
+
+
+@pytest.fixture
+async def start(head: FakeHead, demo: ServedModel) -> AsyncIterator[Start]:
+    """Makes generations, and an engine, on the running loop."""
+    engines: list[Engine] = []
+
+    def start(max_running: int = 8, max_queued: int = 8, budget: int = 64) -> tuple[Generations, Engine]:
+        generations = Generations(demo.tokenizer, asyncio.get_running_loop())
+        engines.append(Engine(head, EngineConfig(max_running, budget, max_queued, None), generations.sink))
+        return generations, engines[-1]
+
+    yield start
+    head.let_go()
+    for engine in engines:
+        engine.stop()
+
+
+async def collect(generation: Generation) -> dict[int, list[int]]:
+    """Ids by output until all have ended."""
+    ids: dict[int, list[int]] = {}
+    async for pieces in generation.pieces():
+        for index, piece in pieces:
+            ids.setdefault(index, []).append(piece.event.token_id)
+    return ids
+
+
+async def no_more_than_the_step_under_way(head: FakeHead) -> None:
+    """Let the step that may be under way end; any further one is never answered."""
+    await asyncio.to_thread(head.wait_for_plan)
+    head.let()
+
+
+async def freed(engine: Engine) -> None:
+    """Wait until the engine has taken in what was aborted."""
+    async with asyncio.timeout(PATIENCE):
+        while engine.running_count or engine.waiting_count:
+            await asyncio.sleep(0)
+    engine.check()
+    assert engine.free_pages == engine.limits.page_count
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_every_output_has_tokens_of_its_own(n: int, start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    request = replace(REQUEST, n=n)
+    with generations.running(request, engine) as generation:
+        assert len(generation.keys) == n
+        ids = await collect(generation)
+        assert generation.keys == []
+    assert [ids[i] for i in range(n)] == outputs(head, request)
+    assert len({tuple(out) for out in ids.values()}) == n, "outputs differ by their index alone"
+    assert generation.progress.completion_tokens == 6 * n
+    await freed(engine)
+
+
+async def test_requests_do_not_see_each_others_tokens(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    requests = [replace(REQUEST, prompt_ids=(1, i), max_tokens=3 + i) for i in range(4)]
+
+    async def run(request: GenerationRequest) -> list[int]:
+        with generations.running(request, engine) as generation:
+            return (await collect(generation))[0]
+
+    assert await asyncio.gather(*map(run, requests)) == [outputs(head, r)[0] for r in requests]
+
+
+async def test_tokens_that_gathered_come_together(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    with generations.running(REQUEST, engine) as generation:
+        while engine.steps < 6:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        batches = [pieces async for pieces in generation.pieces()]
+    assert len(batches) == 1 and len(batches[0]) == 6
+
+
+async def test_a_stop_string_ends_one_output_in_the_engine_too(start: Start, head: FakeHead, demo: ServedModel) -> None:
+    head.draw = hashed(demo.tokenizer.vocab_size)
+    generations, engine = start()
+    request = replace(REQUEST, max_tokens=100, n=2)
+    out = outputs(head, request)
+    texts = [demo.tokenizer.decode(ids, continuation=True) for ids in out]
+    stop = next(texts[0][i : i + 3] for i in range(100) if texts[0][i : i + 3] not in texts[1])
+    with generations.running(replace(request, rules=StopRules((stop,))), engine) as generation:
+        finishes: dict[int, Finish] = {}
+        texts_out = ["", ""]
+        async for pieces in generation.pieces():
+            for index, piece in pieces:
+                texts_out[index] += piece.text
+                finishes |= {index: piece.finish} if piece.finish else {}
+    assert finishes == {0: Finish(FinishReason.STOP, stop=stop), 1: Finish(FinishReason.LENGTH)}
+    assert texts_out == [texts[0][: texts[0].index(stop)], texts[1]]
+    assert generation.progress.completion_tokens < 2 * 100, "what the engine drew further does not count"
+    await freed(engine)
+
+
+async def test_leaving_early_frees_everything(start: Start, head: FakeHead) -> None:
+    generations, engine = start(max_running=2)
+    head.hold()
+    head.let(2)
+    with generations.running(replace(REQUEST, n=3), engine) as generation:
+        async for _ in generation.pieces():
+            break
+        assert not await generations.drained(0)
+    assert await generations.drained(0)
+    await no_more_than_the_step_under_way(head)
+    await freed(engine)
+
+
+async def test_a_cancelled_task_frees_everything(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    head.hold()
+
+    async def run() -> None:
+        with generations.running(REQUEST, engine) as generation:
+            await collect(generation)
+
+    task = asyncio.create_task(run())
+    await asyncio.to_thread(head.wait_for_plan)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await no_more_than_the_step_under_way(head)
+    await freed(engine)
+    assert generations._by_key == {}
+
+
+async def test_a_stop_string_ends_the_sequence_in_the_engine(start: Start, head: FakeHead, demo: ServedModel) -> None:
+    words = demo.tokenizer.encode("one two three four five", bos=False)
+    head.draw = scripted(words * 10)
+    generations, engine = start()
+    head.hold()
+    head.let(len(words))
+    request = replace(REQUEST, rules=StopRules(("three",)), max_tokens=50)
+    with generations.running(request, engine) as generation:
+        texts = [piece.text async for pieces in generation.pieces() for _, piece in pieces]
+        await no_more_than_the_step_under_way(head)
+        await freed(engine)
+    assert "".join(texts).strip() == "one two"
+
+
+async def test_a_refused_request_leaves_nothing_behind(start: Start, head: FakeHead) -> None:
+    generations, engine = start(max_running=1, max_queued=1)
+    with pytest.raises(QueueFull), generations.running(replace(REQUEST, n=3), engine):
+        pass
+    assert generations._by_key == {}
+    assert await generations.drained(0)
+    engine.stop()
+    with pytest.raises(EngineStopped):
+        generations.start(REQUEST, engine)
+    assert generations._by_key == {}
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "internal"])
+async def test_one_failed_sequence_fails_the_request(kind: str, start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    head.outcomes.extend(["", kind])
+    with pytest.raises(GenerationFailed) as failed, generations.running(replace(REQUEST, n=2), engine) as generation:
+        await collect(generation)
+    assert failed.value.kind == kind
+    await freed(engine)
+
+
+async def test_draining_waits_for_what_runs(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    assert await generations.drained(0), "idle from the start, even without any grace"
+    head.hold()
+    generation = generations.start(REQUEST, engine)
+    keys = generation.keys
+    draining = asyncio.create_task(generations.drained(PATIENCE))
+    head.let_go()
+    await collect(generation)
+    assert not draining.done()
+    generations._forget(keys)
+    assert await draining
+
+
+async def test_what_outlives_the_grace_is_cut_off(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    head.hold()
+    with pytest.raises(GenerationFailed) as failed, generations.running(replace(REQUEST, n=2), engine) as generation:
+        assert not await generations.drained(0.001)
+        generations.cut_off()
+        await collect(generation)
+    assert failed.value.kind == "stopped"
+    head.let_go()
+    await freed(engine)
+
+
+async def test_progress_measures_times_routing_and_retries(start: Start, head: FakeHead) -> None:
+    head.retries = 1
+    generations, engine = start(budget=2)
+    with generations.running(replace(REQUEST, trace=True, n=2, max_tokens=3), engine) as generation:
+        await collect(generation)
+    p = generation.progress
+    assert 0 <= p.queue_seconds <= p.first_token_seconds <= p.total_seconds
+    ran = 2 * (4 + 3 - 1)  # each output's prompt, and its tokens but the last
+    assert p.routing == [[ran, ran, 0, 0], [0, 0, ran, ran]]
+    assert p.retries == engine.retries > 0, "two outputs share steps, which count once"
+
+
+async def test_without_a_trace_there_is_no_routing(start: Start) -> None:
+    generations, engine = start()
+    with generations.running(REQUEST, engine) as generation:
+        await collect(generation)
+    assert generation.progress.routing is None
+
+
+async def test_late_tokens_of_an_ended_output_are_ignored(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    with generations.running(REQUEST, engine) as generation:
+        keys = generation.keys
+        await collect(generation)
+        generation.deliver(TokenEvent(keys[0], 5))
+        assert [pieces async for pieces in generation.pieces()] == []
+    generations._deliver([TokenEvent(keys[0], 5), TokenEvent("never heard of", 5)])
+    assert generation.progress.completion_tokens == 6

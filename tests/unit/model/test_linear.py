@@ -1,0 +1,63 @@
+"""A row of a product is the same bits however many rows are computed together: the identity of tokens rests on it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.linear import linear
+
+# (in, out): of tiny tests, of the demo checkpoint, odd, and large enough for other kernels
+SHAPES = [
+    (1, 1),
+    (8, 8),
+    (20, 6),
+    (33, 17),
+    (64, 997),
+    (97, 33),
+    (128, 512),
+    (256, 128),
+    (1024, 96),
+    (128, 2048),
+    (512, 2048),
+]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_row_has_the_same_bits_at_every_row_count(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    source = torch.Generator().manual_seed(1)
+    x = torch.randn(64, shape[0], generator=source).to(dtype)
+    weight = torch.randn(shape[1], shape[0], generator=source).to(dtype)
+    alone = torch.cat([linear(row[None], weight) for row in x])
+    for rows in range(1, 65):
+        assert torch.equal(linear(x[:rows], weight), alone[:rows]), rows
+        elsewhere = torch.randperm(64, generator=source)[:rows]  # other places, other neighbours
+        assert torch.equal(linear(x[elsewhere], weight), alone[elsewhere]), rows
+
+
+@pytest.mark.parametrize("rows", [100, 129, 513])
+def test_row_has_the_same_bits_in_a_long_prefill(rows: int) -> None:
+    source = torch.Generator().manual_seed(2)
+    x, weight = torch.randn(rows, 128, generator=source), torch.randn(96, 128, generator=source)
+    many = linear(x, weight)
+    for row in (0, 1, 23, 24, 47, 95, 99, rows - 1):
+        assert torch.equal(many[row], linear(x[row : row + 1], weight)[0]), row
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [0, 1, 2, 23, 24, 25, 48, 70])
+def test_value_is_the_product(rows: int, dtype: torch.dtype) -> None:
+    source = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(rows, 40, generator=source).to(dtype), torch.randn(30, 40, generator=source).to(dtype)
+    exact = F.linear(x.double(), weight.double())
+    product = linear(x, weight)
+    assert product.shape == (rows, 30) and product.dtype == dtype
+    assert torch.allclose(product.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=40 * torch.finfo(dtype).eps)
+
+
+def test_arguments_are_left_alone() -> None:
+    wide, weight = torch.randn(5, 20), torch.randn(3, 10)
+    before, part = wide.clone(), wide[:, ::2]  # not contiguous
+    assert torch.allclose(linear(part, weight), F.linear(part, weight), atol=1e-5)
+    assert torch.equal(wide, before)
