@@ -68,7 +68,7 @@ def test_a_prompt_without_pages_waits_for_who_came_later_but_runs_already() -> N
     bench.add(sequence("late", prompt=5, max_tokens=12))
     bench.step()
     bench.add(sequence("first", prompt=16, max_tokens=3, priority=1))
-    taken = [[(new.slot, len(new.token_ids)) for new in bench.step().admit] for _ in range(9)]
+    taken = [[(new.slot, len(new.token_ids)) for new in bench.step().admit] for _ in range(10)]
     assert taken[0] == [(1, 16)]
     assert not any(taken[1:]), "nobody begins again"
     assert bench.tokens("first") == alone(sequence("first", prompt=16, max_tokens=3))[0]
