@@ -59,6 +59,11 @@ def test_bytes_behind_no_rows_are_refused(rows: int, columns: int) -> None:
         tensor_from(b"1234", 0, rows, columns, 0)
 
 
+def test_codes_stay_what_they_were() -> None:
+    """Other codes are another version of the message (actors/messages.py)."""
+    assert {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2} == DTYPE_CODES
+
+
 def test_unknown_dtype_code_is_refused() -> None:
     with pytest.raises(ValueError, match="dtype code 3 is unknown"):
         tensor_from(b"1234", 0, 1, 1, 3)

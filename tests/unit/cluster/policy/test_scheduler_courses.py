@@ -152,6 +152,7 @@ class Course(Bench):
             last = max(self.rank[key] for key in entered)
             assert last < min(self.rank[key] for key in waiting), "a later one entered before an earlier one"
         preempted = {key for key in before if key in waiting | entered}
+        assert not preempted or len(before) > 1, "alone it has room"
         stayed = before.keys() - preempted
         if preempted and stayed:
             first = min(self.rank[key] for key in preempted)
