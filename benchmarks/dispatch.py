@@ -1,12 +1,12 @@
 """What one layer's dispatch costs: the naive Ray fan-out, our object-ref path, and the in-process loop.
 
-    python -m benchmarks.dispatch [--rounds 30]
+    python -m benchmarks.dispatch [--rounds 8]
 
 Experts only echo, so that nothing but dispatch is measured: gate result in, grouped rows out, eight calls, rows back,
 combined. The three run interleaved, a few fan-outs of each in turn, so that a noisy neighbour disturbs all alike.
-The naive one has a Ray of its own with Ray's defaults, as `../shared/baselines/naive_ray.py` has; ours runs in the
-Ray that `eightwinds serve` starts. "rows" are tokens of the batch with top-2, hidden 4096 in bf16; each expert gets a
-quarter of them. The rows of 16 KiB and 256 KiB a call are the first column's 8 and 128.
+The naive one (benchmarks/naive.py) has a Ray of its own with Ray's defaults; ours runs in the Ray that `eightwinds
+serve` starts. "rows" are tokens of the batch with top-2, hidden 4096 in bf16; each expert gets a quarter of them, so
+that 8 rows make calls of 16 KiB and 128 rows calls of 256 KiB.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from model.routing import Dispatch
 
 EXPERTS, TOP_K, HIDDEN = 8, 2, 4096
 ROWS = (1, 8, 32, 128, 512)
-BURST = 5  # fan-outs of one kind before the next kind's turn
+BURST = 20  # fan-outs of one kind before the next kind's turn
 
 
 class Echo:
@@ -86,7 +86,7 @@ def measure(step: Callable[[], object], count: int) -> list[float]:
 def main() -> None:
     """Run and publish."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=8)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     local = local_ray.prepare("dispatch-benchmark", "", cpus=EXPERTS)

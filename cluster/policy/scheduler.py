@@ -124,7 +124,8 @@ class Scheduler:
                 chunks.append(self._chunk(sequence, tokens))
                 budget -= tokens
         admitted: list[NewSequence] = []
-        while budget and self._waiting and self._free_slots:
+        complete = all(s.planned for s in running if s.slot >= 0)  # else one waits for pages, which nobody may take
+        while complete and budget and self._waiting and self._free_slots:
             sequence = self._waiting[0][2]
             if self.limits.pages_of(sequence.pending) > self.pool.free_count:
                 break  # with room for its first chunk only, it would be preempted half-way and begin again and again

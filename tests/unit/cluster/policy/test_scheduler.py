@@ -76,6 +76,18 @@ def test_a_prompt_without_pages_waits_for_who_came_later_but_runs_already() -> N
     assert bench.tokens("late") == alone(sequence("late", prompt=5, max_tokens=12))[0]
 
 
+def test_nobody_enters_on_the_pages_that_a_running_one_waits_for() -> None:
+    bench = Bench(Limits(3, 9, 6, 4))
+    bench.add(sequence("late", prompt=7, max_tokens=12))
+    bench.step()
+    bench.add(sequence("first", prompt=16, max_tokens=3, priority=1), sequence("small", prompt=2, max_tokens=1))
+    assert chunks(bench.step()) == [(0, 7, 1), (1, 0, 8)]
+    plan = bench.step()
+    assert bench.scheduler.pool.free_count == 1, "first wants two"
+    assert (chunks(plan), plan.admit) == ([(0, 8, 1)], ())
+    bench.finish()
+
+
 def test_who_was_preempted_comes_back_when_all_of_it_has_room() -> None:
     bench = Bench(Limits(8, 64, 60, 16))
     sequences = [sequence(str(i), prompt=400, max_tokens=300) for i in range(6)]

@@ -157,6 +157,7 @@ class Course(Bench):
         if preempted and stayed:
             first = min(self.rank[key] for key in preempted)
             assert max(self.rank[key] for key in stayed) < first, "one gave way to others that come later"
+        assert not entered or stayed <= planned, "one entered while another, which was here, waits for pages"
         halted = {key for key in before if before[key] == 1} - planned - preempted
         decoding = sum(before.get(key) == 1 for key in planned)
         assert not halted or decoding == self.limits.max_tokens_per_step, f"{halted} could have put out a token"
