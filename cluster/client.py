@@ -95,8 +95,12 @@ def print_generation(
     stop: Sequence[str],
     as_json: bool,
 ) -> int:
-    """`eightwinds generate`: the exit code is 0, or EXIT_BASE plus the status code."""
-    request = text_request(prompt, max_tokens, temperature, seed, stop)
+    """`eightwinds generate`: the exit code is 0, EXIT_BASE plus the status code, or 2 for what cannot be asked."""
+    try:
+        request = text_request(prompt, max_tokens, temperature, seed, stop)
+    except ValueError as error:  # a number over the field's bits, or text that is no Unicode
+        print(f"eightwinds generate: {error}", file=sys.stderr)
+        return 2
     try:
         with Client(address) as client:
             if as_json:

@@ -94,6 +94,13 @@ def test_the_exit_code_is_ten_plus_the_status(
     assert serving.address in printed.err
 
 
+def test_what_no_request_can_hold_exits_with_2(serving: Serving, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(serving.address, max_tokens=2**31) == 2
+    assert run(serving.address, seed=2**63) == 2
+    assert run(serving.address, prompt="\udcff") == 2
+    assert capsys.readouterr().err.count("eightwinds generate: ") == 3
+
+
 def test_a_server_that_is_not_there_is_unavailable(capsys: pytest.CaptureFixture[str]) -> None:
     with bind("127.0.0.1:0") as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
