@@ -38,6 +38,8 @@ class Receipt:
     def accept(self, reply: ExpertReply) -> None:
         """Take an answer's rows. A second one, or one to an earlier layer's given-up call, changes nothing."""
         if reply.rows_RD is not None and reply.call_id in self.calls:
+            asked_RD = self.calls[reply.call_id].rows_RD
+            assert reply.rows_RD.shape == asked_RD.shape, f"{reply.rows_RD.shape} answers {asked_RD.shape}"
             self.answers.setdefault(reply.call_id, reply.rows_RD)
 
     def outputs(self) -> torch.Tensor:

@@ -47,7 +47,7 @@ class EngineConfig:
 
 
 class Engine:
-    """Owns the scheduler. `submit`, `abort` and `stats` may be called from any thread."""
+    """Owns the scheduler. `submit` and `abort` may be called from any thread."""
 
     def __init__(
         self, head: HeadHandle, config: EngineConfig, sink: Sink, clock: Callable[[], float] = time.monotonic
