@@ -2,11 +2,14 @@
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
 
 from cluster.engine import Engine
 from cluster.gateway_errors import Context, Violation, invalid, unavailable
@@ -18,6 +21,9 @@ from cluster.served_model import ServedModel
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
+
+T = TypeVar("T")
+_LONG_BYTES = 16 << 10
 
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 
@@ -49,7 +55,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
         generations, engine = self._backend.take()
-        wanted = self._validator.generation(request, engine.limits)
+        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits))
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
@@ -73,7 +79,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; those that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
-        wanted = self._validator.generation(request, engine.limits)
+        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits))
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
@@ -97,7 +103,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Ids of a prompt."""
         self._validator.check_model(request.model)
-        ids = self._validator.prompt_ids(request.prompt)
+        ids = await _examined(request, lambda: self._validator.prompt_ids(request.prompt))
         return pb.TokenizeResponse(token_ids=ids, context_length=self._served.context_length)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
@@ -134,6 +140,15 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.GenerateStreamResponse(
             request_id=wanted.request_id, model=self._served.id, create_time=_now(), seed=wanted.sampling.seed
         )
+
+
+async def _examined(request: Message, work: Callable[[], T]) -> T:
+    """The result of `work`, in a thread if the request is long: 4 MB take the tokenizer more than a second, in which
+    no other stream would move.
+    """
+    if request.ByteSize() < _LONG_BYTES:
+        return work()
+    return await asyncio.to_thread(work)
 
 
 def _add(
