@@ -11,7 +11,6 @@ import torch
 from cluster.served_model import DEMO_FOLDER
 from model.batch import NewSequence
 from model.reference import Reference
-from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving
@@ -278,25 +277,3 @@ def test_tokens_that_gathered_share_a_message_and_the_sum_still_comes_last(
     assert [(m.index, list(m.token_ids)) for m in got] == [(0, [300, 301, 302, 303]), (1, [300, eos])]
     assert [m.HasField("usage") for m in got] == [False, True]
     assert got[-1].usage.completion_tokens == 6
-
-
-@pytest.mark.parametrize(("repeats", "apart"), [(10, False), (5_000, True)])
-def test_only_a_long_text_is_tokenized_apart_from_the_event_loop(
-    repeats: int, apart: bool, serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would stop every stream for as long as the tokenizer takes."""
-    threads: list[int] = []
-    encode = Tokenizer.encode
-
-    def watched(self: Tokenizer, text: str, *, bos: bool = True) -> list[int]:
-        threads.append(threading.get_ident())
-        return encode(self, text, bos=bos)
-
-    monkeypatch.setattr(Tokenizer, "encode", watched)
-    prompt = pb.Prompt(text="mustard and ketchup " * repeats)
-    assert serving.client.stub.Tokenize(pb.TokenizeRequest(prompt=prompt), timeout=PATIENCE).token_ids
-    assert (threads != [serving.run(thread_of_the_loop())]) is apart
-
-
-async def thread_of_the_loop() -> int:
-    return threading.get_ident()
