@@ -83,7 +83,7 @@ def generate(
     """Stream the continuation of a prompt. The exit code is 0, or 10 plus the gRPC status code."""
     from cluster.client import print_generation
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt  # the newline that echo adds
     raise typer.Exit(print_generation(address, text, max_tokens, temperature, seed, stop or [], as_json))
 
 

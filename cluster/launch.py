@@ -153,4 +153,4 @@ def down(config: Config) -> list[str]:
     ours = [name for name in names if name == HEAD_NAME or name.startswith("expert-")]
     stop_actors(ours, namespace)
     ray.shutdown()
-    return [f"actor {name}" for name in ours]
+    return [f"removed actor {name}" for name in ours]

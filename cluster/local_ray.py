@@ -70,7 +70,9 @@ class LocalRay:
     def owned(self) -> bool:
         """Whether the `serve` that used it last is alive."""
         try:
-            return abs(psutil.Process(self.owner_pid).create_time() - self.owner_started) < 1.0
+            owner = psutil.Process(self.owner_pid)
+            living = owner.status() != psutil.STATUS_ZOMBIE  # killed, and nobody has waited for it yet
+            return living and abs(owner.create_time() - self.owner_started) < 1.0
         except psutil.NoSuchProcess:
             return False
 
@@ -147,16 +149,16 @@ def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
 
 
 def down(namespace: str) -> list[str]:
-    """Remove every local Ray whose `serve` is gone; answers a line for each."""
-    removed = []
+    """Remove every local Ray whose `serve` is gone; answers a line for each that was found."""
+    lines = []
     for local in records(namespace):
         if local.owned():
-            removed.append(f"nothing of the running serve, process {local.owner_pid}: stop that one itself")
+            lines.append(f"left alone the cluster of the running serve, process {local.owner_pid}: stop that itself")
             continue
         count = len(local.pids())
         local.remove()
-        removed.append(f"a local Ray of {count} processes")
-    return removed
+        lines.append(f"removed a local Ray of {count} processes")
+    return lines
 
 
 def start(namespace: str, cpus: int) -> LocalRay:

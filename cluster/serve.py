@@ -168,8 +168,8 @@ def down(config: Config) -> int:
     if config.cluster.ray_address:
         from cluster import launch
 
-        removed = launch.down(config)
+        lines = launch.down(config)
     else:
-        removed = local_ray.down(config.cluster.namespace)
-    print("\n".join(f"removed {line}" for line in removed) or "nothing to remove")
+        lines = local_ray.down(config.cluster.namespace)
+    print("\n".join(lines) or "nothing to remove")
     return 0
