@@ -147,7 +147,7 @@ class Engine:
         except HeadLost as error:
             log.error("the head did not come back: %s", error)
             kind = "unavailable"
-        except Exception:
+        except Exception:  # a bug of ours: whoever waits must hear of it, and the operator read of it
             log.exception("the engine failed")
             kind = "internal"
         finally:

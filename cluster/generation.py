@@ -167,7 +167,7 @@ class Generations:
             self._by_key[key] = generation
         try:
             engine.submit(generation.sequences())
-        except Exception:
+        except Exception:  # whatever it was, nothing of the request may stay behind
             self._forget(keys)
             raise
         self._idle.clear()
