@@ -1,0 +1,33 @@
+"""kill -9 of the only copy of an expert, and of the head: streams stall, and go on with the same tokens."""
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from cluster.client import text_request
+from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.integration.server import Server
+
+PROMPTS = ("Once upon a time", "My favourite condiment is", "What is 37 + 48?")
+
+
+def request(prompt: str, seed: int | None = None) -> pb.GenerateRequest:
+    wanted = text_request(prompt, max_tokens=120, temperature=0.0 if seed is None else 0.8, seed=seed)
+    wanted.stopping.ignore_eos = True
+    return wanted
+
+
+@pytest.mark.parametrize("actor", ["ray::ExpertActor", "ray::HeadActor"])
+def test_a_kill_under_streams_loses_no_request_and_no_token(actor: str, server: Server) -> None:
+    requests = [request(prompt, seed) for prompt in PROMPTS for seed in (None, 7)]
+    with server.client() as client:
+        wanted = [client.generate(r, timeout=60).outputs[0].text for r in requests]
+        streams = [client.stream(r, timeout=180) for r in requests]
+        texts = [next(stream).text for stream in streams]
+        victim = next(p for p in server.actors() if " ".join(psutil.Process(p).cmdline()).startswith(actor))
+        os.kill(victim, signal.SIGKILL)
+        texts = [text + "".join(m.text for m in stream) for text, stream in zip(texts, streams, strict=True)]
+    assert texts == wanted
+    assert victim not in server.actors() and len(server.actors()) == 9
