@@ -1,7 +1,7 @@
 """What travels between the head and the experts, and what both are made from. No torch, no Ray.
 
 An expert call is one message, header and rows: one argument is cheaper than two. Small ones are `bytes`, which Ray
-sends in a third of the time of a tensor; large ones a numpy buffer, which the receiver maps from the object store
+sends in less than half the time of a tensor; large ones a numpy buffer, which the receiver maps from the object store
 where `bytes` would be copied out of it. Indices and router weights stay on the head.
 """
 
@@ -80,12 +80,11 @@ class ActorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ActorOptions:
-    """Where an actor runs: Ray resources, fractional where Ray allows it. Zero CPUs reserves none."""
+    """What Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
 
     num_cpus: float = 0.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
-    node_id: str = ""  # empty: Ray spreads
 
 
 @dataclass(frozen=True, slots=True)

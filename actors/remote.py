@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.expert import Expert
 from actors.head import Head
@@ -152,9 +151,6 @@ def _located(report: ActorReport) -> ActorReport:
 
 def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: str) -> Any:
     """Create the detached actor `name`, or find it if it runs already; returns its handle at once."""
-    strategy: Any = "SPREAD"
-    if options.node_id:
-        strategy = NodeAffinitySchedulingStrategy(options.node_id, soft=False)
     decorate: Any = ray.remote(concurrency_groups=_GROUPS)  # type: ignore[call-overload]  # Ray's stubs lack it
     actor_class = decorate(HeadActor if spec.expert is None else ExpertActor)
     remote = actor_class.options(
@@ -167,7 +163,7 @@ def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: st
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
         resources=dict(options.resources) or None,
-        scheduling_strategy=strategy,
+        scheduling_strategy="SPREAD",
     )
     return remote.remote(spec)
 

@@ -29,8 +29,8 @@ from cluster.deployment import LaunchFailed, LaunchStopped
 _RECORD = "cluster.json"
 _ADDRESS_FILE = "ray_current_cluster"
 _OBJECT_STORE_BYTES = 200_000_000
-# Rows of up to 512 KiB travel inside the call instead of through the object store: 11 ms instead of 27 for eight
-# calls of 256 KiB (docs/adr/0002-object-refs.md).
+# Rows of up to 512 KiB travel inside the call instead of through the object store: eight calls of 256 KiB took 7 ms
+# instead of 17 (docs/adr/0002-object-refs.md).
 # Statistics that nobody here reads cost 5 % of a call.
 _SYSTEM_CONFIG = {
     "max_direct_call_object_size": 512 * 1024,

@@ -5,7 +5,7 @@ sequence's tokens travel once, when it is admitted; afterwards it is named by it
 is known to the head already, so a decode chunk carries no token.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +138,3 @@ class LoadProgress:
     total_bytes: int
     ready: bool = False
     error: str = ""
-    tensors: tuple[str, ...] = field(default=())

@@ -10,9 +10,10 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     """`x @ weight.T`, shape [R, E]. A row's result is the same alone and in any batch, bit for bit, which the
     identity of tokens rests on (docs/adr/0004-token-identity.md).
 
-    CPU fp32 kernels sum in another order for other row counts: below 4 rows on Zen 4, below 16 with AVX-512, and
-    with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are made in blocks of one fixed
-    shape, the last one padded. bf16 and fp16 have a seam at a single row only (a product of matrix and vector).
+    CPU fp32 kernels sum in another order for other row counts: below 4 rows (reported for Zen 4), below 16 with
+    AVX-512, and with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are made in blocks
+    of one fixed shape, the last one padded. bf16 and fp16 have a seam at a single row only (a product of matrix and
+    vector).
     """
     rows = x_RD.shape[0]
     if x_RD.device.type != "cpu" or rows == 0:

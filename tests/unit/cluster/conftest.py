@@ -7,7 +7,7 @@ import pytest
 
 from cluster import engine as engine_module
 from cluster.engine import Engine, EngineConfig
-from cluster.served_model import DEMO_FOLDER, ServedModel
+from cluster.served_model import ServedModel
 from tests.engines import Make
 from tests.fakes import Events, FakeHead
 from tests.serving import MESSAGE_BYTES, Serving, serve_locally
@@ -17,8 +17,6 @@ ServeFake = Callable[..., Serving]
 
 @pytest.fixture(scope="session")
 def demo() -> ServedModel:
-    if not (DEMO_FOLDER / "model.safetensors").exists():
-        pytest.skip("model/demo has no weights: make the demo checkpoint first")
     return ServedModel.open("demo")
 
 

@@ -20,8 +20,6 @@ VOCABULARIES = {
 
 @cache
 def load(name: str) -> Tokenizer:
-    if name == "demo" and not VOCABULARIES[name].exists():
-        pytest.skip("model/demo/tokenizer.model is absent: make the demo checkpoint first")
     return Tokenizer.load(VOCABULARIES[name])
 
 
