@@ -6,6 +6,24 @@ is known to the head already, so a decode chunk carries no token.
 """
 
 from dataclasses import dataclass
+from enum import Enum
+
+Alternatives = tuple[tuple[int, float], ...]  # (id, logprob), best first
+
+
+class ConstraintKind(Enum):
+    """What a constraint's text is."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the text of an output must look like: a JSON schema, or a regular expression for the whole of it."""
+
+    kind: ConstraintKind
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +31,8 @@ class SamplingParams:
     """How the tokens of one sequence are drawn. Defaults change nothing.
 
     `seed` and `output_index` fix the noise of every draw (model/sampling.py). `logprobs` is the number of
-    alternatives to report, -1 for no log-probabilities at all. `banned` ids are not drawn before `min_tokens`.
+    alternatives to report, -1 for no log-probabilities at all. `banned` ids are not drawn before `min_tokens`,
+    unless the `constraint` allows nothing else.
     """
 
     temperature: float = 1.0
@@ -29,6 +48,7 @@ class SamplingParams:
     min_tokens: int = 0
     banned: tuple[int, ...] = ()
     logprobs: int = -1
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +56,8 @@ class NewSequence:
     """A sequence that enters a slot.
 
     `token_ids` is the prompt and, for a sequence that was preempted, what it had put out; the first
-    `prompt_length` of them are prompt. `trace` asks for its expert counts in every result.
+    `prompt_length` of them are prompt. `trace` asks for its expert counts in every result, `prompt_logprobs` for
+    the log-probabilities of the prompt's tokens with that many alternatives (-1: none).
     """
 
     slot: int
@@ -44,14 +65,16 @@ class NewSequence:
     prompt_length: int
     sampling: SamplingParams
     trace: bool = False
+    prompt_logprobs: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A run of one slot's tokens through the model: positions `start` to `start + length - 1`.
 
-    `new_pages` are appended to the slot's table of KV pages. With `sample` the chunk ends at the last known
-    token and the next one is drawn from its logits.
+    `new_pages` are appended to the slot's table of KV pages. A sequence that enters with part of its cache ready
+    begins at a `start` above 0, and its first `new_pages` hold what lies before. With `sample` the chunk ends at
+    the last known token and the next one is drawn from its logits.
     """
 
     slot: int
@@ -65,7 +88,8 @@ class Chunk:
 class StepPlan:
     """One step. `epoch` names the engine that plans and `incarnation` the head's process: a mismatch with the
     head's own is refused, since a restarted head has lost its KV cache and two engines must not drive one head.
-    `release` empties slots before `admit` fills them.
+    `release` empties slots before `admit` fills them. `copies` (from page, to page) are made in their order before
+    any chunk runs: a sequence that shares pages with another gets its own copy of the one it will write to.
     """
 
     step: int
@@ -74,6 +98,7 @@ class StepPlan:
     release: tuple[int, ...]
     admit: tuple[NewSequence, ...]
     chunks: tuple[Chunk, ...]
+    copies: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +110,27 @@ class SampledToken:
     slot: int
     token_id: int
     logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
+    top: Alternatives = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """Log-softmax of the raw logits for a run of a slot's prompt tokens: those at positions `start` on, each with its
+    own logprob and the alternatives at its place. A prompt's first token, at position 0, has none.
+    """
+
+    slot: int
+    start: int
+    tokens: tuple[tuple[float, Alternatives], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step drew.
 
-    `expert_tokens[layer][expert]` counts the rows that each expert ran in this step, `traces` the same for each
-    traced slot. `retries` counts expert calls that were sent again. Times are seconds on the head's clock:
+    `prompts` holds log-probabilities of prompt tokens where they were asked for. `expert_tokens[layer][expert]`
+    counts the rows that each expert ran in this step, `traces` the same for each traced slot. `retries` counts expert
+    calls that were sent again. Times are seconds on the head's clock:
     `seconds` for the step, of which `dispatch_seconds` waiting for experts.
     """
 
@@ -105,6 +142,7 @@ class StepResult:
     retries: int = 0
     seconds: float = 0.0
     dispatch_seconds: float = 0.0
+    prompts: tuple[PromptLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

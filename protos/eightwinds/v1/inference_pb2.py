@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$protos/eightwinds/v1/inference.proto\x12\reightwinds.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"A\n\x0b\x43hatMessage\x12!\n\x04role\x18\x01 \x01(\x0e\x32\x13.eightwinds.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"T\n\x04\x43hat\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.eightwinds.v1.ChatMessage\x12\x1e\n\x16\x63ontinue_final_message\x18\x02 \x01(\x08\"u\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12,\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x17.eightwinds.v1.TokenIdsH\x00\x12#\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x13.eightwinds.v1.ChatH\x00\x42\x08\n\x06prompt\"\xba\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12:\n\nlogit_bias\x18\t \x03(\x0b\x32&.eightwinds.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed\"\xaa\x01\n\x08Stopping\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x04 \x03(\x05\x12\x14\n\x0cinclude_stop\x18\x05 \x01(\x08\x12\x12\n\nignore_eos\x18\x06 \x01(\x08\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokens\"\x9f\x01\n\rOutputOptions\x12\x15\n\x08logprobs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x11\n\ttoken_ids\x18\x03 \x01(\x08\x12\x16\n\x0especial_tokens\x18\x04 \x01(\x08\x12\r\n\x05trace\x18\x05 \x01(\x08\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\x95\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06prompt\x18\x02 \x01(\x0b\x32\x15.eightwinds.v1.Prompt\x12)\n\x08sampling\x18\x03 \x01(\x0b\x32\x17.eightwinds.v1.Sampling\x12)\n\x08stopping\x18\x04 \x01(\x0b\x32\x17.eightwinds.v1.Stopping\x12,\n\x06output\x18\x05 \x01(\x0b\x32\x1c.eightwinds.v1.OutputOptions\x12\x0e\n\x01n\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\tB\x04\n\x02_n\"6\n\x08TopToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"n\n\tTokenInfo\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x14\n\x07logprob\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12$\n\x03top\x18\x04 \x03(\x0b\x32\x17.eightwinds.v1.TopTokenB\n\n\x08_logprob\"i\n\x06\x46inish\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.eightwinds.v1.FinishReason\x12\x0e\n\x04stop\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\x05H\x00\x42\t\n\x07matched\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\x05\"4\n\x0cLayerRouting\x12\r\n\x05layer\x18\x01 \x01(\x05\x12\x15\n\rexpert_tokens\x18\x02 \x03(\x05\"\xdc\x01\n\x05Trace\x12-\n\nqueue_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ntotal_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07routing\x18\x04 \x03(\x0b\x32\x1b.eightwinds.v1.LayerRouting\x12\x0f\n\x07retries\x18\x05 \x01(\x05\"\x89\x01\n\x06Output\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12(\n\x06tokens\x18\x04 \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12%\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x15.eightwinds.v1.Finish\"\x97\x02\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12&\n\x07outputs\x18\x05 \x03(\x0b\x32\x15.eightwinds.v1.Output\x12#\n\x05usage\x18\x06 \x01(\x0b\x32\x14.eightwinds.v1.Usage\x12/\n\rprompt_tokens\x18\x07 \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12#\n\x05trace\x18\x08 \x01(\x0b\x32\x14.eightwinds.v1.Trace\"\xf6\x02\n\x16GenerateStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0c\n\x04text\x18\x06 \x01(\t\x12\x11\n\ttoken_ids\x18\x07 \x03(\x05\x12(\n\x06tokens\x18\x08 \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12/\n\rprompt_tokens\x18\t \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12%\n\x06\x66inish\x18\n \x01(\x0b\x32\x15.eightwinds.v1.Finish\x12#\n\x05usage\x18\x0b \x01(\x0b\x32\x14.eightwinds.v1.Usage\x12#\n\x05trace\x18\x0c \x01(\x0b\x32\x14.eightwinds.v1.Trace\"G\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06prompt\x18\x02 \x01(\x0b\x32\x15.eightwinds.v1.Prompt\"=\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\x05\"M\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x16\n\x0especial_tokens\x18\x03 \x01(\x08\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x82\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x13\n\x0blayer_count\x18\x05 \x01(\x05\x12\x14\n\x0c\x65xpert_count\x18\x06 \x01(\x05\x12\x19\n\x11\x65xperts_per_token\x18\x07 \x01(\x05\x12\x15\n\reos_token_ids\x18\x08 \x03(\x05\x12\x0c\n\x04\x63hat\x18\t \x01(\x08\x12\x31\n\x10\x64\x65\x66\x61ult_sampling\x18\n \x01(\x0b\x32\x17.eightwinds.v1.Sampling\x12\r\n\x05ready\x18\x0b \x01(\x08\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.eightwinds.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xad\x03\n\x10InferenceService\x12K\n\x08Generate\x12\x1e.eightwinds.v1.GenerateRequest\x1a\x1f.eightwinds.v1.GenerateResponse\x12Y\n\x0eGenerateStream\x12\x1e.eightwinds.v1.GenerateRequest\x1a%.eightwinds.v1.GenerateStreamResponse0\x01\x12K\n\x08Tokenize\x12\x1e.eightwinds.v1.TokenizeRequest\x1a\x1f.eightwinds.v1.TokenizeResponse\x12Q\n\nDetokenize\x12 .eightwinds.v1.DetokenizeRequest\x1a!.eightwinds.v1.DetokenizeResponse\x12Q\n\nListModels\x12 .eightwinds.v1.ListModelsRequest\x1a!.eightwinds.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$protos/eightwinds/v1/inference.proto\x12\reightwinds.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"A\n\x0b\x43hatMessage\x12!\n\x04role\x18\x01 \x01(\x0e\x32\x13.eightwinds.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"T\n\x04\x43hat\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.eightwinds.v1.ChatMessage\x12\x1e\n\x16\x63ontinue_final_message\x18\x02 \x01(\x08\"u\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12,\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x17.eightwinds.v1.TokenIdsH\x00\x12#\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x13.eightwinds.v1.ChatH\x00\x42\x08\n\x06prompt\"\xba\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12:\n\nlogit_bias\x18\t \x03(\x0b\x32&.eightwinds.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seed\"\xaa\x01\n\x08Stopping\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x04 \x03(\x05\x12\x14\n\x0cinclude_stop\x18\x05 \x01(\x08\x12\x12\n\nignore_eos\x18\x06 \x01(\x08\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokens\"\x9f\x01\n\rOutputOptions\x12\x15\n\x08logprobs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x11\n\ttoken_ids\x18\x03 \x01(\x08\x12\x16\n\x0especial_tokens\x18\x04 \x01(\x08\x12\r\n\x05trace\x18\x05 \x01(\x08\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"B\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x42\x0c\n\nconstraint\"\xc4\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06prompt\x18\x02 \x01(\x0b\x32\x15.eightwinds.v1.Prompt\x12)\n\x08sampling\x18\x03 \x01(\x0b\x32\x17.eightwinds.v1.Sampling\x12)\n\x08stopping\x18\x04 \x01(\x0b\x32\x17.eightwinds.v1.Stopping\x12,\n\x06output\x18\x05 \x01(\x0b\x32\x1c.eightwinds.v1.OutputOptions\x12\x0e\n\x01n\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12-\n\nconstraint\x18\n \x01(\x0b\x32\x19.eightwinds.v1.ConstraintB\x04\n\x02_n\"6\n\x08TopToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"n\n\tTokenInfo\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x14\n\x07logprob\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12$\n\x03top\x18\x04 \x03(\x0b\x32\x17.eightwinds.v1.TopTokenB\n\n\x08_logprob\"i\n\x06\x46inish\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.eightwinds.v1.FinishReason\x12\x0e\n\x04stop\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\x05H\x00\x42\t\n\x07matched\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\x05\"4\n\x0cLayerRouting\x12\r\n\x05layer\x18\x01 \x01(\x05\x12\x15\n\rexpert_tokens\x18\x02 \x03(\x05\"\xdc\x01\n\x05Trace\x12-\n\nqueue_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ntotal_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07routing\x18\x04 \x03(\x0b\x32\x1b.eightwinds.v1.LayerRouting\x12\x0f\n\x07retries\x18\x05 \x01(\x05\"\x89\x01\n\x06Output\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12(\n\x06tokens\x18\x04 \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12%\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x15.eightwinds.v1.Finish\"\x97\x02\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12&\n\x07outputs\x18\x05 \x03(\x0b\x32\x15.eightwinds.v1.Output\x12#\n\x05usage\x18\x06 \x01(\x0b\x32\x14.eightwinds.v1.Usage\x12/\n\rprompt_tokens\x18\x07 \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12#\n\x05trace\x18\x08 \x01(\x0b\x32\x14.eightwinds.v1.Trace\"\xf6\x02\n\x16GenerateStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0c\n\x04text\x18\x06 \x01(\t\x12\x11\n\ttoken_ids\x18\x07 \x03(\x05\x12(\n\x06tokens\x18\x08 \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12/\n\rprompt_tokens\x18\t \x03(\x0b\x32\x18.eightwinds.v1.TokenInfo\x12%\n\x06\x66inish\x18\n \x01(\x0b\x32\x15.eightwinds.v1.Finish\x12#\n\x05usage\x18\x0b \x01(\x0b\x32\x14.eightwinds.v1.Usage\x12#\n\x05trace\x18\x0c \x01(\x0b\x32\x14.eightwinds.v1.Trace\"G\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06prompt\x18\x02 \x01(\x0b\x32\x15.eightwinds.v1.Prompt\"=\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\x05\"M\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x16\n\x0especial_tokens\x18\x03 \x01(\x08\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x82\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x13\n\x0blayer_count\x18\x05 \x01(\x05\x12\x14\n\x0c\x65xpert_count\x18\x06 \x01(\x05\x12\x19\n\x11\x65xperts_per_token\x18\x07 \x01(\x05\x12\x15\n\reos_token_ids\x18\x08 \x03(\x05\x12\x0c\n\x04\x63hat\x18\t \x01(\x08\x12\x31\n\x10\x64\x65\x66\x61ult_sampling\x18\n \x01(\x0b\x32\x17.eightwinds.v1.Sampling\x12\r\n\x05ready\x18\x0b \x01(\x08\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.eightwinds.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xad\x03\n\x10InferenceService\x12K\n\x08Generate\x12\x1e.eightwinds.v1.GenerateRequest\x1a\x1f.eightwinds.v1.GenerateResponse\x12Y\n\x0eGenerateStream\x12\x1e.eightwinds.v1.GenerateRequest\x1a%.eightwinds.v1.GenerateStreamResponse0\x01\x12K\n\x08Tokenize\x12\x1e.eightwinds.v1.TokenizeRequest\x1a\x1f.eightwinds.v1.TokenizeResponse\x12Q\n\nDetokenize\x12 .eightwinds.v1.DetokenizeRequest\x1a!.eightwinds.v1.DetokenizeResponse\x12Q\n\nListModels\x12 .eightwinds.v1.ListModelsRequest\x1a!.eightwinds.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=3574
-  _globals['_ROLE']._serialized_end=3654
-  _globals['_FINISHREASON']._serialized_start=3656
-  _globals['_FINISHREASON']._serialized_end=3751
+  _globals['_ROLE']._serialized_start=3689
+  _globals['_ROLE']._serialized_end=3769
+  _globals['_FINISHREASON']._serialized_start=3771
+  _globals['_FINISHREASON']._serialized_end=3866
   _globals['_TOKENIDS']._serialized_start=120
   _globals['_TOKENIDS']._serialized_end=143
   _globals['_CHATMESSAGE']._serialized_start=145
@@ -55,40 +55,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPPING']._serialized_end=1033
   _globals['_OUTPUTOPTIONS']._serialized_start=1036
   _globals['_OUTPUTOPTIONS']._serialized_end=1195
-  _globals['_GENERATEREQUEST']._serialized_start=1198
-  _globals['_GENERATEREQUEST']._serialized_end=1475
-  _globals['_TOPTOKEN']._serialized_start=1477
-  _globals['_TOPTOKEN']._serialized_end=1531
-  _globals['_TOKENINFO']._serialized_start=1533
-  _globals['_TOKENINFO']._serialized_end=1643
-  _globals['_FINISH']._serialized_start=1645
-  _globals['_FINISH']._serialized_end=1750
-  _globals['_USAGE']._serialized_start=1752
-  _globals['_USAGE']._serialized_end=1839
-  _globals['_LAYERROUTING']._serialized_start=1841
-  _globals['_LAYERROUTING']._serialized_end=1893
-  _globals['_TRACE']._serialized_start=1896
-  _globals['_TRACE']._serialized_end=2116
-  _globals['_OUTPUT']._serialized_start=2119
-  _globals['_OUTPUT']._serialized_end=2256
-  _globals['_GENERATERESPONSE']._serialized_start=2259
-  _globals['_GENERATERESPONSE']._serialized_end=2538
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=2541
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=2915
-  _globals['_TOKENIZEREQUEST']._serialized_start=2917
-  _globals['_TOKENIZEREQUEST']._serialized_end=2988
-  _globals['_TOKENIZERESPONSE']._serialized_start=2990
-  _globals['_TOKENIZERESPONSE']._serialized_end=3051
-  _globals['_DETOKENIZEREQUEST']._serialized_start=3053
-  _globals['_DETOKENIZEREQUEST']._serialized_end=3130
-  _globals['_DETOKENIZERESPONSE']._serialized_start=3132
-  _globals['_DETOKENIZERESPONSE']._serialized_end=3166
-  _globals['_LISTMODELSREQUEST']._serialized_start=3168
-  _globals['_LISTMODELSREQUEST']._serialized_end=3226
-  _globals['_MODEL']._serialized_start=3229
-  _globals['_MODEL']._serialized_end=3487
-  _globals['_LISTMODELSRESPONSE']._serialized_start=3489
-  _globals['_LISTMODELSRESPONSE']._serialized_end=3572
-  _globals['_INFERENCESERVICE']._serialized_start=3754
-  _globals['_INFERENCESERVICE']._serialized_end=4183
+  _globals['_CONSTRAINT']._serialized_start=1197
+  _globals['_CONSTRAINT']._serialized_end=1263
+  _globals['_GENERATEREQUEST']._serialized_start=1266
+  _globals['_GENERATEREQUEST']._serialized_end=1590
+  _globals['_TOPTOKEN']._serialized_start=1592
+  _globals['_TOPTOKEN']._serialized_end=1646
+  _globals['_TOKENINFO']._serialized_start=1648
+  _globals['_TOKENINFO']._serialized_end=1758
+  _globals['_FINISH']._serialized_start=1760
+  _globals['_FINISH']._serialized_end=1865
+  _globals['_USAGE']._serialized_start=1867
+  _globals['_USAGE']._serialized_end=1954
+  _globals['_LAYERROUTING']._serialized_start=1956
+  _globals['_LAYERROUTING']._serialized_end=2008
+  _globals['_TRACE']._serialized_start=2011
+  _globals['_TRACE']._serialized_end=2231
+  _globals['_OUTPUT']._serialized_start=2234
+  _globals['_OUTPUT']._serialized_end=2371
+  _globals['_GENERATERESPONSE']._serialized_start=2374
+  _globals['_GENERATERESPONSE']._serialized_end=2653
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=2656
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=3030
+  _globals['_TOKENIZEREQUEST']._serialized_start=3032
+  _globals['_TOKENIZEREQUEST']._serialized_end=3103
+  _globals['_TOKENIZERESPONSE']._serialized_start=3105
+  _globals['_TOKENIZERESPONSE']._serialized_end=3166
+  _globals['_DETOKENIZEREQUEST']._serialized_start=3168
+  _globals['_DETOKENIZEREQUEST']._serialized_end=3245
+  _globals['_DETOKENIZERESPONSE']._serialized_start=3247
+  _globals['_DETOKENIZERESPONSE']._serialized_end=3281
+  _globals['_LISTMODELSREQUEST']._serialized_start=3283
+  _globals['_LISTMODELSREQUEST']._serialized_end=3341
+  _globals['_MODEL']._serialized_start=3344
+  _globals['_MODEL']._serialized_end=3602
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3604
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3687
+  _globals['_INFERENCESERVICE']._serialized_start=3869
+  _globals['_INFERENCESERVICE']._serialized_end=4298
 # @@protoc_insertion_point(module_scope)

@@ -383,6 +383,35 @@ class OutputOptions(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_logprobs) -> _WhichOneofReturnType__prompt_logprobs | None: ...
 
 @typing.final
+class Constraint(message.Message):
+    """Constraint restricts the text of an output; only tokens that can still lead
+    to such a text are drawn. When nothing can follow, the output ends with the
+    end-of-sequence token. An output cut off by max_tokens may be incomplete.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JSON_SCHEMA_FIELD_NUMBER: builtins.int
+    REGEX_FIELD_NUMBER: builtins.int
+    json_schema: builtins.str
+    """A JSON schema; the output is a JSON document that it allows."""
+    regex: builtins.str
+    """A regular expression (Rust syntax) that the whole output matches."""
+    def __init__(
+        self,
+        *,
+        json_schema: builtins.str = ...,
+        regex: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["constraint", b"constraint", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["constraint", b"constraint", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_constraint: _TypeAlias = typing.Literal["json_schema", "regex"]  # noqa: Y015
+    _WhichOneofArgType_constraint: _TypeAlias = typing.Literal["constraint", b"constraint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_constraint) -> _WhichOneofReturnType_constraint | None: ...
+
+@typing.final
 class GenerateRequest(message.Message):
     """GenerateRequest asks for one or more continuations of a prompt."""
 
@@ -397,6 +426,7 @@ class GenerateRequest(message.Message):
     PRIORITY_FIELD_NUMBER: builtins.int
     USER_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    CONSTRAINT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Id of the model; empty means the only one."""
     n: builtins.int
@@ -423,6 +453,10 @@ class GenerateRequest(message.Message):
     def output(self) -> OutputOptions:
         """What to report."""
 
+    @builtins.property
+    def constraint(self) -> Constraint:
+        """What the text must look like; absent: anything."""
+
     def __init__(
         self,
         *,
@@ -435,10 +469,11 @@ class GenerateRequest(message.Message):
         priority: builtins.int = ...,
         user: builtins.str = ...,
         request_id: builtins.str = ...,
+        constraint: Constraint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_n", b"_n", "n", b"n", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_n", b"_n", "constraint", b"constraint", "n", b"n", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_n", b"_n", "model", b"model", "n", b"n", "output", b"output", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stopping", b"stopping", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_n", b"_n", "constraint", b"constraint", "model", b"model", "n", b"n", "output", b"output", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stopping", b"stopping", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__n: _TypeAlias = typing.Literal["n"]  # noqa: Y015
     _WhichOneofArgType__n: _TypeAlias = typing.Literal["_n", b"_n"]  # noqa: Y015
