@@ -14,6 +14,7 @@ from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
 from model.batch import Chunk, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
 from model.kv_cache import PagedKVCache, page_bytes
+from model.memory import free_bytes
 from model.sampling import draw
 from model.slots import Slots
 from model.trunk import Trunk
@@ -34,9 +35,8 @@ class Head:
         self._names = self._checkpoint.head_names()
         self._dtype = torch_dtype(spec.dtype)
         config = self._checkpoint.config
-        self._page_count = spec.kv_memory_bytes // page_bytes(config, spec.page_size, self._dtype.itemsize)
-        if self._page_count < 1:
-            raise ValueError(f"kv.memory_bytes={spec.kv_memory_bytes} holds no page: raise it")
+        if not spec.kv_memory_share:
+            self._pages_in(spec.kv_memory_bytes)
         self._trunk: Trunk | None = None
         self._cache: PagedKVCache | None = None
         self._router: ExpertRouter | None = None
@@ -46,10 +46,25 @@ class Head:
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
-        spec, config = self.spec, self._checkpoint.config
-        tensors = read_tensors(self._checkpoint, self._names, self._dtype, spec.device, progress)
-        self._trunk = Trunk(config, tensors)
-        self._cache = PagedKVCache(config, self._page_count, spec.page_size, self._dtype, spec.device)
+        tensors = read_tensors(self._checkpoint, self._names, self._dtype, self.spec.device, progress)
+        self._trunk = Trunk(self._checkpoint.config, tensors)
+
+    def _pages_in(self, memory: int) -> int:
+        config, size = self._checkpoint.config, self.spec.page_size
+        per_page = page_bytes(config, size, self._dtype.itemsize)
+        if memory < per_page:
+            key = "kv.memory_share" if self.spec.kv_memory_share else "kv.memory_bytes"
+            raise ValueError(
+                f"the KV cache gets {memory} bytes, but one page of {size} tokens needs {per_page}: raise {key}"
+            )
+        return memory // per_page
+
+    def _allocate(self) -> PagedKVCache:
+        """The KV cache; made when every weight of the server is loaded, so that a share is one of what is left."""
+        spec, memory = self.spec, self.spec.kv_memory_bytes
+        if spec.kv_memory_share:
+            memory = int(spec.kv_memory_share * free_bytes(torch.device(spec.device)))
+        return PagedKVCache(self._checkpoint.config, self._pages_in(memory), spec.page_size, self._dtype, spec.device)
 
     def progress(self) -> LoadProgress:
         """How far the weights are."""
@@ -62,17 +77,18 @@ class Head:
     def begin(self, epoch: int) -> HeadInfo:
         """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs from now on.
 
-        Waits for the weights; RuntimeError if they could not be loaded, HeadTaken if an engine with a higher epoch
-        has taken over already.
+        Waits for the weights; RuntimeError if they could not be loaded, ValueError if the KV cache has no room,
+        HeadTaken if an engine with a higher epoch has taken over already.
         """
         if epoch <= self._epoch:
             raise HeadTaken(f"an engine of epoch {self._epoch} drives this head; {epoch} came too late")
         progress = self._loading.wait()
         if not progress.ready:
             raise RuntimeError(progress.error)
+        self._cache = self._cache or self._allocate()
         self._epoch = epoch
         self._slots.clear()
-        return HeadInfo(self.incarnation, self._page_count, self.spec.page_size)
+        return HeadInfo(self.incarnation, self._cache.page_count, self.spec.page_size)
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> StepResult | StepFailure:
@@ -83,6 +99,7 @@ class Head:
         started, counts = time.perf_counter(), StepCounts()
         try:
             self._slots.apply(plan)
+            self._cache.copy(plan.copies)
             batch = self._slots.batch(plan.chunks, self.spec.page_size, self.spec.device)
             logits_BV = self._router.run(self._trunk.forward(batch, self._cache, self._attention), counts)
             tokens = draw(logits_BV, self._slots.draw_requests(plan.chunks))

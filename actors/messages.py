@@ -63,8 +63,9 @@ def decode_header(message: Message) -> RowsHeader:
 class ActorSpec:
     """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
 
-    `digest` is the checkpoint's and `code` that of this project's files: running actors of an equal spec can be
-    adopted, others are replaced. Empty ones are not compared.
+    `kv_memory_share` is of the free memory, and goes before `kv_memory_bytes` unless it is 0. `digest` is the
+    checkpoint's and `code` that of this project's files: running actors of an equal spec can be adopted, others are
+    replaced. Empty ones are not compared.
     """
 
     folder: str
@@ -73,6 +74,7 @@ class ActorSpec:
     threads: int = 1
     expert: int | None = None
     kv_memory_bytes: int = 0
+    kv_memory_share: float = 0.0
     page_size: int = 16
     digest: str = ""
     code: str = ""

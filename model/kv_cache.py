@@ -3,7 +3,7 @@
 P: pages, S: rows of a page, N: KV heads, d: head dimension.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -23,13 +23,20 @@ class PagedKVCache:
     ) -> None:
         self.page_count, self.page_size = page_count, page_size
         shape = (config.num_hidden_layers, page_count, page_size, config.num_key_value_heads, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        # Written to, so that memory that is not there shows now and not under load (zeros() alone maps it lazily).
+        self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
+        self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
 
     def write(self, layer: int, slots_T: torch.Tensor, k_TNd: torch.Tensor, v_TNd: torch.Tensor) -> None:
         """Store one layer's keys and values at flat slots (page * S + offset)."""
         self.keys[layer].flatten(0, 1)[slots_T] = k_TNd
         self.values[layer].flatten(0, 1)[slots_T] = v_TNd
+
+    def copy(self, pages: Iterable[tuple[int, int]]) -> None:
+        """Copy whole pages of all layers, (from, to), one after the other."""
+        for source, target in pages:
+            self.keys[:, target] = self.keys[:, source]
+            self.values[:, target] = self.values[:, source]
 
     def read(self, layer: int, pages: Sequence[int], begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [end - begin, N, d] of positions [begin, end) of a sequence with table `pages`."""
