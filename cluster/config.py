@@ -7,10 +7,10 @@ nearest known one.
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 ENVIRONMENT_PREFIX = "EIGHTWINDS_"
 
@@ -49,25 +49,46 @@ class ExpertsSection(ActorSection):
 
 
 class KvSection(_Section):
-    """The KV cache: `memory_bytes` in all, in pages of `page_size` tokens."""
+    """The KV cache, in pages of `page_size` tokens: `memory_bytes` in all, or `memory_share` of what is free on the
+    head's device once its weights are loaded. With `prefix_caching` a prompt's beginning that is in the cache already
+    is not run again.
+    """
 
     memory_bytes: int = Field(default=256 << 20, gt=0)
+    memory_share: float | None = Field(default=None, gt=0, lt=1)
     page_size: int = Field(default=16, ge=1, le=1024)
+    prefix_caching: bool = True
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Self:
+        if self.memory_share is not None and "memory_bytes" in self.model_fields_set:
+            raise ValueError("set kv.memory_bytes or kv.memory_share, not both")
+        return self
 
 
 class SchedulerSection(_Section):
-    """What bounds a step."""
+    """What bounds a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long.
+    `batching` static lets nothing enter until all that runs has ended; it is there to be compared with.
+    """
 
     max_running_requests: int = Field(default=64, ge=1, le=4096)
     max_tokens_per_step: int = Field(default=512, ge=1)
+    prefill_slowdown: float = Field(default=1.5, gt=1)
+    batching: Literal["continuous", "static"] = "continuous"
 
 
 class GatewaySection(_Section):
-    """The public ports. On shutdown running requests get `grace_s` seconds to finish."""
+    """The public ports, and what may wait there. On shutdown running requests get `grace_s` seconds to finish.
+
+    The queue holds `max_queued_requests` outputs with together `max_queued_tokens` tokens of prompt. A client may
+    leave `max_buffered_tokens` of a request unread, then it fails.
+    """
 
     listen: str = "127.0.0.1:50051"
     http: str = "127.0.0.1:8000"
     max_queued_requests: int = Field(default=256, ge=1)
+    max_queued_tokens: int = Field(default=1 << 20, ge=1)
+    max_buffered_tokens: int = Field(default=4096, ge=1)
     max_message_bytes: int = Field(default=4 << 20, ge=1024)
     grace_s: float = Field(default=30.0, ge=0)
 

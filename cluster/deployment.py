@@ -39,6 +39,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         device="cuda" if config.head.num_gpus else "cpu",
         threads=config.head.threads,
         kv_memory_bytes=config.kv.memory_bytes,
+        kv_memory_share=config.kv.memory_share or 0.0,
         page_size=config.kv.page_size,
         digest=checkpoint.digest,
         code=code,

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.messages import HeadHandle, HeadLost, HeadTaken
-from cluster.policy.scheduler import Drawn, Limits, Scheduler
+from cluster.accounts import Accounts
+from cluster.policy.admission import Backlog, QueueBounds, admits
+from cluster.policy.limits import Limits
+from cluster.policy.pace import Pace
+from cluster.policy.scheduler import Scheduler
 from cluster.policy.sequence import Sequence
-from cluster.request import Event, FailureEvent, Finish, FinishReason, SequenceRequest, Sink, TokenEvent
+from cluster.request import FailureEvent, SequenceRequest, Sink
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 log = logging.getLogger("eightwinds.engine")
@@ -44,6 +48,22 @@ class EngineConfig:
     max_queued: int
     window: int | None
     head_grace: float = 60.0
+    max_queued_tokens: int = 1 << 20
+    prefill_slowdown: float = 1.5
+    prefix_caching: bool = True
+    static_batching: bool = False
+
+    def limits(self, info: HeadInfo) -> Limits:
+        """What bounds a step on this head."""
+        return Limits(
+            self.max_running,
+            self.max_tokens_per_step,
+            info.page_count,
+            info.page_size,
+            self.window,
+            self.prefix_caching,
+            self.static_batching,
+        )
 
 
 class Engine:
@@ -56,19 +76,13 @@ class Engine:
         self._head, self._config, self._sink, self._clock = head, config, sink, clock
         self._epoch = time.time_ns()  # a later engine, or a later head of ours, always counts higher
         self._info: HeadInfo = head.begin(self._epoch)
-        info = self._info
-        self.limits = Limits(
-            config.max_running, config.max_tokens_per_step, info.page_count, info.page_size, config.window
-        )
-        self._scheduler = Scheduler(self.limits)
+        self._scheduler = Scheduler(config.limits(self._info))
+        self._bounds = QueueBounds(config.max_queued, config.max_queued_tokens)
+        self._pace = Pace(config.prefill_slowdown)
+        self.accounts = Accounts()
         self._wake = threading.Condition()
-        self._new: collections.deque[SequenceRequest] = collections.deque()
         self._gone: collections.deque[str] = collections.deque()
-        self._started: dict[str, tuple[float, int]] = {}  # when, and `retries` then
-        self._ended: collections.deque[float] = collections.deque(maxlen=64)
         self._stopping = False
-        self.steps = self.retries = 0
-        self.expert_tokens: list[list[int]] = []
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -79,9 +93,13 @@ class Engine:
         with self._wake:
             if self._stopping:
                 raise EngineStopped
-            if self.waiting_count + len(requests) > self._config.max_queued + self._free_slots():
-                raise QueueFull(self._retry_seconds())
-            self._new.extend(requests)
+            queue, client = self._scheduler.queue, requests[0].client
+            free_slots = self._config.max_running - self._scheduler.running_count
+            backlog = Backlog(len(queue), queue.tokens, queue.waiting_of(client), free_slots)
+            if not admits(self._bounds, backlog, len(requests[0].prompt_ids)):
+                raise QueueFull(self.accounts.retry_seconds(self._clock()))
+            for request in requests:
+                self._scheduler.add(_sequence(request))
             self._wake.notify()
 
     def abort(self, key: str) -> None:
@@ -91,6 +109,11 @@ class Engine:
             self._wake.notify()
 
     @property
+    def limits(self) -> Limits:
+        """What bounds a step."""
+        return self._scheduler.limits
+
+    @property
     def running_count(self) -> int:
         """Sequences in slots."""
         return self._scheduler.running_count
@@ -98,7 +121,8 @@ class Engine:
     @property
     def waiting_count(self) -> int:
         """Sequences waiting for a slot."""
-        return self._scheduler.waiting_count + len(self._new)
+        with self._wake:
+            return self._scheduler.waiting_count
 
     @property
     def alive(self) -> bool:
@@ -122,25 +146,13 @@ class Engine:
             self._wake.notify()
         self._thread.join(timeout)
 
-    def _free_slots(self) -> int:
-        return max(0, self._config.max_running - self._scheduler.running_count)
-
-    def _retry_seconds(self) -> float:
-        """Time in which one request ends at the pace of late, between 1 and 60 s."""
-        if len(self._ended) < 2:
-            return 1.0
-        pace = (self._clock() - self._ended[0]) / len(self._ended)
-        return min(60.0, max(1.0, pace))
-
     # ---- the thread ----
 
     def _run(self) -> None:
         kind = "stopped"
         try:
-            while self._wait_for_work():
-                plan = self._scheduler.plan(self._epoch, self._info.incarnation)
+            while plan := self._next_plan():
                 if plan.chunks:
-                    self._mark_started(plan)
                     self._step(plan)
         except HeadTaken as error:
             log.error("this engine ends: %s", error)
@@ -153,31 +165,25 @@ class Engine:
         finally:
             with self._wake:
                 self._stopping = True
-                keys = self._scheduler.keys() + [request.key for request in self._new]
-                self._new.clear()
-            self._sink([FailureEvent(key, kind) for key in keys])
+                sequences = self._scheduler.sequences()
+            self._report_failure(sequences, kind)
 
-    def _wait_for_work(self) -> bool:
-        """Take in what was submitted and aborted; sleep while there is nothing to run. False: stop."""
+    def _next_plan(self) -> StepPlan | None:
+        """Take in what was aborted and plan a step; sleep while there is nothing to run. None: stop."""
         with self._wake:
-            while not (self._stopping or self._new or self._gone or self._scheduler.has_work):
+            while not (self._stopping or self._gone or self._scheduler.has_work):
                 self._scheduler.check()
                 self._wake.wait()
             if self._stopping:
-                return False
-            while self._new:
-                self._scheduler.add(_sequence(self._new.popleft()))
+                return None
             while self._gone:
                 key = self._gone.popleft()
                 self._scheduler.abort(key)
-                self._started.pop(key, None)
-            return True
-
-    def _mark_started(self, plan: StepPlan) -> None:
-        if plan.admit:
-            now = self._clock()
-            for key in self._scheduler.running_keys():
-                self._started.setdefault(key, (now, self.retries))
+                self.accounts.forget(key)
+            plan = self._scheduler.plan(self._epoch, self._info.incarnation, self._pace.prefill_tokens())
+            if plan.admit:
+                self.accounts.start(self._scheduler.running(), self._clock())
+            return plan
 
     def _step(self, plan: StepPlan) -> None:
         try:
@@ -197,68 +203,46 @@ class Engine:
     def _commit(self, plan: StepPlan, result: StepResult) -> None:
         with self._wake:
             drawn = self._scheduler.commit(plan, result)
-        self.steps += 1
-        self.retries += result.retries
-        events: list[Event] = [self._event(d) for d in drawn]
-        self._count(result.expert_tokens)
-        if events:
-            self._sink(events)
-
-    def _event(self, drawn: Drawn) -> TokenEvent:
-        token, finish = drawn.token, None
-        if drawn.stopped:
-            finish = Finish(FinishReason.STOP, stop_token_id=token.token_id)
-        elif drawn.exhausted:
-            finish = Finish(FinishReason.LENGTH)
-        started, before = self._started[drawn.key]
-        if finish:
-            self._started.pop(drawn.key, None)
-            self._ended.append(self._clock())
-        return TokenEvent(
-            drawn.key,
-            token.token_id,
-            finish,
-            token.logprob,
-            token.top,
-            drawn.routing,
-            self.retries,
-            before,
-            started,
-        )
-
-    def _count(self, expert_tokens: tuple[tuple[int, ...], ...]) -> None:
-        if not self.expert_tokens:
-            self.expert_tokens = [[0] * len(row) for row in expert_tokens]
-        for total, row in zip(self.expert_tokens, expert_tokens, strict=True):
-            for expert, count in enumerate(row):
-                total[expert] += count
+        self._pace.observe(plan, result.seconds)
+        self.accounts.count(result)
+        now = self._clock()
+        if drawn:
+            self._sink([self.accounts.event(d, now) for d in drawn])
 
     def _fail(self, failure: StepFailure) -> None:
         """A step that was refused or failed: `stale` means a new head, which only needs the sequences again."""
         log.warning("step %d failed (%s): %s", failure.step, failure.kind, failure.detail)
         if failure.kind != "stale":
-            keys = self._scheduler.running_keys()
-            for key in keys:
-                self._scheduler.abort(key)
-                self._started.pop(key, None)
-            self._sink([FailureEvent(key, failure.kind) for key in keys])
+            with self._wake:
+                running = self._scheduler.running()
+                for sequence in running:
+                    self._scheduler.abort(sequence.key)
+            self._report_failure(running, failure.kind)
         self._begin_again()
 
     def _begin_again(self) -> None:
         """Adopt the (restarted) head anew and queue every sequence for another prefill."""
+        end = self._clock() + self._config.head_grace
         with self._wake:
             self._scheduler.requeue_all()
-        end = self._clock() + self._config.head_grace
         while not self._stopping:
             self._epoch += 1
             try:
                 self._info = self._head.begin(self._epoch)
-                return
+                break
             except HeadLost as error:
                 if self._clock() >= end:
                     raise
                 log.warning("the head does not answer yet: %s", error)
                 time.sleep(_RETRY_SECONDS)
+        with self._wake:
+            unfit = self._scheduler.resize(self._config.limits(self._info))
+        self._report_failure(unfit, "unavailable")
+
+    def _report_failure(self, sequences: list[Sequence], kind: str) -> None:
+        for sequence in sequences:
+            self.accounts.forget(sequence.key)
+        self._sink([FailureEvent(sequence.key, kind) for sequence in sequences])
 
 
 def _sequence(request: SequenceRequest) -> Sequence:
@@ -271,4 +255,7 @@ def _sequence(request: SequenceRequest) -> Sequence:
         request.stop_ids,
         request.priority,
         request.trace,
+        request.client,
+        request.family,
+        request.prompt_logprobs,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -18,6 +18,7 @@ from cluster.generation import Generation, GenerationRequest, Generations
 from cluster.output import Piece
 from cluster.request import SAMPLING_RANGES, Finish, FinishReason
 from cluster.served_model import ServedModel
+from model.batch import Alternatives
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
@@ -70,6 +71,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     output.text += piece.text
                     _add(output, piece, request.output, self._served.tokenizer)
             response.usage.CopyFrom(_usage(generation))
+            response.prompt_tokens.extend(self._prompt_tokens(generation))
             if wanted.trace:
                 response.trace.CopyFrom(_trace(generation))
         return response
@@ -80,7 +82,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """Pieces as they come; those that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
         wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits))
-        opening: pb.GenerateStreamResponse | None = self._opening(wanted)
+        opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
                 messages: dict[int, pb.GenerateStreamResponse] = {}
@@ -88,15 +90,17 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     message = messages.setdefault(index, pb.GenerateStreamResponse(index=index))
                     message.text += piece.text
                     _add(message, piece, request.output, self._served.tokenizer)
+                if opening is not None:
+                    first = next(iter(messages.values()))
+                    first.MergeFrom(opening)
+                    first.prompt_tokens.extend(self._prompt_tokens(generation))
+                    opening = None
                 if not generation.keys:
                     last = list(messages.values())[-1]
                     last.usage.CopyFrom(_usage(generation))
                     if wanted.trace:
                         last.trace.CopyFrom(_trace(generation))
                 for message in messages.values():
-                    if opening is not None:
-                        message.MergeFrom(opening)
-                        opening = None
                     if _says_something(message):
                         yield message
 
@@ -136,6 +140,15 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         )
         return pb.ListModelsResponse(models=[model])
 
+    def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
+        """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""
+        if generation.request.prompt_logprobs < 0:
+            return
+        ids, tokenizer = generation.request.prompt_ids, self._served.tokenizer
+        yield pb.TokenInfo(id=ids[0], bytes=_bytes(tokenizer, ids[0]))
+        for token, (logprob, top) in zip(ids[1:], generation.progress.prompt_scores, strict=True):
+            yield _info(tokenizer, token, logprob, top)
+
     def _opening(self, wanted: GenerationRequest) -> pb.GenerateStreamResponse:
         return pb.GenerateStreamResponse(
             request_id=wanted.request_id, model=self._served.id, create_time=_now(), seed=wanted.sampling.seed
@@ -143,10 +156,11 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
 
 async def _examined(request: Message, work: Callable[[], T]) -> T:
-    """The result of `work`, in a thread if the request is long: 4 MB take the tokenizer more than a second, in which
-    no other stream would move.
+    """The result of `work`, in a thread if the request is long or constrained: 4 MB take the tokenizer more than a
+    second, as a schema may, in which no other stream would move.
     """
-    if request.ByteSize() < _LONG_BYTES:
+    constrained = isinstance(request, pb.GenerateRequest) and request.HasField("constraint")
+    if request.ByteSize() < _LONG_BYTES and not constrained:
         return work()
     return await asyncio.to_thread(work)
 
@@ -159,12 +173,16 @@ def _add(
     if options.token_ids:
         target.token_ids.append(event.token_id)
     if event.logprob is not None:
-        info = target.tokens.add(id=event.token_id, logprob=event.logprob)
-        info.bytes = _bytes(tokenizer, event.token_id)
-        for token, logprob in event.top:
-            info.top.add(id=token, logprob=logprob, bytes=_bytes(tokenizer, token))
+        target.tokens.append(_info(tokenizer, event.token_id, event.logprob, event.top))
     if piece.finish is not None:
         target.finish.CopyFrom(_finish(piece.finish))
+
+
+def _info(tokenizer: Tokenizer, token: int, logprob: float, top: Alternatives) -> pb.TokenInfo:
+    info = pb.TokenInfo(id=token, logprob=logprob, bytes=_bytes(tokenizer, token))
+    for other, its_logprob in top:
+        info.top.add(id=other, logprob=its_logprob, bytes=_bytes(tokenizer, other))
+    return info
 
 
 def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
@@ -188,6 +206,7 @@ def _usage(generation: Generation) -> pb.Usage:
     return pb.Usage(
         prompt_tokens=len(generation.request.prompt_ids),
         completion_tokens=generation.progress.completion_tokens,
+        cached_prompt_tokens=generation.progress.cached_prompt_tokens,
     )
 
 

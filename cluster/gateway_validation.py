@@ -3,17 +3,21 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 from cluster.gateway_errors import Violation, good_request_id, invalid, unknown_model
 from cluster.generation import GenerationRequest
 from cluster.output import StopRules
-from cluster.policy.scheduler import Limits
+from cluster.policy.limits import Limits
 from cluster.request import SAMPLING_RANGES
 from cluster.served_model import ServedModel
-from model.batch import SamplingParams
+from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.chat import ChatMessage, Role
+from model.constraint import Constraints
 from protos.eightwinds.v1 import inference_pb2 as pb
+
+T = TypeVar("T")
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1000
@@ -29,6 +33,11 @@ class Validator:
     def __init__(self, served: ServedModel) -> None:
         self._served = served
         self._vocab = served.checkpoint.config.vocab_size
+
+    @cached_property
+    def _constraints(self) -> Constraints:
+        """Made with the first request that has one: they hold a copy of the vocabulary."""
+        return Constraints(self._served.tokenizer, self._vocab, self._served.eos_ids)
 
     def check_model(self, name: str) -> None:
         """Raise NOT_FOUND unless the request means the served model."""
@@ -47,6 +56,9 @@ class Validator:
         self._stopping(stopping, max_tokens, found)
         sampling = self._sampling(request.sampling, found)
         self._output(request.output, found)
+        constraint = None
+        if request.HasField("constraint"):
+            constraint = self._constraint(request.constraint, stopping.ignore_eos, found)
         n = request.n if request.HasField("n") else 1
         found.unless(1 <= n <= 8, "n", "must be 1 to 8")
         found.unless(-100 <= request.priority <= 100, "priority", "must be -100 to 100")
@@ -63,6 +75,7 @@ class Validator:
             min_tokens=stopping.min_tokens,
             banned=tuple(sorted(stop_ids)),
             logprobs=request.output.logprobs if request.output.HasField("logprobs") else -1,
+            constraint=constraint,
         )
         return GenerationRequest(
             request_id=request.request_id,
@@ -75,6 +88,8 @@ class Validator:
             priority=request.priority,
             special_tokens=request.output.special_tokens,
             trace=request.output.trace,
+            client=request.user,
+            prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
         )
 
     def prompt_ids(self, prompt: pb.Prompt) -> list[int]:
@@ -94,7 +109,7 @@ class Validator:
     def _prompt(self, prompt: pb.Prompt, found: "_Violations") -> list[int]:
         match prompt.WhichOneof("prompt"):
             case "text":
-                return found.attempt("prompt.text", lambda: self._served.tokenizer.encode(prompt.text))
+                return found.attempt("prompt.text", lambda: self._served.tokenizer.encode(prompt.text), [])
             case "token_ids":
                 ids = list(prompt.token_ids.ids)
                 found.unless(bool(ids), "prompt.token_ids.ids", "must name at least one token")
@@ -122,6 +137,7 @@ class Validator:
                 [ChatMessage(_ROLES[m.role], m.content) for m in chat.messages],
                 continue_final_message=chat.continue_final_message,
             ),
+            [],
         )
 
     def _ids(self, ids: list[int], path: str, limit: int, found: "_Violations") -> None:
@@ -162,7 +178,21 @@ class Validator:
 
     def _output(self, output: pb.OutputOptions, found: "_Violations") -> None:
         found.unless(0 <= output.logprobs <= MAX_LOGPROBS, "output.logprobs", f"must be 0 to {MAX_LOGPROBS}")
-        found.unless(not output.HasField("prompt_logprobs"), "output.prompt_logprobs", "is not offered by this version")
+        asked = output.prompt_logprobs
+        found.unless(0 <= asked <= MAX_LOGPROBS, "output.prompt_logprobs", f"must be 0 to {MAX_LOGPROBS}")
+
+    def _constraint(self, given: pb.Constraint, ignore_eos: bool, found: "_Violations") -> Constraint | None:
+        match given.WhichOneof("constraint"):
+            case "json_schema":
+                constraint = Constraint(ConstraintKind.JSON_SCHEMA, given.json_schema)
+            case "regex":
+                constraint = Constraint(ConstraintKind.REGEX, given.regex)
+            case _:
+                found.add("constraint", "must be one of json_schema, regex")
+                return None
+        found.unless(not ignore_eos, "stopping.ignore_eos", "must be off with a constraint, whose text has an end")
+        found.attempt(f"constraint.{constraint.kind.value}", lambda: self._constraints.check(constraint), None)
+        return constraint
 
     def _fit(self, prompt: int, max_tokens: int, explicit: bool, limits: Limits) -> int:
         """max_tokens, cut to the KV cache where the client named none; raises ApiError if it cannot run."""
@@ -199,12 +229,12 @@ class _Violations:
         if not good:
             self.add(path, text)
 
-    def attempt(self, path: str, work: Callable[[], list[int]]) -> list[int]:
+    def attempt(self, path: str, work: Callable[[], T], otherwise: T) -> T:
         try:
             return work()
-        except ValueError as error:  # written for the caller, by the tokenizer
+        except ValueError as error:  # written for the caller, by the tokenizer or the constraints
             self.add(path, str(error))
-            return []
+            return otherwise
 
     def raise_any(self) -> None:
         if self._found:

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from cluster.engine import Engine
 from cluster.output import OutputText, Piece, StopRules
 from cluster.request import Event, FailureEvent, SequenceRequest, TokenEvent
-from model.batch import SamplingParams
+from model.batch import Alternatives, SamplingParams
 from model.detokenizer import Detokenizer
 from model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A validated request. `sampling.seed` is used for all `n` outputs, told apart by their index."""
+    """A validated request. `sampling.seed` is used for all `n` outputs, told apart by their index. `client` is whom it
+    counts for where clients share the server; `prompt_logprobs` as in `SequenceRequest`.
+    """
 
     request_id: str
     prompt_ids: tuple[int, ...]
@@ -32,6 +34,8 @@ class GenerationRequest:
     priority: int = 0
     special_tokens: bool = False
     trace: bool = False
+    client: str = ""
+    prompt_logprobs: int = -1
 
 
 class GenerationFailed(Exception):
@@ -44,9 +48,13 @@ class GenerationFailed(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What a request has used so far; times are seconds since it was accepted, on a monotonic clock."""
+    """What a request has used so far; times are seconds since it was accepted, on a monotonic clock. Cached tokens and
+    scores of the prompt are those of the first output, which runs it.
+    """
 
     completion_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    prompt_scores: tuple[tuple[float, Alternatives], ...] = ()
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     total_seconds: float = 0.0
@@ -55,13 +63,18 @@ class Progress:
 
 
 class Generation:
-    """One request under way. Iterate it for pieces; `close` drops what is unfinished."""
+    """One request under way. Iterate it for pieces; `close` drops what is unfinished.
 
-    def __init__(self, request: GenerationRequest, engine: Engine, tokenizer: Tokenizer) -> None:
+    Who does not read holds nobody up: what is put out meanwhile waits here, and with more than `max_buffered` tokens
+    the request fails (`slow`).
+    """
+
+    def __init__(self, request: GenerationRequest, engine: Engine, tokenizer: Tokenizer, max_buffered: int) -> None:
         self.request, self.progress = request, Progress()
-        self._engine = engine
+        self._engine, self._max_buffered = engine, max_buffered
         self._accepted, self._retries_before = time.monotonic(), 0
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._too_slow = False
         self._open = {f"{secrets.token_hex(8)}/{i}": i for i in range(request.n)}
         self._texts = [
             OutputText(Detokenizer(tokenizer, special_tokens=request.special_tokens), request.rules)
@@ -80,17 +93,28 @@ class Generation:
                 r.stop_ids,
                 r.priority,
                 r.trace,
+                r.client,
+                family=next(iter(self._open)) if r.n > 1 else "",
+                prompt_logprobs=r.prompt_logprobs if index == 0 else -1,
             )
             for key, index in self._open.items()
         ]
 
     def deliver(self, event: Event) -> None:
         """Hand over an event; called on the event loop."""
+        if self._too_slow:
+            return
         self._events.put_nowait(event)
+        if self._events.qsize() > self._max_buffered:
+            self._too_slow = True
+            self._events = asyncio.Queue()  # nobody waits on one that has something in it
+            self._abort()
 
     async def pieces(self) -> AsyncIterator[list[tuple[int, Piece]]]:
         """(output index, piece) as they come; what has gathered meanwhile comes together. Raises GenerationFailed."""
         while self._open:
+            if self._too_slow:
+                raise GenerationFailed("slow")
             events = [await self._events.get()]
             while not self._events.empty():
                 events.append(self._events.get_nowait())
@@ -100,9 +124,12 @@ class Generation:
 
     def close(self) -> None:
         """Abort what is unfinished."""
+        self._abort()
+        self._open.clear()
+
+    def _abort(self) -> None:
         for key in self._open:
             self._engine.abort(key)
-        self._open.clear()
 
     def _take(self, event: Event) -> tuple[int, Piece] | None:
         index = self._open.get(event.key)
@@ -110,7 +137,7 @@ class Generation:
             return None
         if isinstance(event, FailureEvent):
             raise GenerationFailed(event.kind)
-        self._count(event)
+        self._count(index, event)
         piece = self._texts[index].push(event)
         if piece.finish is not None:
             del self._open[event.key]
@@ -118,8 +145,11 @@ class Generation:
                 self._engine.abort(event.key)
         return index, piece
 
-    def _count(self, event: TokenEvent) -> None:
+    def _count(self, index: int, event: TokenEvent) -> None:
         p, now = self.progress, time.monotonic()
+        if index == 0:
+            p.cached_prompt_tokens = event.cached_tokens
+            p.prompt_scores = p.prompt_scores or event.prompt_scores
         if p.completion_tokens == 0:
             p.queue_seconds = max(0.0, event.started - self._accepted)
             self._retries_before = event.retries_before
@@ -143,8 +173,9 @@ class Generation:
 class Generations:
     """All requests under way; the engine's sink."""
 
-    def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop) -> None:
-        self._tokenizer, self._loop = tokenizer, loop
+    def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop, max_buffered: int = 4096) -> None:
+        """`max_buffered`: tokens that one request may leave unread."""
+        self._tokenizer, self._loop, self._max_buffered = tokenizer, loop, max_buffered
         self._by_key: dict[str, Generation] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -161,7 +192,7 @@ class Generations:
 
     def start(self, request: GenerationRequest, engine: Engine) -> Generation:
         """Queue a request; raises QueueFull or EngineStopped."""
-        generation = Generation(request, engine, self._tokenizer)
+        generation = Generation(request, engine, self._tokenizer, self._max_buffered)
         keys = generation.keys
         for key in keys:
             self._by_key[key] = generation

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from model.batch import SamplingParams
+from model.batch import Alternatives, SamplingParams
 
 
 class FinishReason(Enum):
@@ -28,7 +28,9 @@ class SequenceRequest:
     """One output of a request.
 
     `prompt_ids` are run as they are; at most `max_tokens` are drawn; `stop_ids` end it, but not before
-    `sampling.min_tokens`. `key` names it for `abort`; higher `priority` runs first.
+    `sampling.min_tokens`. `key` names it for `abort`; higher `priority` runs first, and among equals the `client`
+    that was served least. Outputs of one request are of one `family`: their prompt is run once. `prompt_logprobs` is
+    the number of alternatives to report for the prompt's tokens, -1 for no report.
     """
 
     key: str
@@ -38,6 +40,9 @@ class SequenceRequest:
     stop_ids: frozenset[int] = frozenset()
     priority: int = 0
     trace: bool = False
+    client: str = ""
+    family: str = ""
+    prompt_logprobs: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +51,29 @@ class TokenEvent:
 
     `logprob` and `top` as in `model.batch.SampledToken`; `routing` holds what each layer's experts ran for this
     sequence since its last event, where a trace was asked for. Of all expert calls that the engine's head sent again,
-    `retries` were until now and `retries_before` until the sequence first ran, at `started`.
+    `retries` were until now and `retries_before` until the sequence first ran, at `started`. Of its prompt,
+    `cached_tokens` were found in the KV cache. The first event carries `prompt_scores`, if they were asked for: the
+    log-probability and alternatives of the prompt's second token, third token and so on.
     """
 
     key: str
     token_id: int
     finish: Finish | None = None
     logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
+    top: Alternatives = ()
     routing: tuple[tuple[int, ...], ...] = ()
     retries: int = 0
     retries_before: int = 0
     started: float = 0.0
+    cached_tokens: int = 0
+    prompt_scores: tuple[tuple[float, Alternatives], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FailureEvent:
-    """The end of a sequence that failed: `kind` is `unavailable`, `stopped` (the server ends) or `internal`."""
+    """The end of a sequence that failed: `kind` is `unavailable`, `stopped` (the server ends), `slow` (its client does
+    not read) or `internal`.
+    """
 
     key: str
     kind: str

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.messages import HeadLost
 from cluster.address import bind, is_loopback, split
 from cluster.config import Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_fits
@@ -38,7 +39,7 @@ def serve(config: Config, keep_actors: bool = False) -> int:
     """Run a server until SIGINT or SIGTERM; returns the exit code."""
     try:
         return asyncio.run(_serve(config, keep_actors))
-    except (ValueError, OSError, LaunchFailed) as error:
+    except (ValueError, OSError, LaunchFailed, HeadLost) as error:
         print(f"eightwinds serve: {error}", file=sys.stderr)
     except GenerationFailed:
         print("eightwinds serve: the warm-up request failed; the log above says why", file=sys.stderr)
@@ -72,8 +73,9 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         http_socket = bind(config.gateway.http)
         await http.start(http_socket)
         deployment = await asyncio.to_thread(launcher.launch, stop)
-        generations = Generations(served.tokenizer, loop)
-        engine = await asyncio.to_thread(_engine, config, served, deployment, generations)
+        generations = Generations(served.tokenizer, loop, config.gateway.max_buffered_tokens)
+        bounds = engine_config(config, served.checkpoint.config.sliding_window)
+        engine = await asyncio.to_thread(Engine, deployment.head, bounds, generations.sink)
         await _warm_up(served, generations, engine)
         gateway.backend.generations, gateway.backend.engine = generations, engine
         await gateway.serve()
@@ -127,15 +129,19 @@ def _launcher(config: Config, served: ServedModel) -> Launcher:
     return Launcher(launch_on_ray, lambda: local.remove() if local is not None else None)
 
 
-def _engine(config: Config, served: ServedModel, deployment: Deployment, generations: Generations) -> Engine:
-    bounds = EngineConfig(
+def engine_config(config: Config, window: int | None) -> EngineConfig:
+    """The engine's bounds for a model with this sliding window."""
+    return EngineConfig(
         max_running=config.scheduler.max_running_requests,
         max_tokens_per_step=config.scheduler.max_tokens_per_step,
         max_queued=config.gateway.max_queued_requests,
-        window=served.checkpoint.config.sliding_window,
+        max_queued_tokens=config.gateway.max_queued_tokens,
+        window=window,
         head_grace=config.head.grace_s,
+        prefill_slowdown=config.scheduler.prefill_slowdown,
+        prefix_caching=config.kv.prefix_caching,
+        static_batching=config.scheduler.batching == "static",
     )
-    return Engine(deployment.head, bounds, generations.sink)
 
 
 async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:

@@ -1,6 +1,5 @@
 """The checkpoint that is served, as clients see it: its id, tokenizer, limits and default sampling."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from cluster.request import SAMPLING_RANGES
 from model.batch import SamplingParams
 from model.checkpoint import Checkpoint
+from model.generation_config import eos_ids, generation_config
 from model.tokenizer import Tokenizer
 
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "model" / "demo"
@@ -39,13 +39,7 @@ class ServedModel:
                 f"{folder}: tokenizer.model has {tokenizer.vocab_size} pieces, but config.json a vocabulary of "
                 f"{config.vocab_size}: they belong to different checkpoints"
             )
-        generation = _generation_config(folder)
-        eos = generation.get("eos_token_id")
-        eos_ids = {*config.eos_token_ids, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
-        for token in eos_ids:
-            if not isinstance(token, int) or not 0 <= token < config.vocab_size:
-                raise ValueError(f"{folder}: eos_token_id {token!r} is none of the {config.vocab_size} token ids")
-        return cls(model_id, checkpoint, tokenizer, tuple(sorted(eos_ids)), _default_sampling(folder, generation))
+        return cls(model_id, checkpoint, tokenizer, eos_ids(checkpoint), _default_sampling(folder))
 
 
 def _folder(path: str) -> tuple[Path, str]:
@@ -72,18 +66,8 @@ def _from_hub(hub_id: str) -> Path:
         raise ValueError(f"{hub_id} is no folder here, and could not be fetched from the hub: {error}") from None
 
 
-def _generation_config(folder: Path) -> dict[str, Any]:
-    path = folder / "generation_config.json"
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from None
-    return content if isinstance(content, dict) else {}
-
-
-def _default_sampling(folder: Path, generation: dict[str, Any]) -> SamplingParams:
+def _default_sampling(folder: Path) -> SamplingParams:
+    generation = generation_config(folder)
     given: dict[str, Any] = {}
     for key, good, text in SAMPLING_RANGES:
         value = generation.get(key)

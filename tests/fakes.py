@@ -41,18 +41,18 @@ def continuation(draw: Draw, new: NewSequence, count: int) -> list[int]:
 
 @dataclass(slots=True)
 class _Held:
-    """One sequence in a slot; `name` tells it from others that had the slot."""
+    """One sequence in a slot."""
 
-    name: int
     new: NewSequence
     token_ids: list[int]
     pages: list[int] = field(default_factory=list)
-    computed: int = 0
+    computed: int | None = None  # None: it has not run in this slot yet
 
 
 class FakeHead:
     """A `HeadHandle` that follows plans to the letter and asserts what a real head takes for granted: tokens are
-    run once and in order, pages suffice, and every key that a query may see is where its own sequence wrote it.
+    run once and in order, pages suffice, and every key that a query may see is one of the same text up to there,
+    written by whichever sequence.
 
     `hold()` stops it before its next answer, `let(n)` allows n answers, `let_go()` frees it. `outcomes` are what
     comes of its next steps: an exception to raise, a StepFailure's kind, or "" for an answer. After a HeadLost it is
@@ -75,8 +75,7 @@ class FakeHead:
         self.plans: list[StepPlan] = []
         self.slots: dict[int, _Held] = {}
         self.incarnation = "head-0"
-        self._written: dict[tuple[int, int], tuple[int, int]] = {}  # (page, row) -> (sequence's name, position)
-        self._names = itertools.count()
+        self._written: dict[tuple[int, int], int] = {}  # (page, row) -> hash of the text up to there
         self._restarts = itertools.count(1)
         self._changed = threading.Condition()
         self._allowed: float = float("inf")
@@ -157,8 +156,11 @@ class FakeHead:
             del self.slots[slot]
         for new in plan.admit:
             assert new.slot not in self.slots, f"slot {new.slot} is taken"
-            self.slots[new.slot] = _Held(next(self._names), new, list(new.token_ids))
+            self.slots[new.slot] = _Held(new, list(new.token_ids))
         assert len({chunk.slot for chunk in plan.chunks}) == len(plan.chunks), "two chunks of one slot"
+        for source, target in plan.copies:
+            for row in range(self.page_size):
+                self._written[target, row] = self._written.get((source, row), 0)
         for chunk in plan.chunks:
             self._write(chunk)
         for chunk in plan.chunks:
@@ -172,13 +174,13 @@ class FakeHead:
         held = self.slots[chunk.slot]
         end = chunk.start + chunk.length
         assert chunk.length > 0, "an empty chunk"
-        assert chunk.start == held.computed, f"position {held.computed} is next, the chunk starts at {chunk.start}"
+        assert held.computed in (None, chunk.start), f"position {held.computed} is next, not {chunk.start}"
         assert end <= len(held.token_ids), "the chunk goes past the tokens"
         assert chunk.sample == (end == len(held.token_ids)), "a token is drawn after the last known one, and only then"
         held.pages.extend(chunk.new_pages)
         assert len(held.pages) == -(-end // self.page_size), "the page table ends with the chunk"
         for position in range(chunk.start, end):
-            self._written[self._place(held, position)] = (held.name, position)
+            self._written[self._place(held, position)] = self._text(held, position)
         held.computed = end
 
     def _read(self, chunk: Chunk) -> None:
@@ -186,10 +188,13 @@ class FakeHead:
         first = 0 if self.window is None else max(0, chunk.start - self.window + 1)
         for key in range(first, chunk.start + chunk.length):
             found = self._written.get(self._place(held, key))
-            assert found == (held.name, key), f"key {key} of the sequence in slot {chunk.slot} is overwritten: {found}"
+            assert found == self._text(held, key), f"key {key} of the sequence in slot {chunk.slot} is another's"
 
     def _place(self, held: _Held, position: int) -> tuple[int, int]:
         return held.pages[position // self.page_size], position % self.page_size
+
+    def _text(self, held: _Held, position: int) -> int:
+        return zlib.crc32(repr(held.token_ids[: position + 1]).encode())
 
     def _sample(self, held: _Held) -> SampledToken:
         token = self.draw(held.new, held.token_ids)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from cluster.policy.scheduler import Drawn, Limits, Scheduler
+from cluster.policy.limits import Limits
+from cluster.policy.scheduler import Drawn, Scheduler
 from cluster.policy.sequence import Sequence
 from model.batch import NewSequence, SamplingParams, StepPlan, StepResult
 from tests.fakes import FakeHead, continuation, hashed
@@ -19,12 +20,17 @@ def sequence(
     stop_ids: tuple[int, ...] = (),
     min_tokens: int = 0,
     trace: bool = False,
+    text: int | None = None,
+    client: str = "",
+    family: str = "",
+    output_index: int = 0,
 ) -> Sequence:
-    """A sequence with a prompt and a seed of its own."""
+    """A sequence with a seed of its own, and a prompt of its own unless `text` names one."""
     name = sum(map(ord, key))
-    sampling = SamplingParams(seed=name, min_tokens=min_tokens)
-    prompt_ids = [(name + i) % VOCAB for i in range(prompt)]
-    return Sequence(key, prompt_ids, prompt, sampling, max_tokens, frozenset(stop_ids), priority, trace)
+    sampling = SamplingParams(seed=name, min_tokens=min_tokens, output_index=output_index)
+    first = name if text is None else text
+    prompt_ids = [(first + i * i) % VOCAB for i in range(prompt)]
+    return Sequence(key, prompt_ids, prompt, sampling, max_tokens, frozenset(stop_ids), priority, trace, client, family)
 
 
 @dataclass
@@ -55,7 +61,7 @@ class Bench:
 
     def commit(self, plan: StepPlan, result: StepResult) -> None:
         for drawn in self.scheduler.commit(plan, result):
-            self.drawn.setdefault(drawn.key, []).append(drawn)
+            self.drawn.setdefault(drawn.sequence.key, []).append(drawn)
         self.scheduler.check()
 
     def step(self) -> StepPlan:

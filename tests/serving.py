@@ -15,10 +15,11 @@ from grpc_status import rpc_status
 from actors.messages import HeadHandle
 from cluster import in_process
 from cluster.client import Client
-from cluster.config import Config, load_config
+from cluster.config import load_config
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import Generations
+from cluster.serve import engine_config
 from cluster.served_model import ServedModel
 from tests.fakes import PATIENCE
 
@@ -90,23 +91,12 @@ class Serving:
         self._loop.close()
 
 
-def bounds_of(config: Config, window: int | None) -> EngineConfig:
-    """The engine's bounds that a configuration means."""
-    return EngineConfig(
-        max_running=config.scheduler.max_running_requests,
-        max_tokens_per_step=config.scheduler.max_tokens_per_step,
-        max_queued=config.gateway.max_queued_requests,
-        window=window,
-        head_grace=config.head.grace_s,
-    )
-
-
 def serve_locally(served: ServedModel, *settings: str) -> Serving:
     """The checkpoint itself, with head and experts in this process."""
     config = load_config(None, {}, ["transport=local", f"model.path={served.checkpoint.folder}", *settings])
     silent: Callable[..., None] = lambda phase, progress: None  # noqa: E731
     deployment = in_process.launch(config, served.checkpoint, silent, threading.Event())
-    return Serving(served).ready(deployment.head, bounds_of(config, served.checkpoint.config.sliding_window))
+    return Serving(served).ready(deployment.head, engine_config(config, served.checkpoint.config.sliding_window))
 
 
 @dataclass(frozen=True)

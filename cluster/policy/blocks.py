@@ -1,38 +1,82 @@
-"""The pool of KV pages: who owns which is written down here and nowhere else. Pure."""
+"""The pool of KV pages: who holds which, and what a page holds, are written down here and nowhere else. Pure.
 
+A page may be held by several sequences. One that nobody holds is free to be taken, but until that happens it keeps
+its contents, which are found again by their key (vLLM's automatic prefix caching): the page freed longest ago goes
+first, and those that nobody could find before any other.
+"""
+
+from collections import OrderedDict
 from collections.abc import Iterable
 
 
 class BlockPool:
-    """`count` pages, named 0 to count - 1, each free or owned by one holder."""
+    """`count` pages, named 0 to count - 1, each free or held by one or more."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = list(range(count - 1, -1, -1))
-        self._owned: set[int] = set()
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))  # in the order in which they are taken
+        self._holders: dict[int, int] = {}
+        self._page_of: dict[bytes, int] = {}
+        self._key_of: dict[int, bytes] = {}
 
     @property
     def free_count(self) -> int:
         """Pages that can be taken."""
         return len(self._free)
 
+    def holders(self, page: int) -> int:
+        """How many hold a page."""
+        return self._holders.get(page, 0)
+
     def take(self, count: int) -> list[int]:
-        """Take `count` pages; the caller has seen that as many are free."""
+        """Take `count` pages, whose contents are forgotten; the caller has seen that as many are free."""
         assert count <= len(self._free), f"{count} pages wanted, {len(self._free)} free"
-        pages = [self._free.pop() for _ in range(count)]
-        self._owned.update(pages)
+        pages = [self._free.popitem(last=False)[0] for _ in range(count)]
+        for page in pages:
+            self._forget(page)
+            self._holders[page] = 1
         return pages
 
-    def give_back(self, pages: Iterable[int]) -> None:
-        """Return pages that were taken."""
+    def share(self, pages: Iterable[int]) -> None:
+        """Hold pages beside those who hold them already, or take back free ones with what they contain."""
         for page in pages:
-            assert page in self._owned, f"page {page} is not taken"
-            self._owned.remove(page)
-            self._free.append(page)
+            self._free.pop(page, None)
+            self._holders[page] = self._holders.get(page, 0) + 1
+
+    def give_back(self, pages: Iterable[int]) -> None:
+        """Let go of pages that were taken or shared."""
+        for page in pages:
+            assert page in self._holders, f"page {page} is not taken"
+            self._holders[page] -= 1
+            if not self._holders[page]:
+                del self._holders[page]
+                self._free[page] = None
+                if page not in self._key_of:
+                    self._free.move_to_end(page, last=False)
+
+    def publish(self, page: int, key: bytes) -> None:
+        """A held page is filled for good and can be found by `key`; what is known under that key already stays."""
+        assert page in self._holders, f"page {page} is not taken"
+        if key not in self._page_of and page not in self._key_of:
+            self._page_of[key], self._key_of[page] = page, key
+
+    def find(self, key: bytes) -> int | None:
+        """The page with these contents, held or free."""
+        return self._page_of.get(key)
+
+    def forget_contents(self) -> None:
+        """Nothing can be found any more: the memory behind the pages is lost."""
+        self._page_of.clear()
+        self._key_of.clear()
+
+    def _forget(self, page: int) -> None:
+        key = self._key_of.pop(page, None)
+        if key is not None:
+            del self._page_of[key]
 
     def check(self) -> None:
-        """Raise AssertionError unless every page is exactly once free or owned."""
-        free = set(self._free)
-        assert len(free) == len(self._free), "a page is free twice"
-        assert not free & self._owned, "a page is both free and owned"
-        assert len(free) + len(self._owned) == self.count, "a page is lost"
+        """Raise AssertionError unless every page is either free or held, and every key names one page."""
+        assert not self._free.keys() & self._holders.keys(), "a page is both free and held"
+        assert len(self._free) + len(self._holders) == self.count, "a page is lost"
+        assert all(count > 0 for count in self._holders.values()), "a page is held by nobody"
+        assert {key: page for page, key in self._key_of.items()} == self._page_of, "a key names another page"

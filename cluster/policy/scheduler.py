@@ -7,47 +7,26 @@ is preempted: it gives its pages back and is run again from its tokens later, to
 
 import bisect
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster.policy.blocks import BlockPool
+from cluster.policy.entry import Entry, find_entry, siblings
+from cluster.policy.fair_queue import FairQueue
+from cluster.policy.limits import Limits
+from cluster.policy.prefix import extend_keys
 from cluster.policy.sequence import Sequence
 from model.batch import Chunk, NewSequence, SampledToken, StepPlan, StepResult
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a step: sequences in slots, tokens per step, KV pages and their size, the sliding window."""
-
-    max_running: int
-    max_tokens_per_step: int
-    page_count: int
-    page_size: int
-    window: int | None = None
-
-    def pages_of(self, tokens: int) -> int:
-        """The most pages that a sequence of `tokens` ever holds at once: at most ceil((W + chunk) / page) + 1."""
-        if self.window is not None:
-            tokens = min(tokens, self.window + self.max_tokens_per_step + self.page_size)
-        return -(-tokens // self.page_size)
-
-    def fit(self, tokens: int) -> bool:
-        """Whether a sequence of this many tokens can run at all, alone."""
-        return self.pages_of(tokens) <= self.page_count
-
-
-@dataclass(frozen=True, slots=True)
 class Drawn:
-    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens.
+    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens."""
 
-    `routing` sums what each layer's experts ran for it since the token before, where a trace was asked for.
-    """
-
-    key: str
+    sequence: Sequence
     token: SampledToken
     stopped: bool
     exhausted: bool
-    routing: tuple[tuple[int, ...], ...] = ()
+    routing: tuple[tuple[int, ...], ...] = ()  # what each layer's experts ran for it since the token before, if traced
 
 
 class Scheduler:
@@ -56,13 +35,14 @@ class Scheduler:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.pool = BlockPool(limits.page_count)
-        self._waiting: list[tuple[int, int, Sequence]] = []  # by (-priority, arrival)
-        self._running: list[tuple[int, int, Sequence]] = []  # in the same order
+        self.queue = FairQueue()
+        self._running: list[Sequence] = []  # by rank
         self._arrivals = itertools.count()
         self._free_slots = list(range(limits.max_running - 1, -1, -1))
         self._release: list[int] = []
         self._by_key: dict[str, Sequence] = {}
         self._steps = itertools.count()
+        self._batch_open = True  # static batching: sequences may enter
 
     @property
     def running_count(self) -> int:
@@ -72,101 +52,169 @@ class Scheduler:
     @property
     def waiting_count(self) -> int:
         """Sequences without a slot."""
-        return len(self._waiting)
+        return len(self.queue)
 
     @property
     def has_work(self) -> bool:
         """Whether `plan` has anything to run."""
-        return bool(self._waiting or self._running)
+        return bool(self._by_key)
 
-    def keys(self) -> list[str]:
-        """All sequences, by key."""
-        return list(self._by_key)
+    def sequences(self) -> list[Sequence]:
+        """All of them, in order of arrival."""
+        return list(self._by_key.values())
 
-    def running_keys(self) -> list[str]:
-        """Sequences in slots, by key."""
-        return [entry[2].key for entry in self._running]
+    def running(self) -> list[Sequence]:
+        """Those in slots."""
+        return list(self._running)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence: higher priority first, then in order of arrival. The caller has asked `Limits.fit`."""
+        """Queue a sequence. The caller has asked `Limits.fit`."""
         assert sequence.key not in self._by_key, f"{sequence.key} is here already"
         self._by_key[sequence.key] = sequence
-        bisect.insort(self._waiting, (-sequence.priority, next(self._arrivals), sequence))
+        sequence.arrival = next(self._arrivals)
+        self.queue.arrive(sequence)
 
     def abort(self, key: str) -> bool:
         """Drop a sequence and free what it holds; False if it is not (or no longer) here."""
         sequence = self._by_key.pop(key, None)
         if sequence is None:
             return False
-        self._waiting = [entry for entry in self._waiting if entry[2] is not sequence]
-        self._running = [entry for entry in self._running if entry[2] is not sequence]
-        self._vacate(sequence)
+        if sequence.slot < 0:
+            self.queue.drop(sequence)
+        else:
+            self._vacate(sequence)
+        self.queue.leave(sequence)
         return True
 
     def requeue_all(self) -> None:
         """The head lost its cache: everything that ran waits again, with its tokens, in its old order."""
-        for entry in self._running:
-            self._vacate(entry[2])
-            bisect.insort(self._waiting, entry)
-        self._running = []
+        while self._running:
+            self._preempt(self._running[-1])
         self._release = []
+        self.pool.forget_contents()
 
-    def plan(self, epoch: int, incarnation: str) -> StepPlan:
-        """The next step; its chunks are empty if nothing can run."""
+    def resize(self, limits: Limits) -> list[Sequence]:
+        """The head has another cache from now on; nothing runs. Answers those that can never fit, which are dropped."""
+        assert not self._running, "requeue_all comes first"
+        if limits == self.limits:
+            return []
+        self.limits, self.pool = limits, BlockPool(limits.page_count)
+        unfit = [s for s in self.sequences() if not limits.fit(s.prompt_length + s.max_tokens)]
+        for sequence in unfit:
+            self.abort(sequence.key)
+        for sequence in self.sequences():
+            sequence.page_keys = []
+        return unfit
+
+    def plan(self, epoch: int, incarnation: str, prefill_tokens: int | None = None) -> StepPlan:
+        """The next step; its chunks are empty if nothing can run.
+
+        Beside sequences that decode, at most `prefill_tokens` of the others are run.
+        """
         budget = self.limits.max_tokens_per_step
         chunks: list[Chunk] = []
-        running = [entry[2] for entry in self._running]
-        for sequence in running:
+        for sequence in self._running:
             sequence.planned = 0
-        for sequence in sorted(running, key=lambda s: s.pending > 1):  # decodes first: prefill must not stall them
+        decoding = [s for s in self._running if s.pending == 1]
+        for sequence in decoding:  # first: prefill must not stall them
+            if budget and sequence.slot >= 0 and self._make_room(sequence, 1):
+                chunks.append(self._chunk(sequence, 1))
+                budget -= 1
+        if chunks and prefill_tokens is not None:
+            budget = min(budget, prefill_tokens)
+        for sequence in [s for s in self._running if s.pending > 1]:
             tokens = min(sequence.pending, budget)
             if tokens and sequence.slot >= 0 and self._make_room(sequence, tokens):
                 chunks.append(self._chunk(sequence, tokens))
                 budget -= tokens
         admitted: list[NewSequence] = []
-        complete = all(s.planned for s in running if s.slot >= 0)  # else one waits for pages, which nobody may take
-        while complete and budget and self._waiting and self._free_slots:
-            sequence = self._waiting[0][2]
-            if self.limits.pages_of(sequence.pending) > self.pool.free_count:
-                break  # with room for its first chunk only, it would be preempted half-way and begin again and again
-            tokens = min(sequence.pending, budget)
-            bisect.insort(self._running, self._waiting.pop(0))
-            sequence.slot = self._free_slots.pop()
-            admitted.append(sequence.admission())
-            chunks.append(self._chunk(sequence, tokens))
-            budget -= tokens
+        copies: list[tuple[int, int]] = []
+        if all(s.planned for s in self._running):  # else one waits for pages or budget, which nobody may take
+            self._admit(budget, admitted, chunks, copies)
         if not chunks:
             return StepPlan(-1, epoch, incarnation, (), (), ())
         release, self._release = tuple(self._release), []
-        return StepPlan(next(self._steps), epoch, incarnation, release, tuple(admitted), tuple(chunks))
+        return StepPlan(next(self._steps), epoch, incarnation, release, tuple(admitted), tuple(chunks), tuple(copies))
+
+    def _admit(
+        self, budget: int, admitted: list[NewSequence], chunks: list[Chunk], copies: list[tuple[int, int]]
+    ) -> None:
+        """Let the queue's first ones in while budget, slots and pages last."""
+        self._batch_open |= not self._running
+        if self.limits.static_batching and not self._batch_open:
+            return
+        while budget and self._free_slots:
+            sequence = self.queue.first()
+            if sequence is None:
+                break
+            if any(s.computed < s.prompt_length - 1 for s in siblings(sequence, self._running)):
+                return  # it will share what its sibling is about to compute
+            entry = find_entry(sequence, self._running, self.pool, self.limits)
+            held_by_others = len(entry.shared) - entry.new_pages(self.pool)
+            if self.limits.pages_of(len(sequence.token_ids)) - held_by_others > self.pool.free_count:
+                break  # with room for its first chunk only, it would be preempted half-way and begin again and again
+            self._enter(sequence, entry, copies)
+            admitted.append(sequence.admission())
+            tokens = min(sequence.pending, budget)
+            chunks.append(self._chunk(sequence, tokens, pages_known=0))
+            budget -= tokens
+        self._batch_open = not budget  # it stays open only for those that the token budget kept out
+
+    def _enter(self, sequence: Sequence, entry: Entry, copies: list[tuple[int, int]]) -> None:
+        if sequence.cached is None:
+            sequence.cached = entry.position
+        self.queue.enter(sequence, sequence.pending - entry.position)
+        self.pool.share(entry.shared)
+        sequence.pages = [0] * entry.dropped + list(entry.shared)  # nobody looks at the first ones
+        sequence.dropped, sequence.computed = entry.dropped, entry.position
+        if entry.copied is not None:
+            (page,) = self.pool.take(1)
+            copies.append((entry.copied, page))
+            sequence.pages.append(page)
+        sequence.slot = self._free_slots.pop()
+        bisect.insort(self._running, sequence, key=lambda s: s.rank)
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[Drawn]:
         """Take a step's result; sequences that ended are gone afterwards."""
-        by_slot = {s.slot: s for _, _, s in self._running if s.planned}  # those aborted meanwhile are not here
+        by_slot = {s.slot: s for s in self._running if s.planned}  # those aborted meanwhile are not here
         for chunk in plan.chunks:
             if sequence := by_slot.get(chunk.slot):
-                sequence.computed += chunk.length
-                self.pool.give_back(sequence.outdated(self.limits.window, self.limits.page_size))
+                self._advance(sequence, chunk.length)
         for slot, counts in result.traces:
             if sequence := by_slot.get(slot):
                 sequence.count_routing(counts)
+        for prompt in result.prompts:
+            if sequence := by_slot.get(prompt.slot):
+                sequence.score(prompt.start, prompt.tokens)
         return [self._drawn(by_slot[token.slot], token) for token in result.tokens if token.slot in by_slot]
+
+    def _advance(self, sequence: Sequence, tokens: int) -> None:
+        size, before = self.limits.page_size, sequence.computed
+        sequence.computed += tokens
+        if self.limits.prefix_caching:
+            full = sequence.computed // size
+            extend_keys(sequence.page_keys, sequence.token_ids, size, full)
+            for page in range(before // size, full):
+                self.pool.publish(sequence.pages[page], sequence.page_keys[page])
+        self.pool.give_back(sequence.outdated(self.limits.window, size))
 
     def _drawn(self, sequence: Sequence, token: SampledToken) -> Drawn:
         sequence.token_ids.append(token.token_id)
+        self.queue.drawn(sequence)
         enough = sequence.output_length >= sequence.sampling.min_tokens
         stopped = token.token_id in sequence.stop_ids and enough
         exhausted = not stopped and sequence.output_length >= sequence.max_tokens
         if stopped or exhausted:
             self.abort(sequence.key)
         routing, sequence.routing = sequence.routing, ()
-        return Drawn(sequence.key, token, stopped, exhausted, routing)
+        return Drawn(sequence, token, stopped, exhausted, routing)
 
-    def _chunk(self, sequence: Sequence, tokens: int) -> Chunk:
-        pages = self.pool.take(sequence.pages_needed(tokens, self.limits.page_size))
-        sequence.pages += pages
+    def _chunk(self, sequence: Sequence, tokens: int, pages_known: int | None = None) -> Chunk:
+        known = len(sequence.pages) if pages_known is None else pages_known
+        sequence.pages += self.pool.take(sequence.pages_needed(tokens, self.limits.page_size))
         sequence.planned = tokens
-        return Chunk(sequence.slot, sequence.computed, tokens, tuple(pages), tokens == sequence.pending)
+        new_pages = tuple(sequence.pages[known:])
+        return Chunk(sequence.slot, sequence.computed, tokens, new_pages, tokens == sequence.pending)
 
     def _make_room(self, sequence: Sequence, tokens: int) -> bool:
         """Preempt from the back until `sequence` has pages for its chunk; False if it must do without.
@@ -174,31 +222,34 @@ class Scheduler:
         Those behind it that are in this step already keep their pages: then it waits, and they give way in the next.
         """
         while sequence.pages_needed(tokens, self.limits.page_size) > self.pool.free_count:
-            victim = next((e for e in reversed(self._running) if not e[2].planned or e[2] is sequence), None)
+            victim = next((s for s in reversed(self._running) if not s.planned or s is sequence), None)
             assert victim is not None
-            if victim[2] is sequence and self._running[-1] is not victim:
+            if victim is sequence and self._running[-1] is not victim:
                 return False
-            self._running.remove(victim)
-            self._vacate(victim[2])
-            bisect.insort(self._waiting, victim)
-            if victim[2] is sequence:
+            self._preempt(victim)
+            if victim is sequence:
                 return False
         return True
 
+    def _preempt(self, sequence: Sequence) -> None:
+        self._vacate(sequence)
+        self.queue.resume(sequence)
+
     def _vacate(self, sequence: Sequence) -> None:
-        if sequence.slot >= 0:
-            self._release.append(sequence.slot)
-            self._free_slots.append(sequence.slot)
+        self._running.remove(sequence)
+        self._release.append(sequence.slot)
+        self._free_slots.append(sequence.slot)
         self.pool.give_back(sequence.forget_cache())
 
     def check(self) -> None:
-        """Raise AssertionError unless slots and pages are each held exactly once."""
+        """Raise AssertionError unless slots and pages are held by whom they should be."""
         self.pool.check()
-        running: Iterable[Sequence] = [entry[2] for entry in self._running]
-        slots = [s.slot for s in running]
+        self.queue.check()
+        slots = [s.slot for s in self._running]
         assert sorted(slots + self._free_slots) == list(range(self.limits.max_running)), "a slot is lost or doubled"
-        held = [page for s in running for page in s.held_pages]
-        assert len(held) == len(set(held)), "two sequences hold one page"
+        held: dict[int, int] = {}
+        for page in (page for s in self._running for page in s.held_pages):
+            held[page] = held.get(page, 0) + 1
+        assert all(self.pool.holders(page) == count for page, count in held.items()), "holders are miscounted"
         assert len(held) + self.pool.free_count == self.limits.page_count, "a page is held by nobody"
-        assert all(entry[2].slot < 0 and not entry[2].pages for entry in self._waiting), "a waiting one holds pages"
-        assert len(self._by_key) == len(self._running) + len(self._waiting), "a sequence is lost"
+        assert len(self._by_key) == len(self._running) + len(self.queue), "a sequence is lost"

@@ -176,7 +176,7 @@ def test_weights_that_cannot_be_loaded_refuse_the_engine(folder: Path, monkeypat
 def test_kv_memory_below_a_page_is_refused(folder: Path) -> None:
     enough = spec(folder, pages=1)
     assert Head(enough).begin(1).page_count == 1
-    with pytest.raises(ValueError, match="holds no page: raise it"):
+    with pytest.raises(ValueError, match=r"one page of 4 tokens needs 1024: raise kv\.memory_bytes"):
         Head(dataclasses.replace(enough, kv_memory_bytes=enough.kv_memory_bytes - 1))
 
 

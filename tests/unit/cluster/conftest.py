@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -38,8 +39,7 @@ def serve_fake(demo: ServedModel) -> Iterator[ServeFake]:
     def serve(
         head: FakeHead, served: ServedModel = demo, max_message_bytes: int = MESSAGE_BYTES, **bounds: int
     ) -> Serving:
-        numbers = {"max_running": 4, "max_tokens_per_step": 64, "max_queued": 8} | bounds
-        config = EngineConfig(**numbers, window=head.window)
+        config = replace(EngineConfig(4, 64, 8, head.window), **bounds)  # type: ignore[arg-type]  # by field name
         servers.append(Serving(served, max_message_bytes).ready(head, config))
         return servers[-1]
 

@@ -126,9 +126,9 @@ def test_a_full_queue_says_when_to_come_again(method: str, serve_fake: ServeFake
     head = FakeHead()
     server = serve_fake(head, max_running=1, max_queued=1)
     head.hold()
-    call = server.client.stub.Generate.future(small())
+    call = server.client.stub.Generate.future(small(n=2))
     head.wait_for_plan()
-    told = failure(lambda: send(server, method, small(n=2).SerializeToString()))
+    told = failure(lambda: send(server, method, small().SerializeToString()))
     assert of(told) == (StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", ["ErrorInfo", "RetryInfo"])
     assert told.retry_seconds is not None and told.retry_seconds >= 1
     head.let_go()

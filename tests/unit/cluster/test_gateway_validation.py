@@ -119,7 +119,17 @@ CASES = {
     # output
     "logprobs above 20": Case(output(logprobs=21), ["output.logprobs"], says="0 to 20"),
     "logprobs below 0": Case(output(logprobs=-1), ["output.logprobs"]),
-    "prompt_logprobs": Case(output(prompt_logprobs=0), ["output.prompt_logprobs"], says="not offered"),
+    "prompt_logprobs above 20": Case(output(prompt_logprobs=21), ["output.prompt_logprobs"], says="0 to 20"),
+    "prompt_logprobs below 0": Case(output(prompt_logprobs=-1), ["output.prompt_logprobs"]),
+    # the constraint
+    "a constraint of no form": Case(generate(constraint=pb.Constraint()), ["constraint"], says="json_schema, regex"),
+    "a schema that is no JSON": Case(
+        generate(constraint=pb.Constraint(json_schema="{")), ["constraint.json_schema"], says="no JSON"
+    ),
+    "a broken regular expression": Case(generate(constraint=pb.Constraint(regex="(")), ["constraint.regex"]),
+    "a constraint without an end": Case(
+        generate(constraint=pb.Constraint(regex="a"), stopping=pb.Stopping(ignore_eos=True)), ["stopping.ignore_eos"]
+    ),
     # the request
     "n 0": Case(generate(n=0), ["n"], says="1 to 8"),
     "n above 8": Case(generate(n=9), ["n"]),
@@ -136,7 +146,7 @@ CASES = {
             prompt=ids(-1),
             sampling=pb.Sampling(temperature=9, top_p=0, min_p=2, top_k=-2, logit_bias={9999: 200}),
             stopping=pb.Stopping(max_tokens=0, min_tokens=-1, stop=[""], stop_token_ids=[-1]),
-            output=pb.OutputOptions(logprobs=99, prompt_logprobs=1),
+            output=pb.OutputOptions(logprobs=99, prompt_logprobs=99),
             n=0,
             priority=1000,
         ),

@@ -90,7 +90,7 @@ async def test_requests_do_not_see_each_others_tokens(start: Start, head: FakeHe
 async def test_tokens_that_gathered_come_together(start: Start, head: FakeHead) -> None:
     generations, engine = start()
     with generations.running(REQUEST, engine) as generation:
-        while engine.steps < 6:
+        while engine.accounts.steps < 6:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         batches = [pieces async for pieces in generation.pieces()]
@@ -164,8 +164,12 @@ async def test_a_stop_string_ends_the_sequence_in_the_engine(start: Start, head:
 
 async def test_a_refused_request_leaves_nothing_behind(start: Start, head: FakeHead) -> None:
     generations, engine = start(max_running=1, max_queued=1)
-    with pytest.raises(QueueFull), generations.running(replace(REQUEST, n=3), engine):
-        pass
+    head.hold()
+    with generations.running(replace(REQUEST, n=3), engine):
+        with pytest.raises(QueueFull), generations.running(REQUEST, engine):
+            pass
+        assert len(generations._by_key) == 3
+    head.let_go()
     assert generations._by_key == {}
     assert await generations.drained(0)
     engine.stop()
@@ -217,9 +221,9 @@ async def test_progress_measures_times_routing_and_retries(start: Start, head: F
         await collect(generation)
     p = generation.progress
     assert 0 <= p.queue_seconds <= p.first_token_seconds <= p.total_seconds
-    ran = 2 * (4 + 3 - 1)  # each output's prompt, and its tokens but the last
+    ran = 4 + 1 + 2 * (3 - 1)  # the prompt, its last token again, and each output's tokens but the last
     assert p.routing == [[ran, ran, 0, 0], [0, 0, ran, ran]]
-    assert p.retries == engine.retries > 0, "two outputs share steps, which count once"
+    assert p.retries == engine.accounts.retries > 0, "two outputs share steps, which count once"
 
 
 async def test_without_a_trace_there_is_no_routing(start: Start) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.policy.scheduler import Limits
+from cluster.policy.limits import Limits
 from model.batch import Chunk, StepPlan, StepResult
 from tests.scheduling import Bench, alone, sequence
 
@@ -59,7 +59,7 @@ def test_when_pages_run_out_the_last_is_preempted_and_resumes_with_its_tokens() 
     assert [n.prompt_length for n in again] == [6]
     assert len(again[0].token_ids) > 6, "it comes back with what it had put out"
     assert {key: bench.tokens(key) for key in "ab"} == expected
-    assert [d.key for d in bench.drawn["a"] + bench.drawn["b"] if d.exhausted] == ["a", "b"]
+    assert [d.sequence.key for d in bench.drawn["a"] + bench.drawn["b"] if d.exhausted] == ["a", "b"]
 
 
 def test_a_prompt_without_pages_waits_for_who_came_later_but_runs_already() -> None:

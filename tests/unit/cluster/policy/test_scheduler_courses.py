@@ -1,11 +1,12 @@
 """Any course of arrivals, aborts, losses and steps, on pools small enough for preemption, watched from outside."""
 
+import itertools
 from dataclasses import dataclass, field
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster.policy.scheduler import Limits
+from cluster.policy.limits import Limits
 from model.batch import StepPlan
 from tests.scheduling import VOCAB, Bench, alone, sequence
 
@@ -17,6 +18,9 @@ class Arrive:
     priority: int = 0
     stop_ids: tuple[int, ...] = ()
     min_tokens: int = 0
+    text: int = 0
+    client: str = ""
+    outputs: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ ARRIVALS = st.builds(
     st.integers(-2, 2),
     st.lists(st.integers(0, VOCAB - 1), max_size=1).map(tuple),
     st.integers(0, 5),
+    st.integers(0, 3),
+    st.sampled_from(["", "", "ann", "bob"]),
+    st.sampled_from([1, 1, 1, 2, 4]),
 )
 STEPS = st.builds(Step, st.none() | st.none() | st.integers(0, 30), st.sampled_from([False] * 9 + [True]))
 OTHERS = st.builds(Abort, st.integers(0, 30)) | st.just(Lose())
@@ -58,24 +65,33 @@ OPERATIONS = st.builds(
 CROWD = [*[Arrive(8, 12)] * 5, Step(), Step(), Arrive(30, 3, priority=1), Step(), Arrive(2, 9)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     operations=OPERATIONS,
     slots=st.integers(2, 6),
     budget=st.integers(1, 40),
     page_size=st.integers(1, 6),
     window=st.none() | st.integers(1, 40),
-    room=st.sampled_from([1, 1.5, 2.5]),
+    room=st.sampled_from([1, 1.5, 2.5, 20]),
+    caching=st.booleans(),
+    static=st.sampled_from([False, False, False, True]),
 )
-@example(operations=CROWD, slots=4, budget=6, page_size=2, window=None, room=1)
-@example(operations=CROWD, slots=5, budget=20, page_size=4, window=9, room=1)
-@example(operations=CROWD, slots=5, budget=3, page_size=4, window=None, room=1.2)
+@example(operations=CROWD, slots=4, budget=6, page_size=2, window=None, room=1, caching=True, static=False)
+@example(operations=CROWD, slots=5, budget=20, page_size=4, window=9, room=1, caching=True, static=False)
+@example(operations=CROWD, slots=5, budget=3, page_size=4, window=None, room=1.2, caching=False, static=False)
 def test_every_sequence_gets_its_tokens_whatever_happens(
-    operations: list[Operation], slots: int, budget: int, page_size: int, window: int | None, room: float
+    operations: list[Operation],
+    slots: int,
+    budget: int,
+    page_size: int,
+    window: int | None,
+    room: float,
+    caching: bool,
+    static: bool,
 ) -> None:
     longest = max((a.prompt + a.max_tokens for a in operations if isinstance(a, Arrive)), default=1)
     least = Limits(slots, budget, 0, page_size, window).pages_of(longest)
-    course = Course(Limits(slots, budget, int(least * room), page_size, window))
+    course = Course(Limits(slots, budget, int(least * room), page_size, window, caching, static))
     for operation in operations:
         course.take(operation)
     course.finish()
@@ -95,14 +111,12 @@ class Course(Bench):
     expected: dict[str, tuple[list[int], bool]] = field(default_factory=dict)
     rank: dict[str, tuple[int, int]] = field(default_factory=dict)  # lower goes first
     aborted: set[str] = field(default_factory=set)
+    client: dict[str, str] = field(default_factory=dict)
 
     def take(self, operation: Operation) -> None:
         match operation:
             case Arrive():
-                key, a = f"s{len(self.expected)}", operation
-                s = sequence(key, a.prompt, a.max_tokens, a.priority, a.stop_ids, a.min_tokens)
-                self.expected[key], self.rank[key] = alone(s), (-a.priority, len(self.expected))
-                self.add(s)
+                self.arrive(operation)
             case Step():
                 self.step_with(operation)
             case Abort():
@@ -110,8 +124,28 @@ class Course(Bench):
             case Lose():
                 self.lose()
 
+    def arrive(self, a: Arrive) -> None:
+        family = f"family {len(self.expected)}" if a.outputs > 1 else ""
+        for output in range(a.outputs):
+            key = f"s{len(self.expected)}"
+            s = sequence(
+                key,
+                a.prompt,
+                a.max_tokens,
+                a.priority,
+                a.stop_ids,
+                a.min_tokens,
+                text=a.text,
+                client=a.client,
+                family=family,
+                output_index=output,
+            )
+            self.expected[key], self.rank[key] = alone(s), (-a.priority, len(self.expected))
+            self.client[key] = a.client
+            self.add(s)
+
     def abort(self, index: int) -> None:
-        keys = self.scheduler.keys()
+        keys = [s.key for s in self.scheduler.sequences()]
         if keys:
             key = keys[index % len(keys)]
             self.aborted.add(key)
@@ -137,20 +171,21 @@ class Course(Bench):
             self.commit(plan, result)
 
     def plan(self) -> StepPlan:
-        before = {s.key: s.pending for _, _, s in self.scheduler._running}
+        before = {s.key: s.pending for s in self.scheduler._running}
         plan = super().plan()
-        running = {s.key: s for _, _, s in self.scheduler._running}
+        running = {s.key: s for s in self.scheduler._running}
         entered = {key for key, s in running.items() if s.slot in {new.slot for new in plan.admit}}
         planned = {key for key, s in running.items() if s.planned}
-        waiting = {s.key for _, _, s in self.scheduler._waiting}
+        waiting = {s.key for s in self.scheduler.queue}
         assert bool(plan.chunks) == self.scheduler.has_work, "there is work, and nothing runs"
         assert sum(c.length for c in plan.chunks) <= self.limits.max_tokens_per_step
         assert len(running) <= self.limits.max_running
         assert {c.slot for c in plan.chunks} == {running[key].slot for key in planned}
 
-        if waiting and entered:
-            last = max(self.rank[key] for key in entered)
-            assert last < min(self.rank[key] for key in waiting), "a later one entered before an earlier one"
+        for one, other in itertools.product(entered, waiting):
+            own = self.client[one] == self.client[other]
+            behind = self.rank[one] < self.rank[other] if own else self.rank[one][0] <= self.rank[other][0]
+            assert behind, f"{one} entered before {other}"
         preempted = {key for key in before if key in waiting | entered}
         assert not preempted or len(before) > 1, "alone it has room"
         stayed = before.keys() - preempted

@@ -73,7 +73,7 @@ def test_no_page_that_a_later_query_sees_is_outdated_and_few_are_held(
 def test_forgetting_the_cache_returns_the_pages_and_keeps_the_tokens() -> None:
     s = sequence(9, prompt_length=7)
     s.slot, s.computed, s.pages, s.dropped, s.planned = 3, 8, [5, 6, 7], 1, 2
-    assert s.forget_cache() == [6, 7]
+    assert s.forget_cache() == [7, 6]
     assert (s.slot, s.computed, s.pages, s.dropped, s.planned) == (-1, 0, [], 0, 0)
     assert (s.token_ids, s.output_length, s.pending) == (list(range(9)), 2, 9)
 

@@ -1,0 +1,67 @@
+"""What the engine notes down of its steps: when each sequence started, how fast requests end, what experts ran."""
+
+import collections
+
+from cluster.policy.scheduler import Drawn
+from cluster.policy.sequence import Sequence
+from cluster.request import Finish, FinishReason, TokenEvent
+from model.batch import StepResult
+
+
+class Accounts:
+    """Written by the engine's thread. Times are seconds on the engine's clock."""
+
+    def __init__(self) -> None:
+        self.steps = self.retries = 0
+        self.expert_tokens: list[list[int]] = []  # [layer][expert], since the start
+        self._started: dict[str, tuple[float, int]] = {}  # when a sequence first ran, and `retries` then
+        self._ended: collections.deque[float] = collections.deque(maxlen=64)
+
+    def start(self, sequences: list[Sequence], now: float) -> None:
+        """These run from now on, unless they did before."""
+        for sequence in sequences:
+            self._started.setdefault(sequence.key, (now, self.retries))
+
+    def forget(self, key: str) -> None:
+        """A sequence is gone before its end."""
+        self._started.pop(key, None)
+
+    def count(self, result: StepResult) -> None:
+        """A step was carried out."""
+        self.steps += 1
+        self.retries += result.retries
+        if not self.expert_tokens:
+            self.expert_tokens = [[0] * len(row) for row in result.expert_tokens]
+        for total, row in zip(self.expert_tokens, result.expert_tokens, strict=True):
+            for expert, count in enumerate(row):
+                total[expert] += count
+
+    def event(self, drawn: Drawn, now: float) -> TokenEvent:
+        """What its client is told of a token."""
+        sequence, token, finish = drawn.sequence, drawn.token, None
+        started, retries_before = self._started[sequence.key]
+        if drawn.stopped or drawn.exhausted:
+            stopped = Finish(FinishReason.STOP, stop_token_id=token.token_id)
+            finish = stopped if drawn.stopped else Finish(FinishReason.LENGTH)
+            self.forget(sequence.key)
+            self._ended.append(now)
+        first = sequence.output_length == 1
+        return TokenEvent(
+            sequence.key,
+            token.token_id,
+            finish,
+            token.logprob,
+            token.top,
+            drawn.routing,
+            self.retries,
+            retries_before,
+            started,
+            sequence.cached or 0,
+            tuple(sequence.scores) if first else (),
+        )
+
+    def retry_seconds(self, now: float) -> float:
+        """Time in which one sequence ends at the pace of late, between 1 and 60 s."""
+        if len(self._ended) < 2:
+            return 1.0
+        return min(60.0, max(1.0, (now - self._ended[0]) / len(self._ended)))

@@ -1,0 +1,112 @@
+"""The order in which sequences wait for a slot. Pure.
+
+Higher priority first; among equals those that have run before and were preempted; then the client that was served
+least, by the virtual token counters of Sheng et al. 2024 ("Fairness in Serving Large Language Models"); and each
+client's own in order of arrival. So no sequence starves for another of its priority.
+"""
+
+import bisect
+from collections import deque
+from collections.abc import Iterator
+
+from cluster.policy.sequence import Sequence
+
+_PROMPT_COST, _OUTPUT_COST = 1, 2  # the paper's weights of a prompt token and of a token put out
+_MOST_CLIENTS = 1024  # counters kept of clients who have nothing here
+
+
+class FairQueue:
+    """Sequences that wait, and what each client has been served."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[int, str], deque[Sequence]] = {}  # (-priority, client) -> its sequences
+        self._resumed: list[Sequence] = []  # by rank
+        self._served: dict[str, int] = {}
+        self._present: dict[str, int] = {}  # client -> its sequences, waiting or running
+        self.tokens = 0  # that the waiting have to run
+
+    def __len__(self) -> int:
+        return len(self._resumed) + sum(map(len, self._lanes.values()))
+
+    def __iter__(self) -> Iterator[Sequence]:
+        yield from self._resumed
+        for lane in self._lanes.values():
+            yield from lane
+
+    def waiting_of(self, client: str) -> int:
+        """Sequences of a client that have not run yet."""
+        return sum(len(lane) for (_, name), lane in self._lanes.items() if name == client)
+
+    def arrive(self, sequence: Sequence) -> None:
+        """A new sequence. A client that had none is lifted to the least served one here: absence earns nothing."""
+        client = sequence.client
+        if client not in self._present:
+            least = min((self._served.get(name, 0) for name in self._present), default=0)
+            self._served[client] = max(self._served.get(client, 0), least)
+        self._present[client] = self._present.get(client, 0) + 1
+        self._lanes.setdefault((-sequence.priority, client), deque()).append(sequence)
+        self.tokens += sequence.pending
+
+    def resume(self, sequence: Sequence) -> None:
+        """A sequence that ran comes back."""
+        bisect.insort(self._resumed, sequence, key=lambda s: s.rank)
+        self.tokens += sequence.pending
+
+    def first(self) -> Sequence | None:
+        """Whose turn it is."""
+        key = min(self._lanes, key=lambda k: (k[0], self._served[k[1]], self._lanes[k][0].rank), default=None)
+        if self._resumed and (key is None or -self._resumed[0].priority <= key[0]):
+            return self._resumed[0]
+        return None if key is None else self._lanes[key][0]
+
+    def enter(self, sequence: Sequence, tokens: int) -> None:
+        """The first one gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
+        if self._resumed and self._resumed[0] is sequence:
+            del self._resumed[0]
+        else:
+            self._take(sequence)
+            self._served[sequence.client] += _PROMPT_COST * tokens
+        self.tokens -= sequence.pending
+
+    def drawn(self, sequence: Sequence) -> None:
+        """A token was put out for its client."""
+        self._served[sequence.client] += _OUTPUT_COST
+
+    def drop(self, sequence: Sequence) -> None:
+        """A waiting sequence gives up; `leave` follows."""
+        if sequence in self._resumed:
+            self._resumed.remove(sequence)
+        else:
+            self._take(sequence)
+        self.tokens -= sequence.pending
+
+    def leave(self, sequence: Sequence) -> None:
+        """A sequence is gone, from wherever it was."""
+        client = sequence.client
+        self._present[client] -= 1
+        if not self._present[client]:
+            del self._present[client]
+        if not self._present:
+            self._served.clear()
+        elif len(self._served) > len(self._present) + _MOST_CLIENTS:  # those served least are told least of
+            absent = self._served.keys() - self._present.keys()
+            for name in sorted(absent, key=self._served.__getitem__)[: _MOST_CLIENTS // 2]:
+                del self._served[name]
+
+    def _take(self, sequence: Sequence) -> None:
+        key = (-sequence.priority, sequence.client)
+        self._lanes[key].remove(sequence)
+        if not self._lanes[key]:
+            del self._lanes[key]
+
+    def check(self) -> None:
+        """Raise AssertionError unless what is counted is what is here."""
+        assert all(self._lanes.values()), "an empty lane is kept"
+        assert self.tokens == sum(s.pending for s in self), "waiting tokens are miscounted"
+        assert [s.rank for s in self._resumed] == sorted(s.rank for s in self._resumed), "resumed ones out of order"
+        waiting: dict[str, int] = {}
+        for sequence in self:
+            waiting[sequence.client] = waiting.get(sequence.client, 0) + 1
+            assert sequence.slot < 0 and not sequence.pages, "a waiting one holds a slot or pages"
+        assert all(self._present.get(name, 0) >= n for name, n in waiting.items()), "a client's sequences are lost"
+        assert self._present.keys() <= self._served.keys(), "a client without a counter"

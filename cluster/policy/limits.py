@@ -1,0 +1,30 @@
+"""What bounds a step. Pure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sequences in slots, tokens per step, KV pages and their size, the sliding window.
+
+    `prefix_caching` looks for what earlier sequences left in the cache. `static_batching` lets nothing enter until
+    all that runs has ended: what continuous batching is measured against.
+    """
+
+    max_running: int
+    max_tokens_per_step: int
+    page_count: int
+    page_size: int
+    window: int | None = None
+    prefix_caching: bool = True
+    static_batching: bool = False
+
+    def pages_of(self, tokens: int) -> int:
+        """The most pages that a sequence of `tokens` ever holds at once: at most ceil((W + chunk) / page) + 1."""
+        if self.window is not None:
+            tokens = min(tokens, self.window + self.max_tokens_per_step + self.page_size)
+        return -(-tokens // self.page_size)
+
+    def fit(self, tokens: int) -> bool:
+        """Whether a sequence of this many tokens can run at all, alone."""
+        return self.pages_of(tokens) <= self.page_count

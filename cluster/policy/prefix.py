@@ -1,0 +1,43 @@
+"""Which part of a sequence's KV cache is there already: pages named by what they hold, and how far they reach. Pure."""
+
+from array import array
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from cluster.policy.blocks import BlockPool
+
+_ROOT = b"eightwinds"
+
+
+def extend_keys(keys: list[bytes], token_ids: Sequence[int], page_size: int, pages: int) -> None:
+    """Append keys until there are `pages` of them.
+
+    A page's key hashes its tokens and the key before it, so it stands for everything up to its end. The hash is a
+    cryptographic one: whoever could make two prompts collide would read another's cache.
+    """
+    while len(keys) < pages:
+        begin = len(keys) * page_size
+        tokens = array("i", token_ids[begin : begin + page_size])
+        keys.append(blake2b((keys[-1] if keys else _ROOT) + tokens.tobytes(), digest_size=16).digest())
+
+
+def first_visible(position: int, window: int | None, page_size: int) -> int:
+    """The first page that a query at `position` or later sees: key j is seen from i while j > i - window.
+
+    Example: page_size 4, window 6, position 14: key 9 is the first one seen, so pages 0 and 1 are not.
+    """
+    return 0 if window is None else max(0, (position - window + 1) // page_size)
+
+
+def ready_pages(keys: Sequence[bytes], pool: BlockPool, window: int | None, page_size: int) -> int:
+    """The most pages of a sequence that need not be computed: all that the next position sees can be found.
+
+    Under a sliding window, older ones may be missing. Example: page_size 4, window 6, five keys of which the pool
+    knows 0, 2 and 3: a query at position 16 sees keys from 11, in pages 2 and 3, so 4 pages are ready.
+    """
+    end = page = len(keys)
+    while page > first_visible(end * page_size, window, page_size):
+        page -= 1
+        if pool.find(keys[page]) is None:
+            end = page
+    return end
