@@ -5,6 +5,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 
@@ -12,11 +13,13 @@ from actors.loading import Loading, open_checkpoint
 from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken
 from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
-from model.batch import Chunk, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
+from model.batch import Chunk, Constraint, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
+from model.constraint import Constraints, Matcher
+from model.generation_config import eos_ids
 from model.kv_cache import PagedKVCache, page_bytes
 from model.memory import free_bytes
-from model.sampling import draw
 from model.slots import Slots
+from model.tokenizer import Tokenizer
 from model.trunk import Trunk
 from model.weights import read_tensors, torch_dtype
 
@@ -40,7 +43,7 @@ class Head:
         self._trunk: Trunk | None = None
         self._cache: PagedKVCache | None = None
         self._router: ExpertRouter | None = None
-        self._epoch, self._slots = -1, Slots()
+        self._epoch, self._slots = -1, Slots(self._matcher)
         window, device = config.sliding_window, torch.device(spec.device)
         self._attention = choose_backend(self._dtype, device, config.head_dim, window, spec.page_size)
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
@@ -65,6 +68,14 @@ class Head:
         if spec.kv_memory_share:
             memory = int(spec.kv_memory_share * free_bytes(torch.device(spec.device)))
         return PagedKVCache(self._checkpoint.config, self._pages_in(memory), spec.page_size, self._dtype, spec.device)
+
+    @cached_property
+    def _constraints(self) -> Constraints:
+        checkpoint = self._checkpoint  # the vocabulary is read with the first request that has a constraint
+        return Constraints(Tokenizer.load(checkpoint.folder), checkpoint.config.vocab_size, eos_ids(checkpoint))
+
+    def _matcher(self, constraint: Constraint) -> Matcher:
+        return self._constraints.matcher(constraint)
 
     def progress(self) -> LoadProgress:
         """How far the weights are."""
@@ -101,9 +112,8 @@ class Head:
             self._slots.apply(plan)
             self._cache.copy(plan.copies)
             batch = self._slots.batch(plan.chunks, self.spec.page_size, self.spec.device)
-            logits_BV = self._router.run(self._trunk.forward(batch, self._cache, self._attention), counts)
-            tokens = draw(logits_BV, self._slots.draw_requests(plan.chunks))
-            self._slots.commit(tokens)
+            logits_RV = self._router.run(self._trunk.forward(batch, self._cache, self._attention), counts)
+            tokens, prompts = self._slots.results(logits_RV, plan.chunks)
         except ExpertUnavailable as error:
             return StepFailure(plan.step, "unavailable", str(error))
         except Exception:  # a bug of ours: the engine fails the requests and logs what is said here
@@ -111,12 +121,13 @@ class Head:
         return StepResult(
             plan.step,
             plan.epoch,
-            tuple(tokens),
+            tokens,
             tuple(counts.expert_tokens),
             self._traces(plan.chunks, counts),
             counts.retries,
             time.perf_counter() - started,
             counts.dispatch_seconds,
+            prompts,
         )
 
     def _traces(

@@ -34,21 +34,21 @@ class RaggedBatch:
     """Tensors that every layer of one step shares.
 
     `token_ids_T` and `positions_T` (int64); `kv_slots_T`: where each token's key and value go, as
-    page * page_size + offset; `sample_rows`: rows whose logits are wanted.
+    page * page_size + offset; `logit_rows`: rows whose logits are wanted.
     """
 
     segments: tuple[Segment, ...]
     token_ids_T: torch.Tensor
     positions_T: torch.Tensor
     kv_slots_T: torch.Tensor
-    sample_rows: torch.Tensor
+    logit_rows: torch.Tensor
 
     @classmethod
     def build(
         cls,
         segments: Sequence[Segment],
         token_ids: Sequence[int],
-        sample_rows: Sequence[int],
+        logit_rows: Sequence[int],
         page_size: int,
         device: torch.device | str = "cpu",
     ) -> "RaggedBatch":
@@ -63,4 +63,4 @@ class RaggedBatch:
         def tensor(values: Sequence[int]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)
 
-        return cls(tuple(segments), tensor(token_ids), tensor(positions), tensor(slots), tensor(sample_rows))
+        return cls(tuple(segments), tensor(token_ids), tensor(positions), tensor(slots), tensor(logit_rows))

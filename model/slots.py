@@ -1,27 +1,39 @@
-"""The head's memory of the sequences it is running: tokens, page table and sampling of each slot.
+"""The head's memory of the sequences it is running: tokens, page table and sampler of each slot.
 
-It follows the scheduler's plans to the letter and decides nothing. Torch enters only through the batch it builds.
+It follows the scheduler's plans to the letter and decides nothing. R: rows whose logits are wanted, V: vocabulary.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from model.batch import Chunk, NewSequence, SampledToken, StepPlan
+import torch
+
+from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, StepPlan
+from model.logprobs import logprobs
 from model.ragged import RaggedBatch, Segment
-from model.sampling import DrawRequest
+from model.sampling import MaskMaker, Sampler, draw
 
 
 @dataclass(slots=True)
 class _Slot:
     new: NewSequence
     token_ids: list[int]
+    sampler: Sampler
     pages: list[int] = field(default_factory=list)
+
+    def scored(self, chunk: Chunk) -> int:
+        """At how many of the chunk's positions, from its first, a prompt token's log-probability is asked for."""
+        if self.new.prompt_logprobs < 0:
+            return 0
+        return max(0, min(chunk.length, self.new.prompt_length - 1 - chunk.start))
 
 
 class Slots:
     """Sequences by slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_mask: MaskMaker) -> None:
+        """`make_mask` is asked for each sequence that has a constraint."""
+        self._make_mask = make_mask
         self._slots: dict[int, _Slot] = {}
 
     def apply(self, plan: StepPlan) -> None:
@@ -30,40 +42,57 @@ class Slots:
             del self._slots[slot]
         for new in plan.admit:
             assert new.slot not in self._slots, f"slot {new.slot} is taken"
-            self._slots[new.slot] = _Slot(new, list(new.token_ids))
+            self._slots[new.slot] = _Slot(new, list(new.token_ids), Sampler(new, self._make_mask))
         for chunk in plan.chunks:
             self._slots[chunk.slot].pages.extend(chunk.new_pages)
 
-    def batch(self, chunks: Iterable[Chunk], page_size: int, device: str) -> RaggedBatch:
-        """The ragged batch of these chunks, in their order."""
+    def batch(self, chunks: Sequence[Chunk], page_size: int, device: str) -> RaggedBatch:
+        """The ragged batch of these chunks, in their order. A chunk's logit rows are those of the prompt tokens to
+        score and then, if it samples, its last one.
+        """
         segments: list[Segment] = []
         token_ids: list[int] = []
-        sample_rows: list[int] = []
+        logit_rows: list[int] = []
         for chunk in chunks:
-            slot = self._slots[chunk.slot]
-            segments.append(Segment(len(token_ids), chunk.length, chunk.start, slot.pages))
+            slot, row = self._slots[chunk.slot], len(token_ids)
+            segments.append(Segment(row, chunk.length, chunk.start, slot.pages))
             token_ids += slot.token_ids[chunk.start : chunk.start + chunk.length]
-            assert len(token_ids) == segments[-1].row + chunk.length, f"slot {chunk.slot}: chunk past its tokens"
+            assert len(token_ids) == row + chunk.length, f"slot {chunk.slot}: chunk past its tokens"
+            logit_rows += range(row, row + slot.scored(chunk))
             if chunk.sample:
                 assert segments[-1].kv_length == len(slot.token_ids), f"slot {chunk.slot}: samples before its end"
-                sample_rows.append(len(token_ids) - 1)
-        return RaggedBatch.build(segments, token_ids, sample_rows, page_size, device)
+                logit_rows.append(len(token_ids) - 1)
+        return RaggedBatch.build(segments, token_ids, logit_rows, page_size, device)
 
-    def draw_requests(self, chunks: Iterable[Chunk]) -> list[DrawRequest]:
-        """What to draw, in the order of the batch's `sample_rows`."""
-        return [
-            DrawRequest(c.slot, s.new.sampling, s.token_ids, s.new.prompt_length)
-            for c in chunks
-            if c.sample
-            for s in (self._slots[c.slot],)
-        ]
-
-    def commit(self, tokens: Iterable[SampledToken]) -> None:
-        """Append what was drawn, so that the next plan can name it by slot."""
+    def results(
+        self, logits_RV: torch.Tensor, chunks: Sequence[Chunk]
+    ) -> tuple[tuple[SampledToken, ...], tuple[PromptLogprobs, ...]]:
+        """Draw a token for each chunk that samples, and score prompt tokens; rows as `batch` laid them out. What was
+        drawn is appended, so that the next plan can name it by slot.
+        """
+        sampled: list[int] = []
+        samplers: list[Sampler] = []
+        prompts: list[PromptLogprobs] = []
+        row = 0
+        for chunk in chunks:
+            slot = self._slots[chunk.slot]
+            if count := slot.scored(chunk):
+                ids = slot.token_ids[chunk.start + 1 : chunk.start + 1 + count]
+                told = logprobs(logits_RV[row : row + count], ids, [slot.new.prompt_logprobs] * count)
+                prompts.append(PromptLogprobs(chunk.slot, chunk.start + 1, tuple(told)))
+                row += count
+            if chunk.sample:
+                sampled.append(row)
+                samplers.append(slot.sampler)
+                row += 1
+        tokens = draw(logits_RV if len(sampled) == row else logits_RV[sampled], samplers)
         for token in tokens:
-            self._slots[token.slot].token_ids.append(token.token_id)
+            slot = self._slots[token.slot]
+            slot.token_ids.append(token.token_id)
+            slot.sampler.push(token.token_id)
+        return tuple(tokens), tuple(prompts)
 
-    def traced(self, chunks: Iterable[Chunk]) -> list[tuple[int, int, int]]:
+    def traced(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
         """(slot, first row, rows) of the chunks whose sequences asked for a trace."""
         row, found = 0, []
         for chunk in chunks:

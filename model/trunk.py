@@ -44,7 +44,7 @@ class Trunk:
 
     def forward(self, batch: RaggedBatch, cache: PagedKVCache, attention: AttentionBackend) -> Forward:
         """Run a batch; yields one `Dispatch` per layer, expects [T, D] back, returns fp32 logits
-        [len(sample_rows), V].
+        [len(logit_rows), V].
         """
         c = self.config
         x_TD = self.embedding[batch.token_ids_T]
@@ -61,7 +61,7 @@ class Trunk:
             h_TD = rms_norm(x_TD, layer.post_norm, c.rms_norm_eps)
             experts_TK, weights_TK = route(linear(h_TD, layer.gate), c.num_experts_per_tok)
             x_TD = x_TD + (yield Dispatch(i, h_TD, experts_TK, weights_TK))
-        last = rms_norm(x_TD[batch.sample_rows], self.final_norm, c.rms_norm_eps)
+        last = rms_norm(x_TD[batch.logit_rows], self.final_norm, c.rms_norm_eps)
         return linear(last, self.lm_head).float()
 
     def nbytes(self) -> int:

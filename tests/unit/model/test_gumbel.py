@@ -2,22 +2,21 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
 from model import sampling
 from model.batch import SamplingParams
-from model.sampling import DrawRequest, draw, gumbel_noise, noise_key
+from model.gumbel import gumbel_noise, noise_key
+from model.sampling import Sampler, draw
+from tests.sampling import sampler, warped
 
 TRUST = 0.001  # a test of a distribution fails if chance explains what it sees less often than this
 
 
-def request(params: SamplingParams, token_ids: Sequence[int]) -> DrawRequest:
-    return DrawRequest(0, params, token_ids, 0)
-
-
-def drawn(logits_BV: torch.Tensor, rows: Sequence[DrawRequest]) -> list[int]:
+def drawn(logits_BV: torch.Tensor, rows: Sequence[Sampler]) -> list[int]:
     return [token.token_id for token in draw(logits_BV, rows)]
 
 
@@ -34,10 +33,10 @@ VOCAB, DRAWS = 13, 16_000
 LOGITS = torch.randn(VOCAB, generator=torch.Generator().manual_seed(9))
 
 
-def varied(vary: str, n: int) -> DrawRequest:
+def varied(vary: str, n: int) -> Sampler:
     """The n-th of many draws that differ in one of the three things that the noise is keyed with."""
     seed, index, position = {"seed": (n, 0, 7), "output_index": (5, n, 7), "position": (5, 0, n)}[vary]
-    return request(SamplingParams(seed=seed, output_index=index), range(position))
+    return sampler(SamplingParams(seed=seed, output_index=index), range(position))
 
 
 def frequencies(vary: str) -> torch.Tensor:
@@ -50,6 +49,19 @@ def frequencies(vary: str) -> torch.Tensor:
 @pytest.mark.parametrize("vary", ["seed", "output_index", "position"])
 def test_tokens_are_drawn_with_the_probabilities_of_softmax(vary: str) -> None:
     assert chance(frequencies(vary), LOGITS.softmax(-1)) > TRUST
+
+
+@pytest.mark.parametrize("params", [
+    SamplingParams(temperature=0.6), SamplingParams(temperature=1.5, top_k=6), SamplingParams(top_p=0.8),
+    SamplingParams(temperature=1.3, min_p=0.2), SamplingParams(temperature=0.8, top_k=9, top_p=0.9, min_p=0.05),
+])  # fmt: skip
+def test_tokens_are_drawn_with_the_probabilities_that_transformers_leaves(params: SamplingParams) -> None:
+    rows = [sampler(replace(params, seed=seed)) for seed in range(DRAWS)]
+    counts = torch.bincount(torch.tensor(drawn(LOGITS.expand(DRAWS, -1), rows)), minlength=VOCAB)
+    probabilities = warped(LOGITS[None], params)[0].softmax(-1)
+    kept = probabilities > 0
+    assert counts[~kept].sum() == 0
+    assert chance(counts[kept], probabilities[kept]) > TRUST
 
 
 def too_cold(noise: torch.Tensor) -> torch.Tensor:
@@ -81,7 +93,7 @@ def test_successive_tokens_of_a_sequence_are_independent() -> None:
 
 def test_outputs_of_one_seed_are_independent_of_each_other() -> None:
     def ids(index: int) -> list[int]:
-        rows = [request(SamplingParams(seed=3, output_index=index), range(n)) for n in range(DRAWS)]
+        rows = [sampler(SamplingParams(seed=3, output_index=index), range(n)) for n in range(DRAWS)]
         return drawn(torch.zeros(DRAWS, 8), rows)
 
     pairs = torch.tensor([8 * a + b for a, b in zip(ids(0), ids(1), strict=True)])

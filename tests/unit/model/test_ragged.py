@@ -10,7 +10,7 @@ def test_the_documented_example() -> None:
     batch = RaggedBatch.build([Segment(0, 3, 6, [9, 5, 7])], [11, 12, 13], [2], page_size=4)
     assert batch.positions_T.tolist() == [6, 7, 8]
     assert batch.kv_slots_T.tolist() == [5 * 4 + 2, 5 * 4 + 3, 7 * 4 + 0]
-    assert batch.token_ids_T.tolist() == [11, 12, 13] and batch.sample_rows.tolist() == [2]
+    assert batch.token_ids_T.tolist() == [11, 12, 13] and batch.logit_rows.tolist() == [2]
 
 
 def test_no_chunks_make_an_empty_batch() -> None:
