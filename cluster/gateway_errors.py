@@ -102,6 +102,13 @@ def to_api_error(error: Exception, request_id: str) -> ApiError:
             return unavailable("ENGINE_STOPPED", "the server is shutting down or its engine has ended", 5.0)
         case GenerationFailed(kind="unavailable"):
             return unavailable("EXPERT_UNAVAILABLE", "a part of the model did not answer in its grace", 5.0)
+        case GenerationFailed(kind="slow"):
+            return ApiError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "CLIENT_TOO_SLOW",
+                "more of the answer was waiting to be read than is kept; read the stream faster, or ask for less",
+                details=[_retry(1.0)],
+            )
     log.error("request %s failed", request_id, exc_info=error)
     return ApiError(
         grpc.StatusCode.INTERNAL,
