@@ -92,6 +92,8 @@ class Matcher:
             return
         if token_id in self._eos_ids:
             self._ended = True
+        elif not 0 <= token_id < self._vocab_size:
+            self.failure = f"{token_id} is no id of this vocabulary"
         elif not self._walker.consume_token(token_id):
             self.failure = _reason(self._walker.get_error())
 
