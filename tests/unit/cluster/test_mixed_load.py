@@ -1,0 +1,108 @@
+"""200 mixed requests that arrive at random get what each gets alone, with the real model, and greedy ones what
+transformers puts out.
+"""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from transformers import MixtralForCausalLM
+
+from cluster.served_model import ServedModel
+from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.serving import Serving, serve_locally
+
+COUNT = 200
+TEXTS = ["Once upon a time there was", "The wind", "She said that", "A long road leads to the hill, where", "8"]
+
+Answer = list[tuple[str, list[int], int, str]]
+
+
+@pytest.fixture(scope="module")
+def crowded(demo: ServedModel) -> Iterator[Serving]:
+    """fp32. Steps and KV cache are so small that prompts are cut into chunks and sequences preempted."""
+    memory = 20 * 98_304  # 20 pages
+    serving = serve_locally(
+        demo,
+        "model.dtype=float32",
+        f"kv.memory_bytes={memory}",
+        "scheduler.max_tokens_per_step=64",
+        "scheduler.max_running_requests=24",
+        "gateway.max_queued_requests=2000",
+    )
+    yield serving
+    serving.close()
+
+
+def some_request(rng: random.Random, served: ServedModel) -> pb.GenerateRequest:
+    start = rng.choice(TEXTS) * rng.choice([1, 1, 1, 12])  # the long ones share pages
+    sampling = pb.Sampling(temperature=0)
+    if rng.random() < 0.6:
+        sampling = pb.Sampling(temperature=rng.choice([0.7, 1.3]), seed=rng.randrange(2**40), top_p=0.95)
+    if rng.random() < 0.3:
+        sampling.MergeFrom(pb.Sampling(repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=-0.3))
+    stopping = pb.Stopping(max_tokens=rng.randrange(1, 20), ignore_eos=rng.random() < 0.3)
+    if rng.random() < 0.3:
+        stopping.stop.extend(["e", "the w"])
+    return pb.GenerateRequest(
+        prompt=pb.Prompt(text=start + rng.choice(["", " and", " Tom"])),
+        sampling=sampling,
+        stopping=stopping,
+        output=pb.OutputOptions(token_ids=True),
+        n=rng.choice([1, 1, 2, 3, 4]),
+        priority=rng.randrange(-2, 3),
+        user=rng.choice("abc"),
+    )
+
+
+def ask(serving: Serving, request: pb.GenerateRequest) -> Answer:
+    response = serving.client.generate(request)
+    return [(o.text, list(o.token_ids), o.finish.reason, o.finish.stop) for o in response.outputs]
+
+
+@pytest.fixture(scope="module")
+def requests(demo: ServedModel) -> list[pb.GenerateRequest]:
+    rng = random.Random(2026)
+    return [some_request(rng, demo) for _ in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def alone(crowded: Serving, requests: list[pb.GenerateRequest]) -> list[Answer]:
+    return [ask(crowded, request) for request in requests]
+
+
+def test_mixed_requests_get_what_each_gets_alone(
+    crowded: Serving, requests: list[pb.GenerateRequest], alone: list[Answer]
+) -> None:
+    order = random.Random(7).sample(range(COUNT), COUNT)
+    with ThreadPoolExecutor(48) as pool:
+        answers = dict(zip(order, pool.map(lambda i: ask(crowded, requests[i]), order), strict=True))
+    assert [i for i in range(COUNT) if answers[i] != alone[i]] == []
+    crowded.idle()
+
+
+@torch.inference_mode()
+def test_greedy_ones_get_what_transformers_puts_out(
+    demo: ServedModel, requests: list[pb.GenerateRequest], alone: list[Answer]
+) -> None:
+    oracle = MixtralForCausalLM.from_pretrained(demo.checkpoint.folder, dtype=torch.float32).eval()
+    compared = 0
+    for request, answer in zip(requests, alone, strict=True):
+        s = request.sampling
+        if s.temperature > 0 or s.HasField("presence_penalty") or request.stopping.stop:
+            continue
+        ids = demo.tokenizer.encode(request.prompt.text)
+        eos = None if request.stopping.ignore_eos else list(demo.eos_ids)
+        text = oracle.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=request.stopping.max_tokens,
+            eos_token_id=eos,
+            pad_token_id=0,
+        )[0].tolist()
+        assert all(output[1] == text[len(ids) :] for output in answer)
+        compared += 1
+    assert compared >= 30
