@@ -183,6 +183,12 @@ def test_a_resumed_sequence_goes_on_as_if_it_had_not_stopped(name: str) -> None:
         assert (whole.allowed() == resumed.allowed()).all()
 
 
+@pytest.mark.parametrize(("length", "good"), [(29, False), (30, True), (60, True), (61, False)])
+def test_an_ambiguous_regex_is_no_trouble(length: int, good: bool) -> None:
+    """Backtracking, as in Python's `re`, would take minutes."""
+    assert fits("demo", regex("(?:a?){30}a{30}"), "a" * length) == good
+
+
 def test_an_output_that_is_cut_off_is_the_beginning_of_one_that_fits() -> None:
     ids = write("demo", constraints("demo").matcher(regex("(ab){50}")), seed=0, most=7)
     assert text_of("demo", ids) != "ab" * 50
