@@ -1,8 +1,8 @@
 """Keeps an output to a JSON schema or a regular expression: which token ids may be drawn next.
 
-llguidance does the work: it walks the text's bytes through the grammar and, for
-each step, the vocabulary through what may follow, so nothing is tabulated beforehand. Masks are numpy, for the gateway
-checks with this module what the head will run, and has no torch. V: vocabulary of the model.
+llguidance does the work: it walks the text's bytes through the grammar and, for each step, the vocabulary through what
+may follow, so nothing is tabulated beforehand. Masks are numpy, for the gateway checks with this module what the head
+will run, and has no torch. V: vocabulary of the model.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Gumbel(0, 1) noise hashed from what it is for, so that a draw can be repeated anywhere.
 
-It is the same on every machine and device, for it is integer arithmetic up to the last two logarithms.
+All but the last two logarithms is integer arithmetic: machines can differ only in the last bits of a double.
 """
 
 from collections.abc import Sequence

@@ -99,6 +99,8 @@ def _allowed(sampler: Sampler) -> NDArray[np.bool_]:
     """What the constraint allows; of it, what is not banned, unless that leaves nothing."""
     assert sampler.mask is not None
     allowed = sampler.mask.allowed()
+    if not sampler.banned:
+        return allowed
     kept = allowed.copy()
     kept[list(sampler.banned)] = False
     return kept if kept.any() else allowed

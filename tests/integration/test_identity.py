@@ -1,16 +1,15 @@
 """The demo checkpoint through the gateway gives what transformers gives."""
 
 import random
-from typing import Any
 
 import pytest
 import torch
-from transformers import MixtralForCausalLM
 
 from cluster.served_model import DEMO_FOLDER
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.server import Server
+from tests.oracle import Oracle
 
 NEW_TOKENS = 32
 OPENINGS = [
@@ -65,14 +64,8 @@ def prompts(tokenizer: Tokenizer) -> list[list[int]]:
 def expected() -> list[tuple[list[int], list[int]]]:
     """(prompt, the ids that transformers appends greedily) for each prompt."""
     torch.set_num_threads(1)  # the server's processes want the cores, too
-    model: Any = MixtralForCausalLM.from_pretrained(DEMO_FOLDER, dtype=torch.float32)
-    pairs = []
-    for ids in prompts(Tokenizer.load(DEMO_FOLDER)):
-        out = model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=NEW_TOKENS, do_sample=False
-        )
-        pairs.append((ids, out[0, len(ids) :].tolist()))
-    return pairs
+    oracle = Oracle(DEMO_FOLDER)
+    return [(ids, oracle.greedy(ids, NEW_TOKENS)) for ids in prompts(Tokenizer.load(DEMO_FOLDER))]
 
 
 def request(ids: list[int]) -> pb.GenerateRequest:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.engine import EngineConfig, QueueFull
 from cluster.gateway_errors import ApiError, Violation, invalid, status_of, to_api_error, unknown_model
+from cluster.generation import GenerationFailed
 from cluster.served_model import ServedModel
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -134,6 +135,12 @@ def test_a_full_queue_says_when_to_come_again(method: str, serve_fake: ServeFake
     head.let_go()
     assert call.result(PATIENCE).outputs, "the refused one disturbs nobody"
     server.idle()
+
+
+def test_a_client_that_does_not_read_is_told_so() -> None:
+    error = to_api_error(GenerationFailed("slow"), "some-id")
+    assert (error.code, error.reason) == (StatusCode.RESOURCE_EXHAUSTED, "CLIENT_TOO_SLOW")
+    assert [detail.DESCRIPTOR.name for detail in error.details] == ["RetryInfo"]
 
 
 @pytest.mark.parametrize("method", METHODS[:2])

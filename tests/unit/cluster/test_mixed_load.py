@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
-from transformers import MixtralForCausalLM
 
+from cluster.policy.fair_queue import FairQueue
+from cluster.policy.sequence import Sequence
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.oracle import Oracle
 from tests.serving import Serving, serve_locally
 
 COUNT = 200
@@ -36,7 +37,7 @@ def crowded(demo: ServedModel) -> Iterator[Serving]:
     serving.close()
 
 
-def some_request(rng: random.Random, served: ServedModel) -> pb.GenerateRequest:
+def some_request(rng: random.Random) -> pb.GenerateRequest:
     start = rng.choice(TEXTS) * rng.choice([1, 1, 1, 12])  # the long ones share pages
     sampling = pb.Sampling(temperature=0)
     if rng.random() < 0.6:
@@ -63,9 +64,9 @@ def ask(serving: Serving, request: pb.GenerateRequest) -> Answer:
 
 
 @pytest.fixture(scope="module")
-def requests(demo: ServedModel) -> list[pb.GenerateRequest]:
+def requests() -> list[pb.GenerateRequest]:
     rng = random.Random(2026)
-    return [some_request(rng, demo) for _ in range(COUNT)]
+    return [some_request(rng) for _ in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
@@ -74,35 +75,34 @@ def alone(crowded: Serving, requests: list[pb.GenerateRequest]) -> list[Answer]:
 
 
 def test_mixed_requests_get_what_each_gets_alone(
-    crowded: Serving, requests: list[pb.GenerateRequest], alone: list[Answer]
+    crowded: Serving, requests: list[pb.GenerateRequest], alone: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    preempted: list[str] = []
+    resume = FairQueue.resume
+
+    def spied(queue: FairQueue, sequence: Sequence) -> None:
+        preempted.append(sequence.key)
+        resume(queue, sequence)
+
+    monkeypatch.setattr(FairQueue, "resume", spied)
     order = random.Random(7).sample(range(COUNT), COUNT)
     with ThreadPoolExecutor(48) as pool:
         answers = dict(zip(order, pool.map(lambda i: ask(crowded, requests[i]), order), strict=True))
     assert [i for i in range(COUNT) if answers[i] != alone[i]] == []
+    assert preempted, "the cache is too large for this test"
     crowded.idle()
 
 
-@torch.inference_mode()
 def test_greedy_ones_get_what_transformers_puts_out(
     demo: ServedModel, requests: list[pb.GenerateRequest], alone: list[Answer]
 ) -> None:
-    oracle = MixtralForCausalLM.from_pretrained(demo.checkpoint.folder, dtype=torch.float32).eval()
-    compared = 0
+    oracle, compared = Oracle(demo.checkpoint.folder), 0
     for request, answer in zip(requests, alone, strict=True):
-        s = request.sampling
-        if s.temperature > 0 or s.HasField("presence_penalty") or request.stopping.stop:
+        s, stopping = request.sampling, request.stopping
+        if s.temperature > 0 or s.HasField("presence_penalty") or stopping.stop:
             continue
         ids = demo.tokenizer.encode(request.prompt.text)
-        eos = None if request.stopping.ignore_eos else list(demo.eos_ids)
-        text = oracle.generate(
-            torch.tensor([ids]),
-            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
-            do_sample=False,
-            max_new_tokens=request.stopping.max_tokens,
-            eos_token_id=eos,
-            pad_token_id=0,
-        )[0].tolist()
-        assert all(output[1] == text[len(ids) :] for output in answer)
+        wanted = oracle.greedy(ids, stopping.max_tokens, ignore_eos=stopping.ignore_eos)
+        assert all(token_ids == wanted for _, token_ids, _, _ in answer)
         compared += 1
     assert compared >= 30
