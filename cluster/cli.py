@@ -3,11 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.config import Config, load_config
+
+if TYPE_CHECKING:
+    from cluster.client import Client
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -23,6 +26,21 @@ Settings = Annotated[
 RayAddress = Annotated[str, typer.Option("--ray-address", help="Ray cluster to join, for example auto.")]
 Address = Annotated[str, typer.Option("--address", help="The server's gRPC HOST:PORT.")]
 
+ClientToken = Annotated[
+    Path | None, typer.Option("--token-file", help="File with the bearer token; else EIGHTWINDS_TOKEN is taken.")
+]
+MaxTokens = Annotated[int | None, typer.Option(help="At most this many tokens.")]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens with this much probability.")]
+TopK = Annotated[int | None, typer.Option(help="Keep this many of the likeliest tokens; 0 keeps all.")]
+MinP = Annotated[float | None, typer.Option(help="Drop tokens less likely than this share of the likeliest.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: against what prompt and text hold.")]
+PresencePenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out at all.")]
+FrequencyPenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out, each time.")]
+Seed = Annotated[int | None, typer.Option(help="Fixes the draw.")]
+Stop = Annotated[list[str] | None, typer.Option(help="Stop at this text; may be repeated.")]
+Retries = Annotated[int, typer.Option(min=0, help="Send again what the server asks to be sent again, this often.")]
+
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
@@ -31,8 +49,12 @@ def _config(file: Path | None, settings: list[str] | None, **options: str | bool
     try:
         return load_config(file, os.environ, [*(settings or []), *given])
     except ValueError as error:
-        print(f"eightwinds: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise _refused(error) from None
+
+
+def _refused(error: ValueError) -> typer.Exit:
+    print(f"eightwinds: {error}", file=sys.stderr)
+    return typer.Exit(2)
 
 
 @app.command()
@@ -43,7 +65,8 @@ def serve(
     http: Annotated[str, typer.Option(help="HTTP HOST:PORT.")] = "",
     ray_address: RayAddress = "",
     settings: Settings = None,
-    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback without authentication.")] = False,
+    token_file: Annotated[str, typer.Option(help="Hashes of the tokens that callers need; see `token`.")] = "",
+    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback without tokens.")] = False,
     keep_actors: Annotated[bool, typer.Option(help="Leave the actors for the next serve.")] = False,
 ) -> None:
     """Bring head, experts and gateway up, and serve until SIGINT or SIGTERM."""
@@ -54,6 +77,7 @@ def serve(
         gateway__listen=listen,
         gateway__http=http,
         cluster__ray_address=ray_address,
+        security__token_file=token_file,
         security__insecure=insecure,
     )
     from cluster.serve import serve as run
@@ -74,17 +98,131 @@ def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Sett
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
     address: Address = DEFAULT_ADDRESS,
-    max_tokens: Annotated[int | None, typer.Option(help="At most this many tokens.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes the draw.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop at this text; may be repeated.")] = None,
+    token_file: ClientToken = None,
+    max_tokens: MaxTokens = None,
+    min_tokens: Annotated[int | None, typer.Option(help="No end before this many tokens.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-sequence token.")] = False,
+    n: Annotated[int | None, typer.Option("--n", help="Number of continuations, 1 to 8.")] = None,
+    logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, and this many others.")] = None,
+    json_schema: Annotated[str, typer.Option(help="JSON schema of the answer, or @FILE.")] = "",
+    regex: Annotated[str, typer.Option(help="Regular expression that the answer matches.")] = "",
+    priority: Annotated[int, typer.Option(help="-100 to 100; higher runs first.")] = 0,
+    timeout: Annotated[float | None, typer.Option(min=0.0, help="Deadline in seconds.")] = None,
+    retries: Retries = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as one JSON object.")] = False,
 ) -> None:
     """Stream the continuation of a prompt. The exit code is 0, or 10 plus the gRPC status code."""
-    from cluster.client import print_generation
+    from cluster import console
+    from cluster.client import Options
 
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt  # the newline that echo adds
-    raise typer.Exit(print_generation(address, text, max_tokens, temperature, seed, stop or [], as_json))
+    options = Options(
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        stop=stop or (),
+        ignore_eos=ignore_eos,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+        logprobs=logprobs,
+        n=n,
+        priority=priority,
+        json_schema=_argument_or_file(json_schema),
+        regex=regex,
+    )
+    with _client(address, token_file) as client:
+        code = console.generate(client, text, options, as_json=as_json, timeout=timeout, retries=retries)
+    raise typer.Exit(code)
+
+
+@app.command()
+def chat(
+    address: Address = DEFAULT_ADDRESS,
+    token_file: ClientToken = None,
+    system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    retries: Retries = 0,
+) -> None:
+    """Talk to the model: each line is a turn; /reset forgets, /exit leaves."""
+    from cluster import console
+    from cluster.client import Options
+
+    options = Options(
+        max_tokens=max_tokens,
+        stop=stop or (),
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+    )
+    with _client(address, token_file) as client:
+        code = console.chat(client, options, system=system, retries=retries)
+    raise typer.Exit(code)
+
+
+def _client(address: str, token_file: Path | None) -> "Client":
+    from cluster.client import Client, read_token
+
+    try:
+        return Client(address, read_token(token_file, os.environ))
+    except ValueError as error:
+        raise _refused(error) from None
+
+
+def _argument_or_file(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(ValueError(f"{text[1:]} cannot be read: {error}")) from None
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whom the token is for.")],
+    scope: Annotated[str, typer.Option(help="inference, cluster, or both with a comma between.")] = "inference",
+    file: Annotated[Path | None, typer.Option("--file", help="Server's token file, to add the hash to.")] = None,
+) -> None:
+    """Make a bearer token: it is printed once, and only its hash is kept."""
+    from cluster.tokens import append, new_token, parse_scopes
+
+    try:
+        secret, entry = new_token(name, parse_scopes(scope))
+        if file is not None:
+            append(file, entry)
+        else:
+            print(f"add this line to the server's token file:\n{entry.line()}", file=sys.stderr)
+    except ValueError as error:
+        raise _refused(error) from None
+    print(secret)
 
 
 @app.command()

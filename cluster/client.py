@@ -1,13 +1,18 @@
 """The client: what the commands use, and what a Python program can."""
 
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -15,16 +20,24 @@ from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 
 EXIT_BASE = 10  # exit codes of failed calls are this plus the gRPC status code
+TOKEN_VARIABLE = "EIGHTWINDS_TOKEN"
+
+Request = pb.GenerateRequest
+
+_ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
 class Client:
-    """A connection to one server. Methods raise grpc.RpcError."""
+    """A connection to one server. Methods, and those of `stub`, raise grpc.RpcError."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str = "") -> None:
+        """`token` goes along with every call; see `read_token`."""
+        self.address = address
         self._channel = grpc.insecure_channel(address)
-        self.stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel
+        self.stub = inference_pb2_grpc.InferenceServiceStub(channel)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -49,34 +62,147 @@ class Client:
         return list(self.stub.ListModels(pb.ListModelsRequest()).models)
 
 
-def text_request(
-    prompt: str,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
-    stop: Sequence[str] = (),
-) -> pb.GenerateRequest:
-    """A request for the continuation of a text; what is None is left to the server."""
-    return pb.GenerateRequest(
-        prompt=pb.Prompt(text=prompt),
-        sampling=pb.Sampling(temperature=temperature, seed=seed),
-        stopping=pb.Stopping(max_tokens=max_tokens, stop=stop),
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Puts the token into every call."""
+
+    def __init__(self, token: str) -> None:
+        self._entry = ("authorization", f"Bearer {token}")
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(self._with_token(details), request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(self._with_token(details), request)
+
+    def _with_token(self, details: Any) -> Any:
+        return details._replace(metadata=[*(details.metadata or ()), self._entry])
+
+
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
+    """The token in a file, else in EIGHTWINDS_TOKEN, else none ("").
+
+    ValueError if the file is unreadable or holds no token; an argument could be read by every user of the machine.
+    """
+    source, token = TOKEN_VARIABLE, environment.get(TOKEN_VARIABLE, "")
+    if file is not None:
+        source = str(file)
+        try:
+            token = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"the token file {file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"the token file {file} holds no text") from None
+    token = token.strip()
+    if "sha256:" in token:
+        raise ValueError(f"{source} holds the server's hashes; clients need a file with the token itself")
+    if (file is not None and not token) or not (token.isascii() and all(c.isprintable() and c != " " for c in token)):
+        raise ValueError(f"{source} holds no token: it must be one line of printable ASCII")
+    return token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a request asks for, by the names of its fields; None, "" and () are left to the server."""
+
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    logprobs: int | None = None
+    n: int | None = None
+    priority: int = 0
+    json_schema: str = ""
+    regex: str = ""
+
+
+EVERYTHING_LEFT_OPEN = Options()
+
+
+def _request(prompt: pb.Prompt, options: Options) -> pb.GenerateRequest:
+    o = options
+    request = pb.GenerateRequest(
+        prompt=prompt,
+        sampling=pb.Sampling(
+            temperature=o.temperature,
+            top_p=o.top_p,
+            top_k=o.top_k,
+            min_p=o.min_p,
+            repetition_penalty=o.repetition_penalty,
+            presence_penalty=o.presence_penalty,
+            frequency_penalty=o.frequency_penalty,
+            seed=o.seed,
+        ),
+        stopping=pb.Stopping(max_tokens=o.max_tokens, min_tokens=o.min_tokens, stop=o.stop, ignore_eos=o.ignore_eos),
+        output=pb.OutputOptions(logprobs=o.logprobs),
+        n=o.n,
+        priority=o.priority,
     )
+    if o.json_schema and o.regex:
+        raise ValueError("give a JSON schema or a regular expression, not both")
+    if o.json_schema:
+        request.constraint.json_schema = o.json_schema
+    if o.regex:
+        request.constraint.regex = o.regex
+    return request
+
+
+def text_request(prompt: str, options: Options = EVERYTHING_LEFT_OPEN) -> pb.GenerateRequest:
+    """A request for the continuation of a text. ValueError for what its fields cannot hold."""
+    return _request(pb.Prompt(text=prompt), options)
+
+
+def chat_request(messages: Sequence[tuple[str, str]], options: Options = EVERYTHING_LEFT_OPEN) -> pb.GenerateRequest:
+    """A request for the next turn of a conversation of (role, content), with roles system, user and assistant."""
+    turns = [pb.ChatMessage(role=_ROLES[role], content=content) for role, content in messages]
+    return _request(pb.Prompt(chat=pb.Chat(messages=turns)), options)
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed(Exception):
+    """A failed call for whoever sits at a terminal: its status, what to say, and when the server wants it again."""
+
+    code: int
+    text: str
+    retry_seconds: float | None
+
+
+@contextmanager
+def failing_plainly(client: Client) -> Iterator[None]:
+    """Turn what a stub raises into CallFailed."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise CallFailed(code_of(error), f"{explain(error)} (server {client.address})", retry_of(error)) from None
 
 
 def explain(error: grpc.RpcError) -> str:
     """A failed call in one sentence, with the wrong fields where the server named them."""
     call: Any = error  # what a stub raises is a grpc.Call, too, which the type stubs cannot say
-    lines = [f"{call.code().name}: {call.details()}"]
+    retry = retry_of(error)
+    again = f"; try again in {retry:g} s" if retry is not None else ""
+    return f"{call.code().name}: {call.details()}{again}"
+
+
+def retry_of(error: grpc.RpcError) -> float | None:
+    """In how many seconds the server wants the call again, if it said so."""
+    call: Any = error
     try:
         status = rpc_status.from_call(call)
     except ValueError:
-        status = None
+        return None
     for detail in status.details if status is not None else ():
         retry = error_details_pb2.RetryInfo()
         if detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
-            lines.append(f"try again in {retry.retry_delay.ToMilliseconds() / 1000:g} s")
-    return "; ".join(lines)
+            return float(retry.retry_delay.ToMilliseconds() / 1000)
+    return None
 
 
 def code_of(error: grpc.RpcError) -> int:
@@ -86,33 +212,6 @@ def code_of(error: grpc.RpcError) -> int:
     return code
 
 
-def print_generation(
-    address: str,
-    prompt: str,
-    max_tokens: int | None,
-    temperature: float | None,
-    seed: int | None,
-    stop: Sequence[str],
-    as_json: bool,
-) -> int:
-    """`eightwinds generate`: the exit code is 0, EXIT_BASE plus the status code, or 2 for what cannot be asked."""
-    try:
-        request = text_request(prompt, max_tokens, temperature, seed, stop)
-    except ValueError as error:  # a number over the field's bits, or text that is no Unicode
-        print(f"eightwinds generate: {error}", file=sys.stderr)
-        return 2
-    try:
-        with Client(address) as client:
-            if as_json:
-                answer = client.generate(request)
-                print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True), ensure_ascii=False))
-                return 0
-            for message in client.stream(request):
-                print(message.text, end="", flush=True)
-            print()
-            return 0
-    except grpc.RpcError as error:
-        print(f"\neightwinds generate: {explain(error)} (server {address})", file=sys.stderr)
-        return EXIT_BASE + code_of(error)
-    except KeyboardInterrupt:
-        return 130
+def to_json(message: Message) -> str:
+    """A message on one line, with the names of the proto file."""
+    return json.dumps(MessageToDict(message, preserving_proto_field_name=True), ensure_ascii=False)

@@ -110,8 +110,11 @@ class ClusterSection(_Section):
 
 
 class SecuritySection(_Section):
-    """`insecure` allows to listen beyond loopback without tokens or TLS."""
+    """`token_file` holds the hashes of the bearer tokens that callers need (`eightwinds token`); empty: everybody may
+    call. `insecure` allows to listen beyond loopback without tokens.
+    """
 
+    token_file: str = ""
     insecure: bool = False
 
 

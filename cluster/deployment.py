@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.messages import ActorSpec, HeadHandle
+from cluster.address import is_loopback
 from cluster.config import Config
 from model.batch import LoadProgress
 from model.checkpoint import Checkpoint
@@ -67,6 +68,16 @@ def check_fits(config: Config, checkpoint: Checkpoint) -> None:
             f"the checkpoint has {count} experts, the cluster is configured for {config.experts.count}: "
             f"set experts.count={count}"
         )
+
+
+def check_exposure(config: Config) -> None:
+    """ValueError if other machines could send requests and nothing asks who they are."""
+    for address in (config.gateway.listen, config.gateway.http):
+        if not (is_loopback(address) or config.security.token_file or config.security.insecure):
+            raise ValueError(
+                f"{address} can be reached from other machines, and anybody there could send requests: give a "
+                "--token-file, listen on 127.0.0.1, or say --insecure if the network is yours"
+            )
 
 
 def _code_digest() -> str:

@@ -13,9 +13,10 @@ import psutil
 
 from cluster.address import bind
 from cluster.config import Config, load_config
-from cluster.deployment import actor_specs, check_fits
+from cluster.deployment import actor_specs, check_exposure, check_fits
 from cluster.local_ray import records, state_folder
 from cluster.served_model import ServedModel
+from cluster.tokens import TokenFile
 
 _PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflection", "sentencepiece", "safetensors")
 _ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
@@ -55,6 +56,7 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
     yield Finding("ok", "configuration", "valid")
     yield from _gpu(config)
     yield from _ports(config)
+    yield _exposure(config)
     yield _shared_memory()
     yield from _leftovers(config)
     yield from _checkpoint(config)
@@ -93,6 +95,17 @@ def _ports(config: Config) -> Iterator[Finding]:
             yield Finding("ok", "port", f"{address} is free")
         except OSError as error:
             yield Finding("fail", "port", str(error), f"stop what listens there, or set gateway.{key}")
+
+
+def _exposure(config: Config) -> Finding:
+    try:
+        check_exposure(config)
+        if not config.security.token_file:
+            return Finding("ok", "tokens", "none asked for: whoever reaches the ports may send requests")
+        TokenFile(Path(config.security.token_file))
+        return Finding("ok", "tokens", f"asked for, by {config.security.token_file}")
+    except ValueError as error:
+        return Finding("fail", "tokens", str(error), "eightwinds token NAME --file FILE makes a token and its file")
 
 
 def _shared_memory() -> Finding:

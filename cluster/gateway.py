@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from cluster.gateway_auth import AuthInterceptor, Tokens
 from cluster.gateway_errors import ErrorInterceptor
 from cluster.gateway_inference import Backend, InferenceService
 from cluster.gateway_reflection import add_reflection
@@ -19,11 +20,12 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Gateway:
     """One listening server. Until `serve` is called requests get UNAVAILABLE and health is NOT_SERVING."""
 
-    def __init__(self, served: ServedModel, max_message_bytes: int) -> None:
+    def __init__(self, served: ServedModel, max_message_bytes: int, tokens: Tokens | None = None) -> None:
+        """With `tokens` every call but those of health needs one."""
         self.backend = Backend()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(max_message_bytes)],
+            interceptors=[AuthInterceptor(tokens), ErrorInterceptor(max_message_bytes)],
             options=[
                 ("grpc.so_reuseport", 0),  # or a second server would silently share the port
                 # A bound for memory only: gRPC refuses without details, so our own limit comes first.

@@ -188,7 +188,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 def _unary(method: Handler, parse: Parse) -> Handler:
     async def call(raw: bytes, context: Context) -> Any:
-        request_id = _given_id(context)
+        request_id = given_id(context)
         try:
             request = parse(raw)
             request_id = _settle_id(request, request_id)
@@ -205,7 +205,7 @@ def _unary(method: Handler, parse: Parse) -> Handler:
 
 def _stream(method: Handler, parse: Parse) -> Handler:
     async def call(raw: bytes, context: Context) -> AsyncIterator[Any]:
-        request_id, started = _given_id(context), False
+        request_id, started = given_id(context), False
         try:
             request = parse(raw)
             request_id = _settle_id(request, request_id)
@@ -223,7 +223,7 @@ def _stream(method: Handler, parse: Parse) -> Handler:
     return call
 
 
-def _given_id(context: Context) -> str:
+def given_id(context: Context) -> str:
     """The caller's `x-request-id`, or a new id."""
     for key, value in context.invocation_metadata() or ():
         if key == _REQUEST_ID_KEY and isinstance(value, str) and good_request_id(value):

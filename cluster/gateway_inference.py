@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from cluster.engine import Engine
+from cluster.gateway_auth import caller
 from cluster.gateway_errors import Context, Violation, invalid, unavailable
 from cluster.gateway_validation import Validator
 from cluster.generation import Generation, GenerationRequest, Generations
@@ -56,7 +57,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
         generations, engine = self._backend.take()
-        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits))
+        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits, caller()))
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
@@ -81,7 +82,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; those that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
-        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits))
+        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits, caller()))
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():

@@ -44,8 +44,11 @@ class Validator:
         if name not in ("", self._served.id):
             raise unknown_model(name, self._served.id)
 
-    def generation(self, request: pb.GenerateRequest, limits: Limits) -> GenerationRequest:
-        """The request with every default filled in; raises ApiError with all violations."""
+    def generation(self, request: pb.GenerateRequest, limits: Limits, caller: str = "") -> GenerationRequest:
+        """The request with every default filled in; raises ApiError with all violations.
+
+        An authenticated `caller` is who it counts for, whatever `user` says: nobody gets more by naming many users.
+        """
         self.check_model(request.model)
         found = _Violations()
         prompt_ids = self._prompt(request.prompt, found)
@@ -88,7 +91,7 @@ class Validator:
             priority=request.priority,
             special_tokens=request.output.special_tokens,
             trace=request.output.trace,
-            client=request.user,
+            client=caller or request.user,
             prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
         )
 

@@ -12,11 +12,12 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from actors.messages import HeadLost
-from cluster.address import bind, is_loopback, split
+from cluster.address import bind, split
 from cluster.config import Config
-from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_fits
+from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_exposure, check_fits
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
@@ -24,6 +25,7 @@ from cluster.output import StopRules
 from cluster.page import HttpServer, application
 from cluster.progress import ProgressLines
 from cluster.served_model import ServedModel
+from cluster.tokens import TokenFile
 from model.batch import SamplingParams
 
 
@@ -58,14 +60,15 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, on_signal)
-    _check_exposure(config)
+    check_exposure(config)
+    tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
     for address in (config.gateway.listen, config.gateway.http):
         bind(address).close()
     served = ServedModel.open(config.model.path)
     check_fits(config, served.checkpoint)
     launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
 
-    gateway = Gateway(served, config.gateway.max_message_bytes)
+    gateway = Gateway(served, config.gateway.max_message_bytes, tokens)
     http = HttpServer(application(lambda: gateway.backend.engine is not None and not gateway.backend.draining))
     deployment: Deployment | None = None
     try:
@@ -98,15 +101,6 @@ async def _serve(config: Config, keep_actors: bool) -> int:
             await asyncio.to_thread(launcher.abandon)
         else:
             await asyncio.to_thread(deployment.close, keep_actors)
-
-
-def _check_exposure(config: Config) -> None:
-    for address in (config.gateway.listen, config.gateway.http):
-        if not is_loopback(address) and not config.security.insecure:
-            raise ValueError(
-                f"{address} can be reached from other machines, and requests are neither authenticated nor "
-                "encrypted: listen on 127.0.0.1, or say --insecure if the network is yours"
-            )
 
 
 def _launcher(config: Config, served: ServedModel) -> Launcher:

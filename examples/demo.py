@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from cluster.client import Client, text_request
+from cluster.client import Client, Options, text_request
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 PROMPTS = ("My favourite condiment is", "Once upon a time there was a brave mouse", "What is 37 + 48?")
@@ -50,7 +50,7 @@ def _wait_until_ready(server: "subprocess.Popen[str]") -> str | None:
 
 
 def _ask(client: Client, prompt: str) -> pb.Trace:
-    request = text_request(prompt, max_tokens=MAX_TOKENS, temperature=0.0)
+    request = text_request(prompt, Options(max_tokens=MAX_TOKENS, temperature=0.0))
     request.output.trace = True
     print(f"\n> {prompt}", end="", flush=True)
     trace, tokens, started = pb.Trace(), 0, time.perf_counter()

@@ -21,6 +21,7 @@ from cluster.gateway import Gateway
 from cluster.generation import Generations
 from cluster.serve import engine_config
 from cluster.served_model import ServedModel
+from cluster.tokens import TokenFile
 from tests.fakes import PATIENCE
 
 Result = TypeVar("Result")
@@ -31,18 +32,20 @@ MESSAGE_BYTES = 1 << 20
 class Serving:
     """A gateway on a port of its own, wired as cluster/serve.py does it. Until `ready` is called it is starting."""
 
-    def __init__(self, served: ServedModel, max_message_bytes: int = MESSAGE_BYTES) -> None:
+    def __init__(
+        self, served: ServedModel, max_message_bytes: int = MESSAGE_BYTES, tokens: TokenFile | None = None
+    ) -> None:
         self.served = served
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
         self._thread.start()
-        self.gateway: Gateway = self.run(self._open(max_message_bytes))
+        self.gateway: Gateway = self.run(self._open(max_message_bytes, tokens))
         self.address = self.run(self.gateway.listen("127.0.0.1:0"))
         self.client = Client(self.address)
         self.channel: Any = grpc.insecure_channel(self.address)
 
-    async def _open(self, max_message_bytes: int) -> Gateway:
-        return Gateway(self.served, max_message_bytes)
+    async def _open(self, max_message_bytes: int, tokens: TokenFile | None) -> Gateway:
+        return Gateway(self.served, max_message_bytes, tokens)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run something on the server's event loop."""

@@ -6,7 +6,7 @@ import signal
 import psutil
 import pytest
 
-from cluster.client import text_request
+from cluster.client import Options, text_request
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.server import Server
 
@@ -14,7 +14,7 @@ PROMPTS = ("Once upon a time", "My favourite condiment is", "What is 37 + 48?")
 
 
 def request(prompt: str, seed: int | None = None) -> pb.GenerateRequest:
-    wanted = text_request(prompt, max_tokens=120, temperature=0.0 if seed is None else 0.8, seed=seed)
+    wanted = text_request(prompt, Options(max_tokens=120, temperature=0.0 if seed is None else 0.8, seed=seed))
     wanted.stopping.ignore_eos = True
     return wanted
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client import text_request
+from cluster.client import Options, text_request
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server, wait_for
 
 
 def long_request(tokens: int = 200) -> pb.GenerateRequest:
-    request = text_request("Once upon a time", max_tokens=tokens, temperature=0.0)
+    request = text_request("Once upon a time", Options(max_tokens=tokens, temperature=0.0))
     request.stopping.ignore_eos = True
     return request
 

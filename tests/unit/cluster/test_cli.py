@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cluster import cli, serve
-from cluster.client import text_request
+from cluster import cli, console, serve, tokens
+from cluster.client import Client, Options, text_request
 from cluster.config import Config
 from tests.serving import Serving
 
-COMMANDS = ("serve", "down", "generate", "doctor")
+COMMANDS = ("serve", "down", "generate", "chat", "token", "doctor")
 
 
 def run(*arguments: str, stdin: str = "") -> Result:
@@ -81,12 +81,13 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, bool]]:
 
 def test_options_of_serve_are_configuration_and_win_over_set(served: list[tuple[Config, bool]]) -> None:
     options = ["--model", "123", "--listen", "127.0.0.1:0", "--http", "[::1]:0", "--ray-address", "auto", "--insecure"]
+    options += ["--token-file", "tokens"]
     settings = ["--set", "model.path=other", "--set", "kv.page_size=32"]
     assert run("serve", *options, *settings, "--keep-actors").exit_code == 7
     ((config, keep_actors),) = served
     assert (config.model.path, config.gateway.listen, config.gateway.http) == ("123", "127.0.0.1:0", "[::1]:0")
     assert (config.cluster.ray_address, config.security.insecure, config.kv.page_size) == ("auto", True, 32)
-    assert keep_actors
+    assert (config.security.token_file, keep_actors) == ("tokens", True)
 
 
 def test_without_options_serve_takes_the_defaults(served: list[tuple[Config, bool]]) -> None:
@@ -104,26 +105,110 @@ def test_the_file_and_the_environment_reach_serve(served: list[tuple[Config, boo
 
 def test_generate_prints_the_continuation(serving: Serving) -> None:
     text = "My favourite condiment is"
-    expected = serving.client.generate(text_request(text, 8, 0.0)).outputs[0].text + "\n"
+    expected = (
+        serving.client.generate(text_request(text, Options(max_tokens=8, temperature=0.0))).outputs[0].text + "\n"
+    )
     options = ("--address", serving.address, "--max-tokens", "8", "--temperature", "0")
     result = run("generate", text, *options)
     assert (result.exit_code, result.stdout) == (0, expected)
     assert run("generate", "-", *options, stdin=text).stdout == expected, "- reads standard input"
 
 
-def test_generate_passes_seed_stops_and_json_on(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seed_fixes_the_continuation(serving: Serving) -> None:
     seeded = ("generate", "My favourite", "--address", serving.address, "--max-tokens", "5", "--seed", "3")
     assert run(*seeded).stdout == run(*seeded).stdout != ""
     assert run(*seeded, "--json").stdout.startswith('{"request_id": ')
-    seen: list[tuple[object, ...]] = []
 
-    def record(*arguments: object) -> int:
-        seen.append(arguments)
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Options, dict[str, object]]]:
+    """What the console was asked for."""
+    seen: list[tuple[Options, dict[str, object]]] = []
+
+    def record(client: Client, *arguments: object, **more: object) -> int:
+        assert isinstance(arguments[-1], Options)
+        seen.append((arguments[-1], more))
         return 0
 
-    monkeypatch.setattr("cluster.client.print_generation", record)
-    assert run(*seeded, "--stop", "a", "--stop", "b").exit_code == 0
-    assert seen == [(serving.address, "My favourite", 5, None, 3, ["a", "b"], False)]
+    monkeypatch.setattr(console, "generate", record)
+    monkeypatch.setattr(console, "chat", record)
+    return seen
+
+
+SAMPLING = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "top_k": 7,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.2,
+    "frequency_penalty": -0.3,
+    "seed": 3,
+    "max_tokens": 5,
+}
+
+
+def as_options(values: dict[str, float]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def test_every_option_of_generate_reaches_the_request(
+    asked: list[tuple[Options, dict[str, object]]], tmp_path: Path
+) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object"}', encoding="utf-8")
+    more = ["--stop", "a", "--stop", "b", "--ignore-eos", "--n", "2", "--logprobs", "1", "--priority", "-4"]
+    more += ["--min-tokens", "1", "--json-schema", f"@{tmp_path / 'schema.json'}", "--regex", "x"]
+    more += ["--timeout", "9", "--retries", "3", "--json"]
+    assert run("generate", "Hi", *as_options(SAMPLING), *more).exit_code == 0
+    wanted = Options(
+        **SAMPLING,  # type: ignore[arg-type]  # by field name
+        stop=["a", "b"],
+        ignore_eos=True,
+        n=2,
+        logprobs=1,
+        priority=-4,
+        min_tokens=1,
+        json_schema='{"type": "object"}',
+        regex="x",
+    )
+    assert asked == [(wanted, {"as_json": True, "timeout": 9.0, "retries": 3})]
+
+
+def test_every_option_of_chat_reaches_the_request(asked: list[tuple[Options, dict[str, object]]]) -> None:
+    assert run("chat", *as_options(SAMPLING), "--stop", "a", "--system", "Be brief.", "--retries", "2").exit_code == 0
+    wanted = Options(**SAMPLING, stop=["a"])  # type: ignore[arg-type]  # by field name
+    assert asked == [(wanted, {"system": "Be brief.", "retries": 2})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
+        (["--json-schema", "@/nowhere/schema"], "/nowhere/schema cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_exits_with_2(arguments: list[str], says: str) -> None:
+    result = run("generate", "Hi", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("eightwinds: ") and says in result.stderr
+
+
+def test_a_token_is_printed_once_and_its_hash_kept(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    first, second = run("token", "alice", "--file", str(file)), run("token", "ops", "--scope", "cluster,inference")
+    assert (first.exit_code, second.exit_code, first.stderr) == (0, 0, "")
+    (entry,) = tokens.parse(file.read_text(encoding="utf-8"))
+    assert tokens.find(first.stdout.strip(), [entry]) == tokens.Caller("alice", frozenset({tokens.Scope.INFERENCE}))
+    line = second.stderr.splitlines()[-1]
+    assert tokens.find(second.stdout.strip(), tokens.parse(line)) is not None and "ops cluster,inference " in line
+    assert second.stdout.strip() not in second.stderr
+
+
+@pytest.mark.parametrize("arguments", [["a b"], ["alice", "--scope", "root"], ["alice", "--file", "/nowhere/tokens"]])
+def test_a_token_that_cannot_be_made_exits_with_2(arguments: list[str]) -> None:
+    result = run("token", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("eightwinds: ")
 
 
 @pytest.mark.parametrize(

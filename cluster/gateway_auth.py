@@ -1,0 +1,97 @@
+"""Who calls: one interceptor that asks for a bearer token before anything of the message is read."""
+
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import grpc
+
+from cluster.gateway_errors import ApiError, Context, abort, given_id
+from cluster.tokens import Caller, Scope
+
+_caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="")
+
+_HEADER = "authorization"
+_OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
+_SCOPES = {"/eightwinds.v1.InferenceService/": Scope.INFERENCE, "/eightwinds.v1.ClusterService/": Scope.CLUSTER}
+
+
+class Tokens(Protocol):
+    """Where tokens are looked up; see `cluster.tokens.TokenFile`."""
+
+    def find(self, token: str) -> Caller | None:
+        """Whose token it is."""
+
+
+def caller() -> str:
+    """The name of whoever makes the call being handled; empty where no tokens are asked for."""
+    return _caller.get()
+
+
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses a call without a known token (UNAUTHENTICATED) or without its scope (PERMISSION_DENIED).
+
+    Health is open; what belongs to no service of ours, such as reflection, needs any token. With `tokens` None
+    everything is open.
+    """
+
+    def __init__(self, tokens: Tokens | None) -> None:
+        self._tokens = tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Settle who calls; a refused call's handler is replaced by one that says why."""
+        handler = await continuation(details)
+        if handler is None or self._tokens is None or details.method.startswith(_OPEN):
+            return handler
+        try:
+            found = _authenticate(details, self._tokens)
+            _authorize(details.method, found)
+        except ApiError as error:
+            return _refusal(handler, error)
+        _caller.set(found.name)  # a call is one task, so this is seen by its handler alone
+        return handler
+
+
+def _authenticate(details: grpc.HandlerCallDetails, tokens: Tokens) -> Caller:
+    given = [value for key, value in details.invocation_metadata or () if key == _HEADER]
+    scheme, _, token = str(given[0]).partition(" ") if len(given) == 1 else ("", "", "")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        text = "send one metadata entry `authorization: Bearer TOKEN`"
+        raise ApiError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", text)
+    found = tokens.find(token)
+    if found is None:
+        text = "the token is not known here; ask the operator for one"
+        raise ApiError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_UNKNOWN", text)
+    return found
+
+
+def _authorize(method: str, found: Caller) -> None:
+    for prefix, scope in _SCOPES.items():
+        if method.startswith(prefix) and scope not in found.scopes:
+            text = f"the token of {found.name!r} lacks the scope {scope.value}, which this method needs"
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", text, {"scope": scope.value})
+
+
+def _refusal(handler: grpc.RpcMethodHandler[Any, Any], error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler of the same kind that takes the message as bytes, unread, and ends the call."""
+
+    async def one(request: Any, context: Context) -> None:
+        await abort(context, error, given_id(context))
+
+    async def many(request: Any, context: Context) -> AsyncIterator[Any]:
+        await abort(context, error, given_id(context))
+        yield  # which makes it a generator; abort raises
+
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(one)
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(many)
+    assert handler.stream_stream is not None, "no method of ours or of the standard services takes a stream alone"
+    return grpc.stream_stream_rpc_method_handler(many)

@@ -1,0 +1,165 @@
+"""Bearer tokens: a file of their SHA-256 hashes says who may do what.
+
+    # name   scopes              hash
+    alice    inference           sha256:9f86d081...
+    ops      inference,cluster   sha256:60303ae2...
+
+A line names a caller; two lines may name the same one, while a token is being replaced. Tokens are 256 random bits,
+which makes a plain hash of them safe to keep: there is nothing to guess that a slow hash would protect.
+"""
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+log = logging.getLogger("eightwinds.tokens")
+
+_PREFIX = "ew_"  # so that a token is found by those who search for leaked ones
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Scope(StrEnum):
+    """What a token allows."""
+
+    INFERENCE = "inference"  # InferenceService
+    CLUSTER = "cluster"  # ClusterService
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a token belongs to, and what they may do."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the file; `digest` is the SHA-256 of the token."""
+
+    caller: Caller
+    digest: bytes
+
+    def line(self) -> str:
+        """As it stands in the file."""
+        return f"{self.caller.name} {','.join(sorted(self.caller.scopes))} sha256:{self.digest.hex()}"
+
+
+def parse(text: str) -> list[Entry]:
+    """The entries of a file's text; ValueError names every wrong line, without what it holds."""
+    entries: list[Entry] = []
+    wrong: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            entries.append(_entry(words))
+        except ValueError as error:
+            wrong.append(f"line {number}: {error}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return entries
+
+
+def _entry(words: list[str]) -> Entry:
+    if len(words) != 3:
+        raise ValueError("write NAME SCOPE[,SCOPE] sha256:HEX")
+    name, scopes, digest = words
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has up to 64 letters, digits and ._@-")
+    if not _HASH.fullmatch(digest):
+        raise ValueError("a hash is sha256: and 64 digits 0-9a-f; `eightwinds token NAME` makes one")
+    return Entry(Caller(name, parse_scopes(scopes)), bytes.fromhex(digest.removeprefix("sha256:")))
+
+
+def parse_scopes(text: str) -> frozenset[Scope]:
+    """Scopes between commas."""
+    try:
+        return frozenset(Scope(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"scopes are {' and '.join(Scope)}, with a comma between") from None
+
+
+def new_token(name: str, scopes: Iterable[Scope]) -> tuple[str, Entry]:
+    """A fresh token, shown once, and the entry to keep. ValueError for a bad name."""
+    token = _PREFIX + secrets.token_urlsafe(32)
+    return token, _entry([name, ",".join(scopes), f"sha256:{_digest(token).hex()}"])
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add an entry to a file, which is made for its owner's eyes only if there is none. ValueError if that fails."""
+    try:
+        with open(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+            text = file.read()
+            parse(text)  # never add to something else by mistake
+            file.write(("" if text.endswith("\n") or not text else "\n") + entry.line() + "\n")
+    except OSError as error:
+        raise ValueError(f"the token file {path} cannot be written: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no token file: {error}") from None
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def find(token: str, entries: Iterable[Entry]) -> Caller | None:
+    """Whose token it is. Looks at every entry, so that the time says nothing about which one, or how nearly."""
+    digest, found = _digest(token), None
+    for entry in entries:
+        if hmac.compare_digest(digest, entry.digest):
+            found = entry.caller
+    return found
+
+
+class TokenFile:
+    """The entries of a file, read again when it has changed.
+
+    A file that has become unreadable or wrong is reported once and its last good state holds: an editor's half-written
+    file neither locks everybody out nor lets anybody in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """ValueError if the file cannot be read or has no entry."""
+        self._path = path
+        try:
+            self._stamp = self._stat()
+            self._entries = parse(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"the token file {path} cannot be read: {error.strerror}") from None
+        except ValueError as error:  # UnicodeDecodeError is one, too
+            raise ValueError(f"the token file {path} is wrong: {error}") from None
+        if not self._entries:
+            raise ValueError(f"the token file {path} holds no token: `eightwinds token NAME --file {path}` adds one")
+
+    def find(self, token: str) -> Caller | None:
+        """Whose token it is now."""
+        self._refresh()
+        return find(token, self._entries)
+
+    def _stat(self) -> tuple[int, ...]:
+        stat = os.stat(self._path)
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+    def _refresh(self) -> None:
+        try:
+            stamp = self._stat()
+        except OSError:
+            stamp = ()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._entries = parse(self._path.read_text(encoding="utf-8"))
+            log.info("read %s again: %d tokens", self._path, len(self._entries))
+        except (OSError, ValueError) as error:
+            log.error("the token file %s is kept as it was: %s", self._path, error)
