@@ -180,7 +180,8 @@ class Engine:
                 key = self._gone.popleft()
                 self._scheduler.abort(key)
                 self.accounts.forget(key)
-            plan = self._scheduler.plan(self._epoch, self._info.incarnation, self._pace.prefill_tokens())
+            paced = None if self._config.static_batching else self._pace.prefill_tokens(self._scheduler.running_count)
+            plan = self._scheduler.plan(self._epoch, self._info.incarnation, paced)
             if plan.admit:
                 self.accounts.start(self._scheduler.running(), self._clock())
             return plan

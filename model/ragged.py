@@ -28,6 +28,14 @@ class Segment:
         """Keys that exist once the chunk's own are written."""
         return self.start + self.length
 
+    def slots(self, first: int, page_size: int) -> list[int]:
+        """Where keys and values of positions [first, kv_length) lie in the cache, as page * page_size + offset."""
+        slots: list[int] = []
+        for index in range(first // page_size, -(-self.kv_length // page_size)):
+            slots += range(self.pages[index] * page_size, (self.pages[index] + 1) * page_size)
+        skipped = first - first // page_size * page_size
+        return slots[skipped : skipped + self.kv_length - first]
+
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
@@ -56,9 +64,7 @@ class RaggedBatch:
         [9, 5, 7] has positions 6 7 8 and KV slots 5*4+2, 5*4+3, 7*4+0.
         """
         positions = [p for s in segments for p in range(s.start, s.kv_length)]
-        slots = [
-            s.pages[p // page_size] * page_size + p % page_size for s in segments for p in range(s.start, s.kv_length)
-        ]
+        slots = [slot for s in segments for slot in s.slots(s.start, page_size)]
 
         def tensor(values: Sequence[int]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)

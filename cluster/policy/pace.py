@@ -1,41 +1,92 @@
 """How much prefill may ride along with decodes. Pure.
 
-A long prompt must not make everyone else's next token late, and how many of its tokens that allows depends on the
-machine. So the cost of a prefill token is measured against that of a step that only decodes.
+A long prompt must not make everyone else's next token late, nor may prompts enter so slowly that slots stay empty. How
+many prompt tokens a step bears depends on the machine, so what a step costs is learned from those that were run.
 """
+
+import math
 
 from model.batch import StepPlan
 
-_WEIGHT = 0.2  # of the newest step in the running means
+_FORGET = 0.98  # weight of a step against the one after it: about 50 count
+_PROBE_EVERY = 16  # steps with prefill before one goes without, so that what it adds stays visible
+_GROWTH = 4  # a step has at most this many times the prefill of late, while its cost is not known well
+_OUTLIER = 4.0  # a step counts as at most this many times as long as expected: an expert may have restarted
+
+
+class StepCost:
+    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the steps of late.
+
+    Least squares with exponential forgetting, from its normal equations.
+    """
+
+    def __init__(self) -> None:
+        self._products = [[0.0] * 3 for _ in range(3)]
+        self._targets = [0.0] * 3
+        self._weights = (0.0, 0.0, 0.0)
+        self._count = 0
+
+    def observe(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
+        """A step took so long."""
+        row = (1.0, float(decodes), float(prefill_tokens))
+        if self._count >= _PROBE_EVERY:
+            seconds = min(seconds, _OUTLIER * max(self.expect(decodes, prefill_tokens), 0.0))
+        self._count += 1
+        for i in range(3):
+            self._targets[i] = _FORGET * self._targets[i] + row[i] * seconds
+            for j in range(3):
+                self._products[i][j] = _FORGET * self._products[i][j] + row[i] * row[j]
+        self._weights = self._solve()
+
+    def expect(self, decodes: int, prefill_tokens: int) -> float:
+        """Seconds that such a step takes."""
+        base, decode, prefill = self._weights
+        return base + decode * decodes + prefill * prefill_tokens
+
+    @property
+    def prefill_token(self) -> float:
+        """Seconds that a prompt's token adds; 0 or less while that is lost in noise."""
+        return self._weights[2]
+
+    def _solve(self) -> tuple[float, float, float]:
+        """Gaussian elimination; the diagonal is raised a little, so that what never varied has a share, too."""
+        rows = [[*products, target] for products, target in zip(self._products, self._targets, strict=True)]
+        for i in range(3):
+            rows[i][i] += 1e-6 * rows[i][i] + 1e-12
+        for i in range(3):
+            for j in range(i + 1, 3):
+                factor = rows[j][i] / rows[i][i]
+                rows[j] = [b - factor * a for a, b in zip(rows[i], rows[j], strict=True)]
+        z = rows[2][3] / rows[2][2]
+        y = (rows[1][3] - rows[1][2] * z) / rows[1][1]
+        return (rows[0][3] - rows[0][1] * y - rows[0][2] * z) / rows[0][0], y, z
 
 
 class Pace:
-    """Keeps steps that mix prefill and decode below `slowdown` times the duration of one that only decodes."""
+    """Keeps steps that mix prefill and decode below `slowdown` times the duration of the same decodes alone."""
 
     def __init__(self, slowdown: float, least: int = 16) -> None:
         """At least `least` prefill tokens are always allowed: a prompt must get on, too."""
         self._slowdown, self._least = slowdown, least
-        self._decode_seconds: float | None = None
-        self._token_seconds: float | None = None  # what a prefill token adds to a step
+        self._cost = StepCost()
+        self._mixed = _PROBE_EVERY  # steps since one of decodes alone; the first one shall be
+        self._lately = 0.0  # prefill tokens of mixed steps, a running mean
 
     def observe(self, plan: StepPlan, seconds: float) -> None:
         """Learn from a step that took so long."""
-        prefill_tokens = sum(chunk.length for chunk in plan.chunks if chunk.length > 1)
+        prefill = sum(chunk.length for chunk in plan.chunks if chunk.length > 1)
         decodes = sum(chunk.length == 1 for chunk in plan.chunks)
-        if decodes and not prefill_tokens:
-            self._decode_seconds = _mean(self._decode_seconds, seconds)
-        elif prefill_tokens >= self._least and self._decode_seconds is not None:
-            added = max(0.0, seconds - self._decode_seconds)
-            self._token_seconds = _mean(self._token_seconds, added / prefill_tokens)
+        if not decodes:
+            return
+        self._cost.observe(decodes, prefill, seconds)
+        self._mixed = self._mixed + 1 if prefill else 0
+        if prefill:
+            self._lately += (prefill - self._lately) / 4
 
-    def prefill_tokens(self) -> int | None:
-        """How many may share a step with decodes; None if that is not known yet or nothing holds them back."""
-        if self._decode_seconds is None or self._token_seconds is None:
-            return 4 * self._least if self._decode_seconds is not None else None
-        if not self._token_seconds:
-            return None
-        return max(self._least, int((self._slowdown - 1) * self._decode_seconds / self._token_seconds))
-
-
-def _mean(before: float | None, newest: float) -> float:
-    return newest if before is None else before + _WEIGHT * (newest - before)
+    def prefill_tokens(self, decodes: int) -> int:
+        """How many may share a step with so many decodes; 0 once in a while, to see what that costs."""
+        if self._mixed >= _PROBE_EVERY:
+            return 0
+        token, bound = self._cost.prefill_token, _GROWTH * max(self._least, self._lately)
+        room = (self._slowdown - 1) * self._cost.expect(decodes, 0)
+        return max(self._least, int(min(bound, room / token if token > 0 else math.inf)))

@@ -57,7 +57,7 @@ def scene(
 @pytest.mark.parametrize("name", BATCHES)
 def test_flash_equals_sdpa_in_bf16(name: str, window: int | None, heads: tuple[int, int], page_size: int) -> None:
     batch, cache, q = scene(BATCHES[name], heads, torch.bfloat16, page_size)
-    flash, sdpa = FlashBackend(window), SdpaBackend(window)
+    flash, sdpa = FlashBackend(window), SdpaBackend(window, cache.page_size)
     found = flash.attend(q, cache, 0, flash.prepare(batch))
     expected = sdpa.attend(q, cache, 0, sdpa.prepare(batch))
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)  # a few last bits of bf16

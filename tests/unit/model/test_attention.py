@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.attention import AttentionBackend, FlashBackend, SdpaBackend, choose_backend, flash_attn_usable
+from model import attention
+from model.attention import AttentionBackend, FlashBackend, SdpaBackend, choose_backend, flash_attn_usable, padded
 from model.config import MixtralConfig
 from model.kv_cache import PagedKVCache
 from model.ragged import RaggedBatch, Segment
@@ -98,19 +99,49 @@ def test_sdpa_equals_the_plain_loop_and_reads_no_key_out_of_sight(
     name: str, window: int | None, page_size: int
 ) -> None:
     s = scene(BATCHES[name], window, page_size)
-    torch.testing.assert_close(attend(SdpaBackend(window), s).double(), plain(s, window), rtol=0, atol=1e-6)
+    torch.testing.assert_close(attend(SdpaBackend(window, page_size), s).double(), plain(s, window), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_batch_mates_do_not_change_a_bit(window: int | None) -> None:
-    s = scene(BATCHES["all together"], window, 3)
-    together = attend(SdpaBackend(window), s)
+MANY = [
+    (0, 9),
+    (21, 1),
+    (5, 6),
+    (0, 1),
+    (3, 1),
+    (62, 1),
+    (63, 1),
+    (64, 1),
+    (127, 1),
+    (128, 1),
+    (600, 1),
+    (90, 3),
+    (70, 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("window", [None, 5, 100])
+def test_batch_mates_do_not_change_a_bit(
+    window: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = scene(MANY, window, 3)
+    s.cache.keys, s.cache.values, s.q_THd = s.cache.keys.to(dtype), s.cache.values.to(dtype), s.q_THd.to(dtype)
+    together = attend(SdpaBackend(window, 3), s)
+    monkeypatch.setattr(attention, "_STACKED_ROWS", 150)  # two of a stack at a time
+    assert torch.equal(attend(SdpaBackend(window, 3), s), together)
     for segment in s.batch.segments:
         rows = slice(segment.row, segment.row + segment.length)
         alone = RaggedBatch.build(
             [Segment(0, segment.length, segment.start, segment.pages)], [0] * segment.length, [], 3
         )
-        assert torch.equal(attend(SdpaBackend(window), Scene(alone, s.cache, s.q_THd[rows])), together[rows])
+        assert torch.equal(attend(SdpaBackend(window, 3), Scene(alone, s.cache, s.q_THd[rows])), together[rows])
+
+
+def test_a_stack_is_padded_a_little() -> None:
+    assert [padded(n) for n in (1, 64, 65, 512, 513, 1024, 1025)] == [64, 64, 128, 512, 640, 1024, 1280]
+    sizes = [padded(n) for n in range(1, 5000)]
+    assert all(n <= size < n + max(64, n / 4) for n, size in enumerate(sizes, 1))
+    assert sizes == sorted(sizes)
 
 
 @pytest.mark.parametrize("window", WINDOWS)

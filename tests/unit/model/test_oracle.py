@@ -193,7 +193,9 @@ def chunked_logits(
             done[i] += length
         batch = RaggedBatch.build(segments, token_ids, range(len(token_ids)), page_size)
         with torch.inference_mode():
-            logits = router.run(trunk.forward(batch, cache, SdpaBackend(config.sliding_window)), StepCounts())
+            logits = router.run(
+                trunk.forward(batch, cache, SdpaBackend(config.sliding_window, cache.page_size)), StepCounts()
+            )
         for i, part in zip(active, logits.split([s.length for s in segments]), strict=True):
             found[i].append(part)
         steps += 1
