@@ -5,6 +5,8 @@
 #   make check    style, types, import contracts, protos, drift of the generated stubs
 #   make proto    generate the stubs anew
 #   make bench    microseconds per dispatch; time until ready
+#   make bench-serve   the server under load, and what the engine costs (20 minutes)
+#   make fuzz     20,000 requests that no sane client sends
 #   make clean    remove caches and build products (the environment stays)
 
 VENV ?= .venv
@@ -17,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration check lint types contracts protos stubs proto bench clean venv \
+.PHONY: help demo test unit integration fuzz check lint types contracts protos stubs proto bench bench-serve clean venv \
         venv-runtime constraints
 
 help:
@@ -69,6 +71,11 @@ bench: $(DEVELOPER)
 	@$(BIN)/python -m benchmarks.dispatch
 	@$(BIN)/python -m benchmarks.startup
 
+bench-serve: $(DEVELOPER)
+	@echo 'bench: the server under load (20 minutes)'
+	@$(BIN)/python -m benchmarks.serve
+	@$(BIN)/python -m benchmarks.engine
+
 # --------------------------------------------------------------------------------------- tests
 # Two processes: what the unit tests forbid, the integration tests need.
 test: unit integration
@@ -76,6 +83,10 @@ test: unit integration
 unit: $(DEVELOPER)
 	@echo 'test: unit'
 	@$(BIN)/python -m pytest -q tests/unit
+
+fuzz: $(DEVELOPER)
+	@echo 'fuzz: $(or $(FUZZ),20000) requests'
+	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/test_fuzz.py
 
 integration: unit
 	@echo 'test: integration'

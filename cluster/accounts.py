@@ -60,8 +60,13 @@ class Accounts:
             tuple(sequence.scores) if first else (),
         )
 
-    def retry_seconds(self, now: float) -> float:
-        """Time in which one sequence ends at the pace of late, between 1 and 60 s."""
+    def retry_seconds(self, now: float, waiting: int) -> float:
+        """Time in which an eighth of those that wait come in at the pace of late, between 1 and 60 s.
+
+        At least one place is free by then; a full queue sends away for longer, so that those it refuses do not come
+        back all at once.
+        """
         if len(self._ended) < 2:
             return 1.0
-        return min(60.0, max(1.0, (now - self._ended[0]) / len(self._ended)))
+        places = max(1.0, waiting / 8)
+        return min(60.0, max(1.0, places * (now - self._ended[0]) / len(self._ended)))

@@ -97,7 +97,7 @@ class Engine:
             free_slots = self._config.max_running - self._scheduler.running_count
             backlog = Backlog(len(queue), queue.tokens, queue.waiting_of(client), free_slots)
             if not admits(self._bounds, backlog, len(requests[0].prompt_ids)):
-                raise QueueFull(self.accounts.retry_seconds(self._clock()))
+                raise QueueFull(self.accounts.retry_seconds(self._clock(), len(queue)))
             for request in requests:
                 self._scheduler.add(_sequence(request))
             self._wake.notify()

@@ -8,8 +8,8 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,17 @@ _REQUEST_ID_KEY = "x-request-id"
 # A status travels in HTTP headers, and clients refuse more than 8 to 16 KB of those.
 _MOST_VIOLATIONS = 32
 _LONGEST_TEXT = 1000
+
+
+class DeparturesFilter(logging.Filter):
+    """Drops what gRPC logs, with a traceback, when a client is gone before the last message to it is sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for such a record."""
+        return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(DeparturesFilter())
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,17 @@ async def abort(context: Context, error: ApiError, request_id: str) -> None:
     """End the call with an error's status; the request id goes along."""
     details = (_DETAILS_KEY, status_of(error).SerializeToString())
     trailing = (*(context.trailing_metadata() or ()), (_REQUEST_ID_KEY, request_id), details)
-    await context.abort(error.code, error.text, trailing)
+    with _unless_gone():
+        await context.abort(error.code, error.text, trailing)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """What gRPC raises when the call has ended meanwhile, by its deadline or its client, is a cancellation."""
+    try:
+        yield
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 Handler = Callable[[Any, Any], Any]
@@ -193,7 +214,8 @@ def _unary(method: Handler, parse: Parse) -> Handler:
             request = parse(raw)
             request_id = _settle_id(request, request_id)
             response = await method(request, context)
-            await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
+            with _unless_gone():
+                await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
             return response
         except asyncio.CancelledError:
             raise
@@ -212,7 +234,8 @@ def _stream(method: Handler, parse: Parse) -> Handler:
             async with aclosing(method(request, context)) as responses:
                 async for response in responses:
                     if not started:
-                        await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
+                        with _unless_gone():
+                            await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
                         started = True
                     yield response
         except asyncio.CancelledError:

@@ -21,3 +21,9 @@ class Oracle:
         settings = {"attention_mask": mask, "max_new_tokens": count, "do_sample": False} | eos
         text: list[int] = self._model.generate(torch.tensor([ids]), **settings)[0].tolist()
         return text[len(ids) :]
+
+    @torch.inference_mode()
+    def logprobs(self, ids: list[int]) -> torch.Tensor:
+        """Log-softmax of the logits at each position of a text, [T, V]: row t is what it says of token t + 1."""
+        logits: torch.Tensor = self._model(torch.tensor([ids])).logits[0]
+        return logits.double().log_softmax(-1)
