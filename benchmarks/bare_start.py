@@ -1,14 +1,26 @@
-"""What Ray itself needs: `ray.init`, eight actors that import torch, all of them answering. Prints seconds."""
+"""What Ray itself needs: `ray.init`, eight actors that import torch, all of them answering. Prints seconds.
+
+With an argument it then waits so many seconds, and prints the processor seconds that its idle actors used meanwhile.
+"""
 
 import logging
 import os
+import sys
 import time
 from typing import Any
+
+import psutil
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 ACTORS = 8
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time of these processes until now."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(t.user + t.system for t in times)
 
 
 def main() -> None:
@@ -26,12 +38,18 @@ def main() -> None:
 
             torch.set_num_threads(1)
 
-        def ready(self) -> bool:
-            return True
+        def pid(self) -> int:
+            return os.getpid()
 
     remote: Any = ray.remote(num_cpus=1)(Bare)
-    ray.get([actor.ready.remote() for actor in [remote.remote() for _ in range(ACTORS)]])
+    actors = [remote.remote() for _ in range(ACTORS)]
+    pids = ray.get([actor.pid.remote() for actor in actors])
     print(time.perf_counter() - started, flush=True)
+    if len(sys.argv) > 1:
+        time.sleep(10.0)
+        before = cpu_seconds(pids)
+        time.sleep(float(sys.argv[1]))
+        print(cpu_seconds(pids) - before, flush=True)
     ray.shutdown()
 
 

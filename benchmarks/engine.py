@@ -11,14 +11,14 @@
 import argparse
 import asyncio
 import random
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 
-import psutil
-
 from actors.messages import HeadHandle
+from benchmarks.bare_start import ACTORS, cpu_seconds
 from benchmarks.load import Job, Load, median, some_prompt
 from benchmarks.report import publish
 from benchmarks.server import Server, serving
@@ -157,23 +157,24 @@ def _resident(server: Server) -> dict[str, float]:
 
 
 def idle(seconds: float = 60.0) -> None:
-    """Processor time by role."""
-
-    def spent(processes: list[psutil.Process]) -> float:
-        times = [process.cpu_times() for process in processes]
-        return sum(t.user + t.system for t in times)
-
+    """Processor time by role, and that of actors which do nothing."""
     rows = []
     with serving() as server:
         time.sleep(10.0)
-        roles = server.processes()
-        before = {role: spent(processes) for role, processes in roles.items()}
+        roles = {role: [p.pid for p in processes] for role, processes in server.processes().items()}
+        before = {role: cpu_seconds(pids) for role, pids in roles.items()}
         time.sleep(seconds)
-        for role, processes in roles.items():
-            used = spent(processes) - before[role]
-            rows.append([role, str(len(processes)), f"{used:.2f}", f"{100 * used / seconds:.2f} %"])
-    header = ("processes", "number", "CPU seconds", "of a core")
-    publish("engine_idle", f"Processor time of an idle server in {seconds:g} s", header, rows)
+        for role, pids in roles.items():
+            rows.append((role, len(pids), cpu_seconds(pids) - before[role]))
+    command = [sys.executable, "-m", "benchmarks.bare_start", str(seconds)]
+    bare = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    rows.append(("bare Ray actors that do nothing", ACTORS, float(bare[-1])))
+    cells = [
+        [role, str(n), f"{s:.2f}", f"{100 * s / seconds:.2f} %", f"{100 * s / seconds / n:.2f} %"]
+        for role, n, s in rows
+    ]
+    header = ("processes", "number", "CPU seconds", "of a core", "each")
+    publish("engine_idle", f"Processor time of an idle server in {seconds:g} s", header, cells)
 
 
 PARTS: dict[str, Callable[[], None]] = {"steps": steps, "memory": memory, "idle": idle}

@@ -164,7 +164,7 @@ def down(namespace: str) -> list[str]:
 def start(namespace: str, cpus: int) -> LocalRay:
     """Begin to start a Ray with `cpus` logical CPUs; `wait` for it to be up."""
     folder = state_folder()
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise LaunchFailed(f"{folder} belongs to another user: set EIGHTWINDS_STATE to a folder of your own")
     folder = folder / secrets.token_hex(4)
