@@ -4,7 +4,6 @@ transformers puts out.
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,13 +11,11 @@ from cluster.policy.fair_queue import FairQueue
 from cluster.policy.sequence import Sequence
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.mixed import Answer, ask, ask_all, some_request
 from tests.oracle import Oracle
 from tests.serving import Serving, serve_locally
 
 COUNT = 200
-TEXTS = ["Once upon a time there was", "The wind", "She said that", "A long road leads to the hill, where", "8"]
-
-Answer = list[tuple[str, list[int], int, str]]
 
 
 @pytest.fixture(scope="module")
@@ -37,32 +34,6 @@ def crowded(demo: ServedModel) -> Iterator[Serving]:
     serving.close()
 
 
-def some_request(rng: random.Random) -> pb.GenerateRequest:
-    start = rng.choice(TEXTS) * rng.choice([1, 1, 1, 12])  # the long ones share pages
-    sampling = pb.Sampling(temperature=0)
-    if rng.random() < 0.6:
-        sampling = pb.Sampling(temperature=rng.choice([0.7, 1.3]), seed=rng.randrange(2**40), top_p=0.95)
-    if rng.random() < 0.3:
-        sampling.MergeFrom(pb.Sampling(repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=-0.3))
-    stopping = pb.Stopping(max_tokens=rng.randrange(1, 20), ignore_eos=rng.random() < 0.3)
-    if rng.random() < 0.3:
-        stopping.stop.extend(["e", "the w"])
-    return pb.GenerateRequest(
-        prompt=pb.Prompt(text=start + rng.choice(["", " and", " Tom"])),
-        sampling=sampling,
-        stopping=stopping,
-        output=pb.OutputOptions(token_ids=True),
-        n=rng.choice([1, 1, 2, 3, 4]),
-        priority=rng.randrange(-2, 3),
-        user=rng.choice("abc"),
-    )
-
-
-def ask(serving: Serving, request: pb.GenerateRequest) -> Answer:
-    response = serving.client.generate(request)
-    return [(o.text, list(o.token_ids), o.finish.reason, o.finish.stop) for o in response.outputs]
-
-
 @pytest.fixture(scope="module")
 def requests() -> list[pb.GenerateRequest]:
     rng = random.Random(2026)
@@ -71,7 +42,7 @@ def requests() -> list[pb.GenerateRequest]:
 
 @pytest.fixture(scope="module")
 def alone(crowded: Serving, requests: list[pb.GenerateRequest]) -> list[Answer]:
-    return [ask(crowded, request) for request in requests]
+    return [ask(crowded.client, request) for request in requests]
 
 
 def test_mixed_requests_get_what_each_gets_alone(
@@ -85,9 +56,7 @@ def test_mixed_requests_get_what_each_gets_alone(
         resume(queue, sequence)
 
     monkeypatch.setattr(FairQueue, "resume", spied)
-    order = random.Random(7).sample(range(COUNT), COUNT)
-    with ThreadPoolExecutor(48) as pool:
-        answers = dict(zip(order, pool.map(lambda i: ask(crowded, requests[i]), order), strict=True))
+    answers = ask_all(crowded.client, requests, 7)
     assert [i for i in range(COUNT) if answers[i] != alone[i]] == []
     assert preempted, "the cache is too large for this test"
     crowded.idle()
