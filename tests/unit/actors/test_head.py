@@ -180,6 +180,18 @@ def test_kv_memory_below_a_page_is_refused(folder: Path) -> None:
         Head(dataclasses.replace(enough, kv_memory_bytes=enough.kv_memory_bytes - 1))
 
 
+def test_kv_memory_may_be_a_share_of_what_is_free_once_the_weights_are_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10_000]
+    monkeypatch.setattr(module, "free_bytes", lambda device: free[0])
+    half = dataclasses.replace(spec(folder), kv_memory_share=0.5)
+    assert Head(half).begin(1).page_count == 10_000 // 2 // 1024
+    free[0] = 2_000
+    with pytest.raises(ValueError, match=r"one page of 4 tokens needs 1024: raise kv\.memory_share"):
+        Head(half).begin(1)
+
+
 # ---- what it counts and reports -------------------------------------------------------------------------------
 
 

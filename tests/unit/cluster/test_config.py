@@ -123,6 +123,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(key: str, near: str, tmp_pat
         ("transport=ray", r"transport: 'ray' is none of 'object_refs' or 'local'"),
         ("kv.page_size=0", "kv.page_size: .*greater than or equal to 1"),
         ("kv.page_size=1025", "kv.page_size: .*1024"),
+        ("kv.memory_share=1.5", "kv.memory_share: .*less than 1"),
         ("kv.memory_bytes=-1", "kv.memory_bytes: .*greater than 0"),
         ("kv.memory_bytes=a lot", "kv.memory_bytes: .*integer.*got 'a lot'"),
         ("head.num_gpus=-1", "head.num_gpus: "),

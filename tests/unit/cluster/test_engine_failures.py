@@ -7,6 +7,7 @@ import pytest
 from actors.messages import HeadLost, HeadTaken
 from cluster.engine import EngineStopped
 from cluster.policy.scheduler import Scheduler
+from cluster.request import FailureEvent
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import PATIENCE, Events, FakeHead
 
@@ -63,6 +64,23 @@ def test_who_waits_is_served_by_the_head_that_comes_back(make: Make, head: FakeH
     events.wait_for_end("b")
     assert events.tokens("b") == expected(head, request("b"))
     assert "a" not in events.by_key
+    check_idle(engine, events)
+
+
+def test_a_head_that_comes_back_with_less_memory_fails_only_what_no_longer_fits(
+    make: Make, head: FakeHead, events: Events
+) -> None:
+    engine = make()
+    head.hold()
+    engine.submit([request("a", prompt=5), request("b", prompt=40)])
+    head.wait_for_plan()
+    head.page_count = 6  # of 4 tokens
+    head.outcomes.append(HeadLost("killed"))
+    head.let_go()
+    events.wait_for_end("a", "b")
+    assert events.tokens("a") == expected(head, request("a", prompt=5))
+    assert events.by_key["b"] == [FailureEvent("b", "unavailable")]
+    assert engine.limits.page_count == 6
     check_idle(engine, events)
 
 

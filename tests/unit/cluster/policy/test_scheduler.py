@@ -42,6 +42,14 @@ def test_decodes_go_on_while_a_long_prompt_is_run() -> None:
     assert [chunks(p)[1] for p in plans] == [(1, 0, 7), (1, 7, 7), (1, 14, 7), (1, 21, 7), (1, 28, 2)]
 
 
+def test_static_batching_lets_nobody_in_until_all_have_ended() -> None:
+    bench = Bench(Limits(2, 16, 16, 4, static_batching=True))
+    bench.add(sequence("a", max_tokens=2), sequence("b", max_tokens=5), sequence("c", max_tokens=1))
+    plans = bench.finish()
+    assert [len(plan.admit) for plan in plans] == [2, 0, 0, 0, 0, 1]
+    assert [len(plan.chunks) for plan in plans] == [2, 2, 1, 1, 1, 1]
+
+
 def test_higher_priority_enters_first_then_who_came_first() -> None:
     bench = Bench(Limits(1, 8, 8, 4))
     bench.add(sequence("a"), sequence("low", priority=-1), sequence("high", priority=5), sequence("b"))
