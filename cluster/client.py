@@ -180,7 +180,10 @@ def failing_plainly(client: Client) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise CallFailed(code_of(error), f"{explain(error)} (server {client.address})", retry_of(error)) from None
+        where = f"(server {client.address})"
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            where += "; --token-file or EIGHTWINDS_TOKEN gives a token"
+        raise CallFailed(code_of(error), f"{explain(error)} {where}", retry_of(error)) from None
 
 
 def explain(error: grpc.RpcError) -> str:
