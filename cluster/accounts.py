@@ -15,16 +15,21 @@ class Accounts:
         self.steps = self.retries = 0
         self.expert_tokens: list[list[int]] = []  # [layer][expert], since the start
         self._started: dict[str, tuple[float, int]] = {}  # when a sequence first ran, and `retries` then
-        self._ended: collections.deque[float] = collections.deque(maxlen=64)
+        self._ended: collections.deque[float] = collections.deque(maxlen=64)  # in busy time
+        self._idle = 0.0  # seconds in which nothing ran: busy time is the clock less these
+        self._idle_since: float | None = None
 
     def start(self, sequences: list[Sequence], now: float) -> None:
         """These run from now on, unless they did before."""
+        if self._idle_since is not None:
+            self._idle, self._idle_since = self._idle + now - self._idle_since, None
         for sequence in sequences:
             self._started.setdefault(sequence.key, (now, self.retries))
 
-    def forget(self, key: str) -> None:
-        """A sequence is gone before its end."""
-        self._started.pop(key, None)
+    def forget(self, key: str, now: float) -> None:
+        """A sequence is gone."""
+        if self._started.pop(key, None) and not self._started:
+            self._idle_since = now
 
     def count(self, result: StepResult) -> None:
         """A step was carried out."""
@@ -43,8 +48,8 @@ class Accounts:
         if drawn.stopped or drawn.exhausted:
             stopped = Finish(FinishReason.STOP, stop_token_id=token.token_id)
             finish = stopped if drawn.stopped else Finish(FinishReason.LENGTH)
-            self.forget(sequence.key)
-            self._ended.append(now)
+            self.forget(sequence.key, now)
+            self._ended.append(now - self._idle)
         first = sequence.output_length == 1
         return TokenEvent(
             sequence.key,
@@ -64,9 +69,9 @@ class Accounts:
         """Time in which an eighth of those that wait come in at the pace of late, between 1 and 60 s.
 
         At least one place is free by then; a full queue sends away for longer, so that those it refuses do not come
-        back all at once.
+        back all at once. Time in which nothing ran says nothing about the pace.
         """
         if len(self._ended) < 2:
             return 1.0
-        places = max(1.0, waiting / 8)
-        return min(60.0, max(1.0, places * (now - self._ended[0]) / len(self._ended)))
+        busy = (now if self._idle_since is None else self._idle_since) - self._idle - self._ended[0]
+        return min(60.0, max(1.0, max(1.0, waiting / 8) * busy / len(self._ended)))

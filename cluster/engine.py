@@ -179,7 +179,7 @@ class Engine:
             while self._gone:
                 key = self._gone.popleft()
                 self._scheduler.abort(key)
-                self.accounts.forget(key)
+                self.accounts.forget(key, self._clock())
             paced = None if self._config.static_batching else self._pace.prefill_tokens(self._scheduler.running_count)
             plan = self._scheduler.plan(self._epoch, self._info.incarnation, paced)
             if plan.admit:
@@ -242,7 +242,7 @@ class Engine:
 
     def _report_failure(self, sequences: list[Sequence], kind: str) -> None:
         for sequence in sequences:
-            self.accounts.forget(sequence.key)
+            self.accounts.forget(sequence.key, self._clock())
         self._sink([FailureEvent(sequence.key, kind) for sequence in sequences])
 
 

@@ -8,12 +8,20 @@ from cluster.policy.sequence import Sequence
 from model.batch import SampledToken, SamplingParams
 
 
+def sequence(key: str) -> Sequence:
+    return Sequence(key, [1], 1, SamplingParams(), 1, frozenset())
+
+
+def end(accounts: Accounts, which: Sequence, now: float) -> None:
+    accounts.event(Drawn(which, SampledToken(0, 5), stopped=False, exhausted=True), now)
+
+
 def ended(times: list[float]) -> Accounts:
-    accounts = Accounts()
-    for i, time in enumerate(times):
-        sequence = Sequence(str(i), [1], 1, SamplingParams(), 1, frozenset())
-        accounts.start([sequence], time)
-        accounts.event(Drawn(sequence, SampledToken(0, 5, 0.0), stopped=False, exhausted=True, routing=()), time)
+    """One goes on while others end at these times."""
+    accounts, others = Accounts(), [sequence(str(time)) for time in times]
+    accounts.start([sequence("on"), *others], 0.0)
+    for other, time in zip(others, times, strict=True):
+        end(accounts, other, time)
     return accounts
 
 
@@ -31,3 +39,16 @@ def ended(times: list[float]) -> Accounts:
 )
 def test_an_eighth_of_the_queue_comes_in_first(ends: list[float], waiting: int, seconds: float) -> None:
     assert ended(ends).retry_seconds(10.0, waiting) == seconds
+
+
+def test_time_in_which_nothing_ran_says_nothing_about_the_pace() -> None:
+    accounts = Accounts()
+    for number, start in enumerate((0.0, 1000.0, 5000.0)):
+        one = sequence(str(number))
+        accounts.start([one], start)
+        end(accounts, one, start + 6.0)
+    assert accounts.retry_seconds(9000.0, 1) == 4.0, "three ends, the last twelve busy seconds after the first began"
+    dropped = sequence("dropped")
+    accounts.start([dropped], 10_000.0)
+    accounts.forget("dropped", 10_003.0)
+    assert accounts.retry_seconds(20_000.0, 1) == 5.0

@@ -125,14 +125,16 @@ def test_a_full_queue_refuses_all_outputs_of_a_request(make: Make, head: FakeHea
 def test_the_retry_time_follows_the_pace_of_late(make: Make, head: FakeHead, events: Events) -> None:
     now = [0.0]
     engine = make(max_running=1, max_queued=1, clock=lambda: now[0])
-    for i, key in enumerate("abc"):
-        now[0] = 10.0 * i
-        engine.submit([request(key, max_tokens=1)])
-        events.wait_for_end(key)
-    now[0] = 30.0
     head.hold()
+    for i, key in enumerate("abc"):
+        engine.submit([request(key, max_tokens=1)])
+        head.wait_for_plan()
+        now[0] = 10.0 * (i + 1)
+        head.let()
+        events.wait_for_end(key)
     engine.submit([request("d")])
     head.wait_for_plan()
+    now[0] = 40.0
     engine.submit([request("e")])
     with pytest.raises(QueueFull) as refused:
         engine.submit([request("f")])
