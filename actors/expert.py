@@ -2,6 +2,7 @@
 
 import os
 import time
+import uuid
 from collections.abc import Callable
 
 import torch
@@ -24,7 +25,7 @@ class Expert:
         assert spec.expert is not None
         if spec.threads:
             torch.set_num_threads(spec.threads)
-        self.spec, self.expert = spec, spec.expert
+        self.spec, self.expert, self.incarnation = spec, spec.expert, uuid.uuid4().hex
         self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.expert_names(self.expert)
         self._weights: ExpertWeights | None = None

@@ -85,6 +85,15 @@ class Head:
         """Give it the way to its experts."""
         self._router = router
 
+    @property
+    def expert_count(self) -> int:
+        """Experts of each layer."""
+        return self._checkpoint.config.num_local_experts
+
+    def zero_rows(self) -> torch.Tensor:
+        """Rows such as a layer sends to an expert, all 0: for a call that only warms up, [4, D]."""
+        return torch.zeros(4, self._checkpoint.config.hidden_size, dtype=self._dtype)
+
     def begin(self, epoch: int) -> HeadInfo:
         """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs from now on.
 

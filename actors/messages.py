@@ -6,14 +6,15 @@ where `bytes` would be copied out of it. Indices and router weights stay on the 
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
+from actors.load import HeadLoad
+from model.batch import HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
 
 _HEADER = struct.Struct("<4sBxHIIQ")
 _MAGIC = b"8W\x00\x01"
@@ -100,6 +101,51 @@ class ActorReport:
     tensors: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Which process an actor is now, where, and how far its weights are. A restarted one has another incarnation."""
+
+    incarnation: str
+    pid: int
+    node_id: str
+    progress: LoadProgress
+
+
+@dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """How the head's router works: seconds until an expert without an answer fails the step, whether late and failed
+    calls go to other replicas, whether replicas' work is counted.
+    """
+
+    grace: float = 60.0
+    fault_tolerance: bool = True
+    load: bool = True
+
+
+Key = tuple[int, int]  # a replica: its expert and its slot among that expert's replicas
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A machine of the cluster; `free` is what Ray has not reserved there."""
+
+    node_id: str
+    address: str
+    alive: bool
+    free: Mapping[str, float] = field(default_factory=dict)
+    accelerators: int = 0
+    memory_total: int = 0
+    memory_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What is known of replicas that were asked: those that answered, and those that are gone for good."""
+
+    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
+    lost: frozenset[Key] = frozenset()
+
+
 class ExpertUnavailable(Exception):
     """No replica of an expert answered within its grace."""
 
@@ -127,4 +173,40 @@ class HeadHandle(Protocol):
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
         """The answer, or None after `timeout` seconds. Raises HeadLost."""
+        ...
+
+
+class ClusterOps(Protocol):
+    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment."""
+
+    def start(self, key: Key, node_id: str) -> None:
+        """Begin to start a replica, on this node if one is named, else wherever there is or will be room."""
+        ...
+
+    def stop(self, key: Key) -> None:
+        """End a replica for good, or the attempt to start it."""
+        ...
+
+    def ask(self, keys: Collection[Key]) -> Vitals:
+        """Ask these how they are; the answers that have come since the last call. Who is asked already is not asked
+        again.
+        """
+        ...
+
+    def ended(self) -> frozenset[Key]:
+        """Those whose process has ended since they last were published, each once."""
+        ...
+
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
+        """Have the head route to these and no others. Answers those that did not join since a warm-up call failed, or
+        all new ones if the head does not answer.
+        """
+        ...
+
+    def load(self) -> HeadLoad | None:
+        """What the replicas do; None while the head does not answer."""
+        ...
+
+    def nodes(self) -> list[NodeInfo]:
+        """The machines."""
         ...

@@ -1,95 +1,36 @@
 """Ray, applied: the plain classes of this package as detached, named actors, and the handles to them.
 
-Two concurrency groups: `work` computes, `control` answers while work waits. Nothing is retried by Ray
-(`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
+Three concurrency groups: `work` computes, `control` answers while work waits, `watch` holds a call that ends with the
+process. Nothing is retried by Ray (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
 """
 
 import dataclasses
+import os
 import pickle
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.messages import (
-    HEADER_BYTES,
-    ActorOptions,
-    ActorReport,
-    ActorSpec,
-    HeadLost,
-    HeadTaken,
-    Message,
-    RowsHeader,
-    decode_header,
-    encode_rows,
-)
+from actors.load import HeadLoad, LoadCounter
+from actors.messages import ActorOptions, ActorReport, ActorSpec, HeadLost, HeadTaken, Message, Pulse, RouterOptions
+from actors.patience import Patience
+from actors.remote_transport import RayTransport
+from actors.replicas import Replica, Replicas, Table
 from actors.router import ExpertRouter
-from actors.transport import ExpertCall, ExpertReply
+from actors.transport import ExpertCall, encode_call
 from model.batch import HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
-from model.wire import DTYPE_CODES, tensor_bytes, tensor_from
 
-_GROUPS = {"work": 1, "control": 2}
+_GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
+_WARM_SECONDS = 5.0
 
-
-class RayTransport:
-    """Experts behind Ray actor handles; calls and replies are object refs of messages (actors/messages.py).
-
-    Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. See
-    `actors.transport.ExpertTransport`.
-    """
-
-    def __init__(self, methods: Mapping[tuple[int, int], Any], device: str = "cpu") -> None:
-        """`methods[expert, replica]` is that actor's bound `forward`, ready for `.remote(message)`."""
-        self._methods = dict(methods)
-        self._device = device
-        self._under_way: dict[Any, int] = {}
-
-    def submit(self, calls: Sequence[ExpertCall]) -> None:
-        """Send calls; it never blocks on the experts.
-
-        All are encoded before the first is sent: from then on the experts compete for this machine's cores.
-        """
-        messages = [_encode(call) for call in calls]
-        refs = [self._methods[c.expert, c.replica].remote(m) for c, m in zip(calls, messages, strict=True)]
-        self._under_way.update(zip(refs, (call.call_id for call in calls), strict=True))
-
-    def poll(self, timeout: float) -> list[ExpertReply]:
-        """Replies of all calls under way, or those that came within `timeout` seconds."""
-        refs = list(self._under_way)
-        if not refs:
-            return []
-        try:  # the common case is one wait for all; an error of any of them raises, and so does the timeout
-            messages = ray.get(refs, timeout=timeout)
-        except ray.exceptions.RayError:
-            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-            return [self._fetch(ref) for ref in done]
-        call_ids = list(self._under_way.values())
-        self._under_way.clear()
-        return [self._reply(call_id, m) for call_id, m in zip(call_ids, messages, strict=True)]
-
-    def _fetch(self, ref: Any) -> ExpertReply:
-        call_id = self._under_way.pop(ref)
-        try:
-            return self._reply(call_id, ray.get(ref))
-        except ray.exceptions.ActorDiedError as error:
-            return ExpertReply(call_id, None, error=str(error), lost=True)
-        except ray.exceptions.RayError as error:  # unavailable is not dead; a task's own error comes here too
-            return ExpertReply(call_id, None, error=str(error))
-
-    def _reply(self, call_id: int, message: Message) -> ExpertReply:
-        h = decode_header(message)
-        rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code).to(self._device)
-        return ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9)
-
-
-def _encode(call: ExpertCall) -> Message:
-    rows, columns = call.rows_RD.shape
-    header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
-    return encode_rows(header, tensor_bytes(call.rows_RD))
+Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
 
 
 class ExpertActor:
@@ -109,6 +50,17 @@ class ExpertActor:
         return self._expert.progress()
 
     @ray.method(concurrency_group="control")
+    def pulse(self) -> Pulse:
+        """Which process this is, and how far its weights are."""
+        node = ray.get_runtime_context().get_node_id()
+        return Pulse(self._expert.incarnation, os.getpid(), node, self._expert.progress())
+
+    @ray.method(concurrency_group="watch")
+    def watch(self) -> None:
+        """Never return: the call ends when the process does, which whoever waits for it learns at once."""
+        threading.Event().wait()
+
+    @ray.method(concurrency_group="control")
     def report(self) -> ActorReport:
         """See `Expert.report`."""
         return _located(self._expert.report())
@@ -119,14 +71,45 @@ class HeadActor:
 
     def __init__(self, spec: ActorSpec) -> None:
         self._head = Head(spec)
+        self._options: RouterOptions | None = None
+        self._replicas = Replicas(())
+        self._counter: LoadCounter | None = None
 
     @ray.method(concurrency_group="work")
-    def adopt(self, epoch: int, experts: Mapping[tuple[int, int], Any], grace: float) -> HeadInfo:
-        """Connect to these expert handles, by (expert, replica), and `begin` the epoch."""
-        methods = {key: handle.forward for key, handle in experts.items()}
-        count = 1 + max(expert for expert, _ in experts)
-        self._head.connect(ExpertRouter(RayTransport(methods, self._head.spec.device), count, grace))
+    def adopt(self, epoch: int, members: Sequence[Member], options: RouterOptions) -> HeadInfo:
+        """Route to these experts, and `begin` the epoch."""
+        if options != self._options:
+            self._replicas, self._options = Replicas(()), options
+            patience = Patience() if options.fault_tolerance else None
+            self._counter = LoadCounter(self._head.expert_count) if options.load else None
+            transport = RayTransport(self._head.spec.device)
+            self._head.connect(ExpertRouter(transport, self._replicas, options.grace, patience, self._counter))
+        self._replicas.swap(_table(members, self._head.expert_count))
         return self._head.begin(epoch)
+
+    @ray.method(concurrency_group="control")
+    def update(self, members: Sequence[Member]) -> list[tuple[int, int]]:
+        """Route to these experts from the next choice on. One that is new joins once it has answered a warm-up call;
+        returns the (expert, slot) of those that did not.
+        """
+        table = _table(members, self._head.expert_count)
+        known = {r for row in self._replicas.table for r in row}
+        cold = self._warm_up([r for row in table for r in row if r not in known])
+        self._replicas.swap(tuple(tuple(r for r in row if r not in cold) for row in table))
+        return [(r.expert, r.slot) for r in cold]
+
+    def _warm_up(self, replicas: Sequence[Replica]) -> list[Replica]:
+        rows = self._head.zero_rows()
+        refs = {r.endpoint.remote(encode_call(ExpertCall(-1, 0, r, rows))): r for r in replicas}
+        done, late = ray.wait(list(refs), num_returns=len(refs), timeout=_WARM_SECONDS) if refs else ([], [])
+        return [refs[ref] for ref in late] + [refs[ref] for ref in done if _failed(ref)]
+
+    @ray.method(concurrency_group="control")
+    def load(self) -> HeadLoad:
+        """What the replicas do."""
+        counter, r = self._counter or LoadCounter(0), self._replicas
+        node, mine = ray.get_runtime_context().get_node_id(), self._head.incarnation
+        return HeadLoad(mine, counter.snapshot(), r.queued(), counter.retries[:], counter.hedges[:], r.doubted(), node)
 
     @ray.method(concurrency_group="work")
     def step(self, plan: bytes) -> bytes:
@@ -144,13 +127,31 @@ class HeadActor:
         return _located(self._head.report())
 
 
+def _table(members: Sequence[Member], expert_count: int) -> Table:
+    rows: list[list[Replica]] = [[] for _ in range(expert_count)]
+    for expert, slot, incarnation, handle in sorted(members, key=lambda member: member[:2]):
+        rows[expert].append(Replica(expert, slot, incarnation, handle.forward))
+    return tuple(map(tuple, rows))
+
+
+def _failed(ref: Any) -> bool:
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayError:
+        return True
+    return False
+
+
 def _located(report: ActorReport) -> ActorReport:
     node = ray.get_runtime_context().get_node_id()
     return dataclasses.replace(report, node_id=node)
 
 
-def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: str) -> Any:
-    """Create the detached actor `name`, or find it if it runs already; returns its handle at once."""
+def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: str, node_id: str = "") -> Any:
+    """Create the detached actor `name`, or find it if it runs already; returns its handle at once.
+
+    It begins on this node if there is one named, and may be restarted on another.
+    """
     decorate: Any = ray.remote(concurrency_groups=_GROUPS)  # type: ignore[call-overload]  # Ray's stubs lack it
     actor_class = decorate(HeadActor if spec.expert is None else ExpertActor)
     remote = actor_class.options(
@@ -163,7 +164,7 @@ def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: st
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
         resources=dict(options.resources) or None,
-        scheduling_strategy="SPREAD",
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=True) if node_id else "SPREAD",
     )
     return remote.remote(spec)
 
@@ -185,6 +186,12 @@ def report_of(handle: Any, timeout: float = _PROBE_SECONDS) -> ActorReport:
     return report
 
 
+def pulse_of(handle: Any, timeout: float = _PROBE_SECONDS) -> Pulse:
+    """Which process an expert's actor is; raises Ray's error if it does not answer."""
+    pulse: Pulse = ray.get(handle.pulse.remote(), timeout=timeout)
+    return pulse
+
+
 def _cause(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
@@ -194,15 +201,21 @@ class RemoteHead:
     """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers."""
 
     def __init__(
-        self, head: Any, experts: Mapping[tuple[int, int], Any], grace: float, begin_timeout: float = 120.0
+        self,
+        head: Any,
+        members: Callable[[], Sequence[Member]],
+        options: RouterOptions,
+        begin_timeout: float = 120.0,
     ) -> None:
-        self._head, self._experts, self._grace, self._begin_timeout = head, dict(experts), grace, begin_timeout
+        """`members` is asked at each `begin`."""
+        self._head, self._members, self._options, self._begin_timeout = head, members, options, begin_timeout
         self._ref: Any = None
 
     def begin(self, epoch: int) -> HeadInfo:
         """See `HeadHandle`."""
         self._ref = None
-        info: HeadInfo = self._get(self._head.adopt.remote(epoch, self._experts, self._grace), self._begin_timeout)
+        ref = self._head.adopt.remote(epoch, list(self._members()), self._options)
+        info: HeadInfo = self._get(ref, self._begin_timeout)
         return info
 
     def submit(self, plan: StepPlan) -> None:

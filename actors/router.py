@@ -1,50 +1,30 @@
 """The expert router: an object inside the head that takes a layer's dispatch to the experts and back.
 
-Group rows by expert, one call per active expert with all its rows, combine in fixed order. T: tokens, R: rows,
-D: hidden size.
+Group rows by expert, send them to replicas, send again what fails or takes too long, combine in fixed order. Expert
+calls are pure functions of (layer, rows): a second answer to one would be equal, and exactly one is used. T: tokens,
+R: rows, D: hidden size.
 """
 
 import itertools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
 
+from actors.load import LoadCounter
 from actors.messages import ExpertUnavailable
+from actors.patience import Patience
+from actors.receipt import Part, Receipt
+from actors.replicas import Replica, Replicas
 from actors.transport import ExpertCall, ExpertReply, ExpertTransport
-from model.routing import Dispatch, Grouping, combine, group
+from model.routing import Dispatch, combine, group
 from model.trunk import Forward
 
-_RETRY_PAUSE = 0.05  # seconds between attempts at an expert that fails at once
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What `combine` needs of a dispatch under way: its grouping, and its calls in expert order, by id, with the
-    rows that answered them. Answers side by side are the grouped rows' outputs.
-    """
-
-    dispatch: Dispatch
-    grouping: Grouping
-    calls: dict[int, ExpertCall] = field(default_factory=dict)
-    answers: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def missing(self) -> list[ExpertCall]:
-        """Calls without an answer."""
-        return [call for call_id, call in self.calls.items() if call_id not in self.answers]
-
-    def accept(self, reply: ExpertReply) -> None:
-        """Take an answer's rows. A second one, or one to an earlier layer's given-up call, changes nothing."""
-        if reply.rows_RD is not None and reply.call_id in self.calls:
-            asked_RD = self.calls[reply.call_id].rows_RD
-            assert reply.rows_RD.shape == asked_RD.shape, f"{reply.rows_RD.shape} answers {asked_RD.shape}"
-            self.answers.setdefault(reply.call_id, reply.rows_RD)
-
-    def outputs(self) -> torch.Tensor:
-        """Outputs of all grouped rows, [R, D]."""
-        return torch.cat([self.answers[call_id] for call_id in self.calls] or [self.dispatch.x_TD[:0]])
+_RETRY_PAUSE = 0.05  # seconds until another attempt at an expert whose every replica has failed
+_HEDGE_SHARE = 0.02  # hedges per call, in the long run
+_MOST_HEDGES = 4.0  # ... and at once
 
 
 @dataclass(slots=True)
@@ -60,70 +40,197 @@ class StepCounts:
 class ExpertRouter:
     """Runs a trunk's generator against a transport.
 
-    A failed call is sent again until it is answered or `grace` seconds have passed, then ExpertUnavailable is
-    raised. Exactly one answer per call is used: expert calls are pure, so a second one would be equal.
+    A part of an expert's rows goes to one replica. It goes to another as well when the first fails, or passes the
+    deadline that `patience` gives, or (hedging) is slower than nearly all calls are; that one then is doubted. Where
+    no other replica exists a failed part is tried again until `grace` seconds have passed, then ExpertUnavailable is
+    raised. `patience` None waits without deadlines, hedges and splits.
     """
 
     def __init__(
         self,
         transport: ExpertTransport,
-        expert_count: int,
+        replicas: Replicas,
         grace: float = 60.0,
-        replicas: Callable[[int], int] = lambda expert: 0,
+        patience: Patience | None = None,
+        load: LoadCounter | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._transport, self._expert_count, self._grace = transport, expert_count, grace
-        self._replica_of, self._clock, self._pause = replicas, clock, pause
+        self.replicas = replicas
+        self._transport, self._grace, self._patience = transport, grace, patience
+        self._load = load
+        self._clock, self._pause = clock, pause
         self._ids = itertools.count()
+        self._strays: dict[int, tuple[Replica, int, float]] = {}  # abandoned calls: whose, how many rows, when late
+        self._hedges = 1.0  # how many may be sent now
 
     def run(self, forward: Forward, counts: StepCounts) -> torch.Tensor:
         """Drive a trunk to its end: answer each dispatch it yields, return what it returns."""
         try:
             dispatch = next(forward)
             while True:
-                started = self._clock()
                 receipt = self.dispatch(dispatch)
                 counts.expert_tokens.append(receipt.grouping.counts)
                 counts.chosen.append(dispatch.experts_TK)
                 total_TD = self.combine(receipt, counts)
-                counts.dispatch_seconds += self._clock() - started
+                counts.dispatch_seconds += self._clock() - receipt.sent_at
                 dispatch = forward.send(total_TD)
         except StopIteration as end:
             logits: torch.Tensor = end.value
             return logits
 
+    # ---- dispatch ----
+
     def dispatch(self, dispatch: Dispatch) -> Receipt:
-        """Send one call per active expert."""
-        grouping = group(dispatch.experts_TK, self._expert_count)
-        rows_RD = dispatch.x_TD.index_select(0, grouping.tokens_R)
-        receipt = Receipt(dispatch, grouping)
-        for expert, part_RD in enumerate(rows_RD.split(grouping.counts)):
-            if len(part_RD):
-                call = ExpertCall(next(self._ids), dispatch.layer, expert, self._replica_of(expert), part_RD)
-                receipt.calls[call.call_id] = call
-        self._transport.submit(list(receipt.calls.values()))
+        """Send the rows of every active expert."""
+        receipt = Receipt(dispatch, group(dispatch.experts_TK, len(self.replicas.table)), self._clock())
+        rows_RD = dispatch.x_TD.index_select(0, receipt.grouping.tokens_R)
+        calls = []
+        for expert, expert_rows_RD in enumerate(rows_RD.split(receipt.grouping.counts)):
+            if len(expert_rows_RD):
+                calls += self._first_calls(receipt, expert, expert_rows_RD)
+        self._hedges = min(_MOST_HEDGES, self._hedges + _HEDGE_SHARE * len(calls))
+        self._transport.submit(calls)
+        self._doubt_strays(receipt.sent_at)
         return receipt
 
+    def _first_calls(self, receipt: Receipt, expert: int, rows_RD: torch.Tensor) -> list[ExpertCall]:
+        count = len(self.replicas.table[expert])
+        parts = self._patience.parts(len(rows_RD), count) if self._patience else 1
+        several = self.replicas.spread(expert, parts) if parts > 1 else []
+        if len(several) < 2:
+            receipt.parts.append(part := Part(expert, rows_RD, resend_at=receipt.sent_at))
+            replica = self.replicas.choose(expert)
+            return [self._attempt(receipt, part, replica)] if replica else []
+        calls = []
+        for replica, part_RD in zip(several, rows_RD.tensor_split(len(several)), strict=True):
+            receipt.parts.append(part := Part(expert, part_RD))
+            calls.append(self._attempt(receipt, part, replica))
+        return calls
+
+    def _attempt(self, receipt: Receipt, part: Part, replica: Replica) -> ExpertCall:
+        call = ExpertCall(next(self._ids), receipt.dispatch.layer, replica, part.rows_RD)
+        part.attempts[call.call_id] = replica
+        receipt.by_call[call.call_id] = part
+        self.replicas.send(replica, part.rows)
+        part.resend_at = math.inf
+        if self._patience:
+            now = self._clock()
+            part.resend_at = now + self._patience.deadline(part.rows)
+            part.hedge_at = now + self._patience.hedge_after(part.rows)
+        return call
+
+    # ---- combine ----
+
     def combine(self, receipt: Receipt, counts: StepCounts) -> torch.Tensor:
-        """Wait for every call of a receipt and add up the answers, [T, D]."""
-        deadline = self._clock() + self._grace
-        while len(receipt.answers) < len(receipt.calls):
-            failed = []
-            for reply in self._transport.poll(max(0.0, deadline - self._clock())):
-                receipt.accept(reply)
-                if reply.rows_RD is None and reply.call_id in receipt.calls:
-                    failed.append(reply)
-            if receipt.missing and self._clock() >= deadline:
-                self._give_up(receipt, failed)
-            failed = [reply for reply in failed if reply.call_id not in receipt.answers]
-            if failed:
-                self._pause(_RETRY_PAUSE)
-                counts.retries += len(failed)
-                self._transport.submit([receipt.calls[reply.call_id] for reply in failed])
+        """Wait for an answer to every part of a receipt and add them up, [T, D]."""
+        end, retries = self._clock() + self._grace, counts.retries
+        try:
+            while waiting := receipt.open:
+                for reply in self._poll(receipt, waiting, end):
+                    self._accept(receipt, reply)
+                waiting = receipt.open
+                if waiting and self._clock() >= end:
+                    self._give_up(waiting)
+                self._send_again(receipt, waiting, counts)
+        finally:
+            self._abandon(receipt, list(receipt.by_call))
+        if self._patience and counts.retries == retries and receipt.parts:
+            self._patience.observe(receipt.largest, self._clock() - receipt.sent_at)
         return combine(receipt.dispatch, receipt.grouping, receipt.outputs())
 
-    def _give_up(self, receipt: Receipt, failed: list[ExpertReply]) -> None:
-        silent = sorted(call.expert for call in receipt.missing)
-        reason = f": {failed[0].error}" if failed else ""
+    def _poll(self, receipt: Receipt, waiting: list[Part], end: float) -> list[ExpertReply]:
+        now = self._clock()
+        until = min(end, *(min(part.resend_at, part.hedge_at) for part in waiting))
+        if not receipt.by_call:  # every replica of what is open has failed
+            self._pause(max(0.0, min(until, now + _RETRY_PAUSE) - now))
+            return self._transport.poll(0.0)
+        several = any(len(part.attempts) > 1 for part in waiting)
+        return self._transport.poll(max(0.0, until - now), first=several)
+
+    def _accept(self, receipt: Receipt, reply: ExpertReply) -> None:
+        part = receipt.by_call.pop(reply.call_id, None)
+        if part is None:
+            if reply.call_id in self._strays:
+                replica, rows, _ = self._strays.pop(reply.call_id)
+                self._note(replica, rows, reply)
+            return
+        replica = part.attempts.pop(reply.call_id)
+        self._note(replica, part.rows, reply)
+        if reply.rows_RD is None:
+            part.error = reply.error
+            if not part.attempts:
+                part.resend_at, part.hedge_at = self._clock() + _RETRY_PAUSE, math.inf
+            return
+        assert reply.rows_RD.shape == part.rows_RD.shape, f"{reply.rows_RD.shape} answers {part.rows_RD.shape}"
+        part.answer_RD = reply.rows_RD
+        if part.attempts:
+            self._abandon(receipt, list(part.attempts))
+
+    def _note(self, replica: Replica, rows: int, reply: ExpertReply) -> None:
+        if reply.rows_RD is None:
+            self.replicas.failed(replica, rows)
+            return
+        self.replicas.answered(replica, rows)
+        if self._load:
+            self._load.served(replica, rows, reply.service_seconds)
+
+    def _abandon(self, receipt: Receipt, call_ids: Collection[int]) -> None:
+        for call_id in call_ids:
+            part = receipt.by_call.pop(call_id)
+            self._strays[call_id] = (part.attempts.pop(call_id), part.rows, part.resend_at)
+        if call_ids:
+            self._transport.abandon(call_ids)
+
+    def _doubt_strays(self, now: float) -> None:
+        """A hedge was faster, but the first call should have been answered by now, too."""
+        for call_id, (replica, rows, late_at) in self._strays.items():
+            if now >= late_at:
+                self.replicas.late(replica)
+                self._strays[call_id] = replica, rows, math.inf
+
+    # ---- again ----
+
+    def _send_again(self, receipt: Receipt, waiting: list[Part], counts: StepCounts) -> None:
+        """Send what failed, is late or slow to another replica."""
+        now, calls = self._clock(), []
+        for part in waiting:
+            slow = bool(part.attempts) and part.hedge_at <= now < part.resend_at
+            replica = self._hedge(part) if slow else self._retry(part, now)
+            if replica is None:
+                continue
+            calls.append(self._attempt(receipt, part, replica))
+            if self._load:
+                self._load.again(replica.expert, hedged=slow)
+            if not slow:
+                counts.retries += 1
+        if calls:
+            self._transport.submit(calls)
+
+    def _hedge(self, part: Part) -> Replica | None:
+        part.hedge_at = math.inf
+        others = self.replicas.trusted(part.expert, tuple(part.attempts.values()))
+        if len(part.attempts) > 1 or not others or self._hedges < 1:
+            return None
+        self._hedges -= 1
+        return min(others, key=self.replicas.rows_of)
+
+    def _retry(self, part: Part, now: float) -> Replica | None:
+        if part.attempts:
+            if now < part.resend_at:
+                return None
+            for replica in part.attempts.values():
+                self.replicas.late(replica)
+            found = self.replicas.trusted(part.expert, tuple(part.attempts.values()))
+        else:
+            found = self.replicas.trusted(part.expert)
+            if not found and now >= part.resend_at:  # all are doubted: ask one of them again, but not at once
+                found = list(self.replicas.table[part.expert])
+        if not found and now >= part.resend_at:
+            part.resend_at = now + _RETRY_PAUSE  # the table may have another by then
+        return min(found, key=self.replicas.rows_of, default=None)
+
+    def _give_up(self, waiting: list[Part]) -> None:
+        silent = sorted({part.expert for part in waiting})
+        reason = next((f": {part.error}" for part in waiting if part.error), "")
         raise ExpertUnavailable(f"no answer from experts {silent} within {self._grace:g} s{reason}")

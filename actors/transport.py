@@ -1,41 +1,50 @@
-"""How expert calls reach experts: one seam, `submit` and `poll`, and its in-process implementation.
+"""How expert calls reach experts: one seam, and its in-process implementation.
 
-The seam is asynchronous so that hedging, overlap and other channels need no change above it. The one over Ray is
-`actors.remote.RayTransport`. R: rows, D: hidden size.
+The seam is asynchronous so that retries, hedging, overlap and other channels need no change above it. The one over Ray
+is `actors.remote_transport.RayTransport`. R: rows, D: hidden size.
 """
 
 import collections
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from actors.messages import Message, RowsHeader, encode_rows
+from actors.replicas import Replica
+from model.wire import DTYPE_CODES, tensor_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class ExpertCall:
-    """All rows [R, D] that one expert gets of one layer. `call_id` is unique within the caller."""
+    """Rows [R, D] of one layer for one replica of an expert. `call_id` is unique within the caller."""
 
     call_id: int
     layer: int
-    expert: int
-    replica: int
+    replica: Replica
     rows_RD: torch.Tensor
+
+
+def encode_call(call: ExpertCall) -> Message:
+    """A call as it travels."""
+    rows, columns = call.rows_RD.shape
+    header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
+    return encode_rows(header, tensor_bytes(call.rows_RD))
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertReply:
     """The end of a call: rows [R, D], or the reason why there are none.
 
-    `lost` says that Ray knows the replica's process to be gone; without it the failure may be the network's, or
-    the answer may yet have been computed. `service_seconds` is the expert's own time.
+    A failure may be the network's, or the answer may yet have been computed. `service_seconds` is the expert's own
+    time.
     """
 
     call_id: int
     rows_RD: torch.Tensor | None
     error: str = ""
-    lost: bool = False
     service_seconds: float = 0.0
 
 
@@ -46,8 +55,14 @@ class ExpertTransport(Protocol):
         """Send calls; it never blocks on the experts."""
         ...
 
-    def poll(self, timeout: float) -> list[ExpertReply]:
-        """Replies of all calls under way, or those that came within `timeout` seconds."""
+    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
+        """Replies of all calls under way, or those that came within `timeout` seconds; with `first` it does not wait
+        for more than one.
+        """
+        ...
+
+    def abandon(self, call_ids: Collection[int]) -> None:
+        """Wait for these no longer. How they end is still reported by some later poll."""
         ...
 
 
@@ -60,22 +75,27 @@ class Applies(Protocol):
 
 
 class LocalTransport:
-    """Experts in this process, run when called: the one-process mode, and the double that tests build on."""
+    """Experts in this process, run when called: the one-process mode, and the double that tests build on. A replica's
+    endpoint is an `Applies`.
+    """
 
-    def __init__(self, experts: Sequence[Applies]) -> None:
-        self._experts = experts
+    def __init__(self) -> None:
         self._replies: collections.deque[ExpertReply] = collections.deque()
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         """See `ExpertTransport`."""
         for call in calls:
             started = time.perf_counter()
-            rows_RD = self._experts[call.expert].apply(call.layer, call.rows_RD)
+            expert: Applies = call.replica.endpoint
+            rows_RD = expert.apply(call.layer, call.rows_RD)
             took = time.perf_counter() - started
             self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
 
-    def poll(self, timeout: float) -> list[ExpertReply]:
+    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
         """See `ExpertTransport`."""
         replies = list(self._replies)
         self._replies.clear()
         return replies
+
+    def abandon(self, call_ids: Collection[int]) -> None:
+        """See `ExpertTransport`."""

@@ -111,14 +111,17 @@ def main() -> None:
 def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
     import ray
 
-    from actors.remote import RayTransport
+    from actors.load import LoadCounter
+    from actors.patience import Patience
+    from actors.remote_transport import RayTransport
+    from actors.replicas import Replicas, one_each
     from actors.router import ExpertRouter, StepCounts
     from actors.transport import LocalTransport
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    methods = {(e, 0): actor.forward for e, actor in enumerate(_echo_actors(EXPERTS))}
-    remote = ExpertRouter(RayTransport(methods), EXPERTS)
-    local = ExpertRouter(LocalTransport([Echo()] * EXPERTS), EXPERTS)
+    methods = [actor.forward for actor in _echo_actors(EXPERTS)]
+    remote = ExpertRouter(RayTransport(), Replicas(one_each(methods)), patience=Patience(), load=LoadCounter(EXPERTS))
+    local = ExpertRouter(LocalTransport(), Replicas(one_each([Echo()] * EXPERTS)))
     table = []
     for tokens in ROWS:
         d = dispatch_of(tokens)

@@ -12,15 +12,22 @@ _RESULTS = Path(__file__).parent / "results"
 
 def publish(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> None:
     """Write `benchmarks/results/NAME.md` and print the same."""
+    text = report(
+        "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]), title, header, rows, notes
+    )
+    _RESULTS.mkdir(exist_ok=True)
+    (_RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text, flush=True)
+
+
+def report(command: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> str:
+    """The table as Markdown, with command and machine."""
     widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(str(c).rjust(w) for c, w in zip(cells, widths, strict=True)) + " |"
 
     table = [line(header), "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|", *map(line, rows)]
-    command = "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
     machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
     text = [f"# {title}", "", f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine}", "", *table, "", notes, ""]
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / f"{name}.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text), flush=True)
+    return "\n".join(text)

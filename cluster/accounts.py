@@ -12,7 +12,7 @@ class Accounts:
     """Written by the engine's thread. Times are seconds on the engine's clock."""
 
     def __init__(self) -> None:
-        self.steps = self.retries = 0
+        self.steps = self.retries = self.head_restarts = 0
         self.expert_tokens: list[list[int]] = []  # [layer][expert], since the start
         self._started: dict[str, tuple[float, int]] = {}  # when a sequence first ran, and `retries` then
         self._ended: collections.deque[float] = collections.deque(maxlen=64)  # in busy time

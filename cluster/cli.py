@@ -3,14 +3,33 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from cluster import cli_cluster
+from cluster.cli_options import (
+    DEFAULT_ADDRESS,
+    Address,
+    ClientToken,
+    ConfigFile,
+    FrequencyPenalty,
+    MaxTokens,
+    MinP,
+    PresencePenalty,
+    RayAddress,
+    RepetitionPenalty,
+    Retries,
+    Seed,
+    Settings,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    client_of,
+    refused,
+)
 from cluster.config import Config, load_config
-
-if TYPE_CHECKING:
-    from cluster.client import Client
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -19,42 +38,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/operations.md.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a configuration key; may be repeated.")
-]
-RayAddress = Annotated[str, typer.Option("--ray-address", help="Ray cluster to join, for example auto.")]
-Address = Annotated[str, typer.Option("--address", help="The server's gRPC HOST:PORT.")]
-
-ClientToken = Annotated[
-    Path | None, typer.Option("--token-file", help="File with the bearer token; else EIGHTWINDS_TOKEN is taken.")
-]
-MaxTokens = Annotated[int | None, typer.Option(help="At most this many tokens.")]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens with this much probability.")]
-TopK = Annotated[int | None, typer.Option(help="Keep this many of the likeliest tokens; 0 keeps all.")]
-MinP = Annotated[float | None, typer.Option(help="Drop tokens less likely than this share of the likeliest.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: against what prompt and text hold.")]
-PresencePenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out at all.")]
-FrequencyPenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out, each time.")]
-Seed = Annotated[int | None, typer.Option(help="Fixes the draw.")]
-Stop = Annotated[list[str] | None, typer.Option(help="Stop at this text; may be repeated.")]
-Retries = Annotated[int, typer.Option(min=0, help="Send again what the server asks to be sent again, this often.")]
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
-
 
 def _config(file: Path | None, settings: list[str] | None, **options: str | bool) -> Config:
     given = [f"{key.replace('__', '.')}={value}" for key, value in options.items() if value not in ("", False)]
     try:
         return load_config(file, os.environ, [*(settings or []), *given])
     except ValueError as error:
-        raise _refused(error) from None
-
-
-def _refused(error: ValueError) -> typer.Exit:
-    print(f"eightwinds: {error}", file=sys.stderr)
-    return typer.Exit(2)
+        raise refused(error) from None
 
 
 @app.command()
@@ -144,7 +134,7 @@ def generate(
         json_schema=_argument_or_file(json_schema),
         regex=regex,
     )
-    with _client(address, token_file) as client:
+    with client_of(address, token_file) as client:
         code = console.generate(client, text, options, as_json=as_json, timeout=timeout, retries=retries)
     raise typer.Exit(code)
 
@@ -182,18 +172,9 @@ def chat(
         frequency_penalty=frequency_penalty,
         seed=seed,
     )
-    with _client(address, token_file) as client:
+    with client_of(address, token_file) as client:
         code = console.chat(client, options, system=system, retries=retries)
     raise typer.Exit(code)
-
-
-def _client(address: str, token_file: Path | None) -> "Client":
-    from cluster.client import Client, read_token
-
-    try:
-        return Client(address, read_token(token_file, os.environ))
-    except ValueError as error:
-        raise _refused(error) from None
 
 
 def _argument_or_file(text: str) -> str:
@@ -202,7 +183,7 @@ def _argument_or_file(text: str) -> str:
     try:
         return Path(text[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _refused(ValueError(f"{text[1:]} cannot be read: {error}")) from None
+        raise refused(ValueError(f"{text[1:]} cannot be read: {error}")) from None
 
 
 @app.command()
@@ -221,7 +202,7 @@ def token(
         else:
             print(f"add this line to the server's token file:\n{entry.line()}", file=sys.stderr)
     except ValueError as error:
-        raise _refused(error) from None
+        raise refused(error) from None
     print(secret)
 
 
@@ -231,6 +212,11 @@ def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
     from cluster.doctor import run
 
     raise typer.Exit(run(config, settings or []))
+
+
+app.command()(cli_cluster.status)
+app.command()(cli_cluster.scale)
+app.command()(cli_cluster.top)
 
 
 def main() -> None:

@@ -16,13 +16,16 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from protos.eightwinds.v1 import cluster_pb2 as cluster_pb
+from protos.eightwinds.v1 import cluster_pb2_grpc, inference_pb2_grpc
 from protos.eightwinds.v1 import inference_pb2 as pb
-from protos.eightwinds.v1 import inference_pb2_grpc
 
 EXIT_BASE = 10  # exit codes of failed calls are this plus the gRPC status code
 TOKEN_VARIABLE = "EIGHTWINDS_TOKEN"
 
 Request = pb.GenerateRequest
+Status = cluster_pb.GetStatusResponse
+LoadWindow = cluster_pb.WatchExpertLoadResponse
 
 _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
@@ -36,6 +39,7 @@ class Client:
         self._channel = grpc.insecure_channel(address)
         channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel
         self.stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
 
     def __enter__(self) -> Client:
         return self
@@ -60,6 +64,24 @@ class Client:
     def models(self) -> list[pb.Model]:
         """What is served."""
         return list(self.stub.ListModels(pb.ListModelsRequest()).models)
+
+    def status(self, timeout: float | None = 30.0) -> cluster_pb.GetStatusResponse:
+        """Nodes, experts and replicas."""
+        return self.cluster.GetStatus(cluster_pb.GetStatusRequest(), timeout=timeout)
+
+    def scale(
+        self, counts: Mapping[int, int], validate_only: bool = False, timeout: float | None = 30.0
+    ) -> cluster_pb.ScaleExpertsResponse:
+        """Want so many replicas of these experts."""
+        wanted = [cluster_pb.ExpertScale(expert=e, replica_count=count) for e, count in counts.items()]
+        request = cluster_pb.ScaleExpertsRequest(experts=wanted, validate_only=validate_only)
+        return self.cluster.ScaleExperts(request, timeout=timeout)
+
+    def watch_load(self, interval: float) -> Iterator[cluster_pb.WatchExpertLoadResponse]:
+        """What each expert did, every `interval` seconds."""
+        request = cluster_pb.WatchExpertLoadRequest()
+        request.interval.FromMilliseconds(round(interval * 1000))
+        return iter(self.cluster.WatchExpertLoad(request))
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
@@ -213,6 +235,11 @@ def code_of(error: grpc.RpcError) -> int:
     call: Any = error
     code: int = call.code().value[0]
     return code
+
+
+def state_of(replica: cluster_pb.Replica) -> str:
+    """A replica's state as a word."""
+    return cluster_pb.ReplicaState.Name(replica.state).removeprefix("REPLICA_STATE_").lower()
 
 
 def to_json(message: Message) -> str:

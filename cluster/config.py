@@ -42,10 +42,14 @@ class HeadSection(ActorSection):
 
 
 class ExpertsSection(ActorSection):
-    """The expert actors. `count` must be the checkpoint's; a silent expert is waited for `grace_s` seconds."""
+    """The expert actors: `replicas` of each to begin with. `count` must be the checkpoint's; a silent expert is waited
+    for `grace_s` seconds. With `fault_tolerance` a call that is late or slow is sent to another replica as well.
+    """
 
     count: int = Field(default=8, ge=1)
+    replicas: int = Field(default=1, ge=1, le=64)
     grace_s: float = Field(default=60.0, gt=0)
+    fault_tolerance: bool = True
 
 
 class KvSection(_Section):
@@ -109,6 +113,18 @@ class ClusterSection(_Section):
     start_timeout_s: float = Field(default=600.0, gt=0)
 
 
+class LoadSection(_Section):
+    """Whether the head counts what each replica does."""
+
+    enabled: bool = True
+
+
+class ScalingSection(_Section):
+    """How long a new replica may look for a node (an autoscaler may have to bring one) before it is given up."""
+
+    placement_timeout_s: float = Field(default=120.0, gt=0)
+
+
 class SecuritySection(_Section):
     """`token_file` holds the hashes of the bearer tokens that callers need (`eightwinds token`); empty: everybody may
     call. `insecure` allows to listen beyond loopback without tokens.
@@ -128,6 +144,8 @@ class Config(_Section):
     kv: KvSection = KvSection()
     scheduler: SchedulerSection = SchedulerSection()
     gateway: GatewaySection = GatewaySection()
+    load: LoadSection = LoadSection()
+    scaling: ScalingSection = ScalingSection()
     cluster: ClusterSection = ClusterSection()
     security: SecuritySection = SecuritySection()
 

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.messages import ActorSpec, HeadHandle
+from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
 from cluster.address import is_loopback
 from cluster.config import Config
 from model.batch import LoadProgress
@@ -24,10 +24,14 @@ class LaunchStopped(Exception):
 
 @dataclass(slots=True)
 class Deployment:
-    """Running actors. `close(keep)` lets go of them: they end, unless they are to be kept."""
+    """Running actors. `close(keep)` lets go of them: they end, unless they are to be kept. `ops` changes the experts'
+    replicas, and `pulses` has those that run; without `ops` they cannot be changed.
+    """
 
     head: HeadHandle
     close: Callable[[bool], None]
+    ops: ClusterOps | None = None
+    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
 
 
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:

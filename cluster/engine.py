@@ -229,7 +229,8 @@ class Engine:
         while not self._stopping:
             self._epoch += 1
             try:
-                self._info = self._head.begin(self._epoch)
+                before, self._info = self._info, self._head.begin(self._epoch)
+                self.accounts.head_restarts += before.incarnation != self._info.incarnation
                 break
             except HeadLost as error:
                 if self._clock() >= end:

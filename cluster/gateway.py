@@ -6,13 +6,18 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cluster.gateway_auth import AuthInterceptor, Tokens
+from cluster.gateway_backend import Backend
+from cluster.gateway_cluster import ClusterService
 from cluster.gateway_errors import ErrorInterceptor
-from cluster.gateway_inference import Backend, InferenceService
+from cluster.gateway_inference import InferenceService
 from cluster.gateway_reflection import add_reflection
 from cluster.served_model import ServedModel
-from protos.eightwinds.v1 import inference_pb2, inference_pb2_grpc
+from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
 
-_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+_SERVICES = (
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
+    cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name,
+)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -35,8 +40,9 @@ class Gateway:
             ],
         )
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceService(served, self.backend), self._server)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(served, self.backend), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection(self._server, (_SERVICE, health.SERVICE_NAME))
+        add_reflection(self._server, (*_SERVICES, health.SERVICE_NAME))
 
     async def listen(self, address: str) -> str:
         """Bind and start; returns HOST:PORT with the port chosen where 0 was asked. OSError if it is taken."""
@@ -66,5 +72,5 @@ class Gateway:
         return finished
 
     async def _set_health(self, status: Any) -> None:
-        for service in ("", _SERVICE):
+        for service in ("", *_SERVICES):
             await self._health.set(service, status)

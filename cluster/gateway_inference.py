@@ -4,18 +4,16 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TypeVar
 
-from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
-from cluster.engine import Engine
 from cluster.gateway_auth import caller
-from cluster.gateway_errors import Context, Violation, invalid, unavailable
+from cluster.gateway_backend import Backend
+from cluster.gateway_errors import Context, Violation, invalid
+from cluster.gateway_time import duration, now
 from cluster.gateway_validation import Validator
-from cluster.generation import Generation, GenerationRequest, Generations
+from cluster.generation import Generation, GenerationRequest
 from cluster.output import Piece
 from cluster.request import SAMPLING_RANGES, Finish, FinishReason
 from cluster.served_model import ServedModel
@@ -28,23 +26,6 @@ T = TypeVar("T")
 _LONG_BYTES = 16 << 10
 
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
-
-
-@dataclass(slots=True)
-class Backend:
-    """What requests run on once the server is up; `draining` refuses new ones."""
-
-    generations: Generations | None = None
-    engine: Engine | None = None
-    draining: bool = False
-
-    def take(self) -> tuple[Generations, Engine]:
-        """Both, or UNAVAILABLE."""
-        if self.draining:
-            raise unavailable("DRAINING", "the server is shutting down; ask another, or this one later", 5.0)
-        if self.engine is None or self.generations is None:
-            raise unavailable("STARTING", "the server is loading the model", 2.0)
-        return self.generations, self.engine
 
 
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
@@ -61,7 +42,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
-            create_time=_now(),
+            create_time=now(),
             seed=wanted.sampling.seed,
             outputs=[pb.Output(index=i) for i in range(wanted.n)],
         )
@@ -152,7 +133,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     def _opening(self, wanted: GenerationRequest) -> pb.GenerateStreamResponse:
         return pb.GenerateStreamResponse(
-            request_id=wanted.request_id, model=self._served.id, create_time=_now(), seed=wanted.sampling.seed
+            request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sampling.seed
         )
 
 
@@ -214,21 +195,9 @@ def _usage(generation: Generation) -> pb.Usage:
 def _trace(generation: Generation) -> pb.Trace:
     p = generation.progress
     return pb.Trace(
-        queue_time=_duration(p.queue_seconds),
-        time_to_first_token=_duration(p.first_token_seconds),
-        total_time=_duration(p.total_seconds),
+        queue_time=duration(p.queue_seconds),
+        time_to_first_token=duration(p.first_token_seconds),
+        total_time=duration(p.total_seconds),
         routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing or [])],
         retries=p.retries,
     )
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    message = duration_pb2.Duration()
-    message.FromNanoseconds(int(seconds * 1e9))
-    return message
-
-
-def _now() -> timestamp_pb2.Timestamp:
-    message = timestamp_pb2.Timestamp()
-    message.FromDatetime(datetime.now(UTC))
-    return message

@@ -5,6 +5,7 @@ import time
 
 from actors.expert import Expert
 from actors.head import Head, LocalHead
+from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter
 from actors.transport import LocalTransport
 from cluster.config import Config
@@ -33,5 +34,5 @@ def launch(config: Config, checkpoint: Checkpoint, report: ProgressReport, stop:
         if stop.is_set():
             raise LaunchStopped
         time.sleep(_PAUSE)
-    head.connect(ExpertRouter(LocalTransport(experts), len(experts)))
+    head.connect(ExpertRouter(LocalTransport(), Replicas(one_each(experts))))
     return Deployment(LocalHead(head), lambda keep: None)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -9,8 +10,17 @@ from typing import Any
 
 import ray
 
-from actors.messages import ActorOptions, ActorSpec
-from actors.remote import RemoteHead, find_actor, progress_of, report_of, start_actor, stop_actors
+from actors.messages import ActorOptions, ActorSpec, Key, RouterOptions
+from actors.remote import (
+    RemoteHead,
+    find_actor,
+    progress_of,
+    pulse_of,
+    report_of,
+    start_actor,
+    stop_actors,
+)
+from actors.remote_replicas import RayReplicas
 from cluster import local_ray
 from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
@@ -22,11 +32,18 @@ log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
 HEAD_NAME = "head"
+_EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
 
 
 def expert_name(expert: int, replica: int) -> str:
     """The Ray name of an expert's replica."""
     return f"expert-{expert}-{replica}"
+
+
+def _key(name: str) -> Key | None:
+    """What `expert_name` was given, or None for another name."""
+    found = _EXPERT_NAME.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def launch(
@@ -46,21 +63,26 @@ def launch(
             report("starting Ray", {})
             local = local_ray.wait(local, stop, config.cluster.start_timeout_s)
         _connect(config, local)
-        handles, names = _start_actors(config, checkpoint)
+        actors = _Actors(config, checkpoint)
+        handles, names = actors.start_all()
         _wait_for_weights(handles, report, stop, config.cluster.start_timeout_s)
+        experts = {key: (name, handles[name]) for name in handles if (key := _key(name)) is not None}
+        pulses = {key: pulse_of(handle) for key, (_, handle) in experts.items()}
     except BaseException:
         _let_go(names, config, local)
         raise
-    experts = {(e, 0): handles[expert_name(e, 0)] for e in range(checkpoint.config.num_local_experts)}
-    head = RemoteHead(handles[HEAD_NAME], experts, config.experts.grace_s)
+    ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
+    ops.adopt({key: pulse.incarnation for key, pulse in pulses.items()})
+    options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
+    head = RemoteHead(handles[HEAD_NAME], ops.members, options)
 
     def close(keep: bool) -> None:
         if keep:
             ray.shutdown()
         else:
-            _let_go(list(handles), config, local)
+            _let_go([HEAD_NAME, *ops.names()], config, local)
 
-    return Deployment(head, close)
+    return Deployment(head, close, ops, pulses)
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:
@@ -78,19 +100,51 @@ def _connect(config: Config, local: LocalRay | None) -> None:
         raise LaunchFailed(f"cannot join Ray at {address}: {error}") from None
 
 
-def _start_actors(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
-    """Handles by name, and the names of those that did not run before."""
-    head_spec, expert_specs = actor_specs(config, checkpoint)
-    wanted: dict[str, tuple[ActorSpec, ActorSection]] = {HEAD_NAME: (head_spec, config.head)}
-    wanted |= {expert_name(spec.expert or 0, 0): (spec, config.experts) for spec in expert_specs}
-    namespace = config.cluster.namespace
-    stale = [name for name, (spec, _) in wanted.items() if _is_other(name, spec, namespace)]
-    if stale:
-        log.info("replacing %s: they hold another checkpoint or run other code", ", ".join(stale))
-        stop_actors(stale, namespace)
-    new = [name for name in wanted if find_actor(name, namespace) is None]
-    handles = {name: start_actor(name, spec, _options(at), namespace) for name, (spec, at) in wanted.items()}
-    return handles, new
+class _Actors:
+    """Starts and finds actors of a configuration."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
+        self._config, self._namespace = config, config.cluster.namespace
+        self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
+
+    def start_all(self) -> tuple[dict[str, Any], list[str]]:
+        """Handles by name, and the names of those that did not run before. Replicas that an earlier serve has added are
+        kept.
+        """
+        running = _running(self._namespace)
+        wanted = {HEAD_NAME: self._head_spec}
+        for spec in self._expert_specs:
+            expert = spec.expert or 0
+            wanted |= {expert_name(expert, slot): spec for slot in range(self._config.experts.replicas)}
+            wanted |= {name: spec for name in running if (key := _key(name)) is not None and key[0] == expert}
+        stale = [name for name in running if name in wanted and _is_other(name, wanted[name], self._namespace)]
+        stale += [name for name in running if name not in wanted]
+        if stale:
+            log.info("replacing %s: they hold another checkpoint or run other code", ", ".join(stale))
+            stop_actors(stale, self._namespace)
+        wanted = {name: spec for name, spec in wanted.items() if name not in stale or self._is_configured(name)}
+        new = [name for name in wanted if name not in running or name in stale]
+        return {name: self._start(name, spec) for name, spec in wanted.items()}, new
+
+    def _is_configured(self, name: str) -> bool:
+        key = _key(name)
+        return key is None or key[1] < self._config.experts.replicas
+
+    def start_expert(self, key: Key, node_id: str) -> tuple[str, Any]:
+        """Begin to start one more replica: its name and handle."""
+        name = expert_name(*key)
+        return name, self._start(name, self._expert_specs[key[0]], node_id)
+
+    def _start(self, name: str, spec: ActorSpec, node_id: str = "") -> Any:
+        section = self._config.head if spec.expert is None else self._config.experts
+        return start_actor(name, spec, _options(section), self._namespace, node_id)
+
+
+def _running(namespace: str) -> list[str]:
+    """Names of our actors there."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    names = [entry["name"] for entry in named if entry["namespace"] == namespace]
+    return [name for name in names if name == HEAD_NAME or _key(name) is not None]
 
 
 def _is_other(name: str, spec: ActorSpec, namespace: str) -> bool:
@@ -148,9 +202,7 @@ def down(config: Config) -> list[str]:
     """Remove this namespace's actors from `cluster.ray_address`; answers what was removed, a line each."""
     _connect(config, None)
     namespace = config.cluster.namespace
-    named = ray.util.list_named_actors(all_namespaces=True)
-    names = [entry["name"] for entry in named if entry["namespace"] == namespace]
-    ours = [name for name in names if name == HEAD_NAME or name.startswith("expert-")]
+    ours = _running(namespace)
     stop_actors(ours, namespace)
     ray.shutdown()
     return [f"removed actor {name}" for name in ours]

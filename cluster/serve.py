@@ -10,19 +10,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.messages import HeadLost
+from actors.messages import ClusterOps, HeadLost, Key, Pulse
 from cluster.address import bind, split
 from cluster.config import Config
+from cluster.controller import Controller, ControllerOptions
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_exposure, check_fits
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.output import StopRules
 from cluster.page import HttpServer, application
+from cluster.policy.membership import Membership
 from cluster.progress import ProgressLines
 from cluster.served_model import ServedModel
 from cluster.tokens import TokenFile
@@ -80,7 +83,12 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         bounds = engine_config(config, served.checkpoint.config.sliding_window)
         engine = await asyncio.to_thread(Engine, deployment.head, bounds, generations.sink)
         await _warm_up(served, generations, engine)
-        gateway.backend.generations, gateway.backend.engine = generations, engine
+        backend = gateway.backend
+        backend.generations, backend.engine, backend.started = generations, engine, loop.time()
+        backend.device = "cuda" if config.experts.num_gpus else "cpu"
+        if deployment.ops is not None:
+            backend.controller = controller_of(config, deployment.ops, deployment.pulses)
+            backend.controller.start()
         await gateway.serve()
         http_host, _ = split(config.gateway.http)
         print(
@@ -97,6 +105,8 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     finally:
         await gateway.drain(0)
         await http.stop()
+        if gateway.backend.controller is not None:
+            await asyncio.to_thread(gateway.backend.controller.stop)
         if deployment is None:
             await asyncio.to_thread(launcher.abandon)
         else:
@@ -136,6 +146,25 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
         prefix_caching=config.kv.prefix_caching,
         static_batching=config.scheduler.batching == "static",
     )
+
+
+def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) -> Controller:
+    """A controller of the replicas that run; those that an earlier serve has added are wanted still."""
+    running = [sum(expert == e for expert, _ in pulses) for e in range(config.experts.count)]
+    membership = Membership([max(config.experts.replicas, count) for count in running])
+    now = time.monotonic()
+    for key, pulse in pulses.items():
+        membership.begin(key, pulse.node_id, now)
+        membership.alive(key, pulse.incarnation, pulse.pid, pulse.node_id, True, now)
+        membership.joined(key, now)
+    section = config.experts
+    needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
+    options = ControllerOptions(
+        placement_timeout=config.scaling.placement_timeout_s,
+        start_timeout=config.cluster.start_timeout_s,
+        needs={name: amount for name, amount in needs.items() if amount},
+    )
+    return Controller(ops, membership, options)
 
 
 async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from actors.expert import Expert
 from actors.head import Head
 from actors.messages import ActorSpec
+from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter
 from actors.transport import ExpertTransport, LocalTransport
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
@@ -95,11 +96,11 @@ def load_head(
     dtype: str = "float32",
     pages: int = 64,
     page_size: int = 4,
-    transport: Callable[[Sequence[Expert]], ExpertTransport] = LocalTransport,
+    transport: Callable[[], ExpertTransport] = LocalTransport,
 ) -> Head:
     """A head connected to all experts of its checkpoint."""
     head, experts = Head(spec(folder, None, dtype, pages, page_size)), load_experts(folder, dtype)
-    head.connect(ExpertRouter(transport(experts), len(experts)))
+    head.connect(ExpertRouter(transport(), Replicas(one_each(experts))))
     return head
 
 

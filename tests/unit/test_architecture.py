@@ -11,8 +11,15 @@ from tests.source_tree import PACKAGES, WITHOUT_TORCH, Import, imports, module_n
 
 # package: the only files of ours that may import it
 HOMES = {
-    "ray": ("actors/remote.py", "actors/transport.py", "cluster/launch.py"),
-    "torch": ("model/*", "actors/head.py", "actors/expert.py", "actors/router.py", "actors/transport.py"),
+    "ray": ("actors/remote*.py", "cluster/launch.py"),
+    "torch": (
+        "model/*",
+        "actors/head.py",
+        "actors/expert.py",
+        "actors/receipt.py",
+        "actors/router.py",
+        "actors/transport.py",
+    ),
     "grpc": ("cluster/gateway*.py", "cluster/client.py"),
     "protos": ("cluster/gateway*.py", "cluster/client.py"),
     "prometheus_client": ("cluster/metrics.py",),

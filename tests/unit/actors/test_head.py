@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from actors import head as module
 from actors.expert import Expert
 from actors.head import Head, LocalHead
 from actors.messages import HeadTaken
+from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter
 from actors.transport import ExpertCall, ExpertReply, LocalTransport
 from model.batch import Chunk, NewSequence, StepFailure, StepPlan, StepResult
@@ -103,8 +104,8 @@ def test_plan_may_only_release(folder: Path) -> None:
 class Failing:
     """A transport to good experts of which some calls fail."""
 
-    def __init__(self, experts: Sequence[Expert], failures: int) -> None:
-        self.local, self.failures = LocalTransport(experts), failures
+    def __init__(self, failures: int) -> None:
+        self.local, self.failures = LocalTransport(), failures
         self.replies: list[ExpertReply] = []
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
@@ -112,15 +113,23 @@ class Failing:
         self.replies += [ExpertReply(call.call_id, None, error="fell over") for call in failing]
         self.local.submit(calls[len(failing) :])
 
-    def poll(self, timeout: float) -> list[ExpertReply]:
+    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
         replies, self.replies = self.replies + self.local.poll(timeout), []
         return replies
+
+    def abandon(self, call_ids: Collection[int]) -> None:
+        pass
 
 
 def failing_head(folder: Path, failures: int, grace: float) -> Head:
     head, experts = Head(spec(folder)), [Expert(spec(folder, e)) for e in range(8)]
-    transport = Failing(experts, failures)
-    head.connect(ExpertRouter(transport, 8, grace, clock=lambda: 0.0, pause=lambda seconds: None))
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    replicas = Replicas(one_each(experts), clock=lambda: now[0])
+    head.connect(ExpertRouter(Failing(failures), replicas, grace, clock=lambda: now[0], pause=pause))
     return head
 
 

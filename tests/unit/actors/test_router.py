@@ -1,14 +1,17 @@
 """The expert router over transports that answer late, twice, out of order, with errors, or never. No test waits."""
 
 import random
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.load import LoadCounter
 from actors.messages import ExpertUnavailable
+from actors.patience import Patience
+from actors.replicas import Replica, Replicas, Table, one_each
 from actors.router import ExpertRouter, StepCounts
 from actors.transport import ExpertCall, ExpertReply, LocalTransport
 from model.routing import Dispatch, route
@@ -51,13 +54,14 @@ class Scripted:
     def __init__(self, script: Script, clock: Clock) -> None:
         self.script, self.clock = script, clock
         self.sent: list[ExpertCall] = []
+        self.abandoned: list[int] = []
         self._new: list[ExpertCall] = []
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         self.sent += calls
         self._new += calls
 
-    def poll(self, timeout: float) -> list[ExpertReply]:
+    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
         assert timeout >= 0
         calls, self._new = self._new, []
         replies = [r if isinstance(r, ExpertReply) else good(r) for r in self.script(calls)]
@@ -65,13 +69,21 @@ class Scripted:
             self.clock.now += timeout
         return replies
 
+    def abandon(self, call_ids: Collection[int]) -> None:
+        self.abandoned += call_ids
+
 
 def good(call: ExpertCall) -> ExpertReply:
-    return ExpertReply(call.call_id, Scaling(call.expert).apply(call.layer, call.rows_RD))
+    return ExpertReply(call.call_id, Scaling(call.replica.expert).apply(call.layer, call.rows_RD), service_seconds=0.5)
 
 
 def bad(call: ExpertCall) -> ExpertReply:
-    return ExpertReply(call.call_id, None, error=f"expert {call.expert} fell over")
+    return ExpertReply(call.call_id, None, error=f"expert {call.replica.expert} fell over")
+
+
+def table(slots: int = 1) -> Table:
+    """So many replicas of each expert."""
+    return tuple(tuple(Replica(expert, slot) for slot in range(slots)) for expert in range(EXPERTS))
 
 
 def some_dispatch(tokens: int = 20, layer: int = 0, seed: int = 1, k: int = 2) -> Dispatch:
@@ -97,21 +109,31 @@ def trunk(*dispatches: Dispatch) -> Generator[Dispatch, torch.Tensor, torch.Tens
     return total
 
 
-def routed(
-    script: Script, dispatch: Dispatch | None = None, grace: float = GRACE
-) -> tuple[torch.Tensor, StepCounts, Scripted, Clock]:
+def router_of(script: Script, clock: Clock, slots: int = 1, patience: Patience | None = None) -> ExpertRouter:
+    replicas = Replicas(table(slots), random.Random(5), clock)
+    load = LoadCounter(EXPERTS)
+    return ExpertRouter(Scripted(script, clock), replicas, GRACE, patience, load, clock, clock.pause)
+
+
+def sent_by(router: ExpertRouter) -> Scripted:
+    transport = router._transport
+    assert isinstance(transport, Scripted)
+    return transport
+
+
+def routed(script: Script, dispatch: Dispatch | None = None) -> tuple[torch.Tensor, StepCounts, Scripted, Clock]:
     clock, counts = Clock(), StepCounts()
-    transport = Scripted(script, clock)
-    router = ExpertRouter(transport, EXPERTS, grace, clock=clock, pause=clock.pause)
+    router = router_of(script, clock)
     total = router.combine(router.dispatch(dispatch or some_dispatch()), counts)
-    return total, counts, transport, clock
+    router.replicas.check()
+    return total, counts, sent_by(router), clock
 
 
 @settings(deadline=None, derandomize=True)
 @given(st.integers(0, 30), st.integers(1, EXPERTS), st.integers(0, 3), st.integers(0, 10**6))
 def test_dispatch_and_combine_equal_a_dense_loop(tokens: int, k: int, layer: int, seed: int) -> None:
     dispatch = some_dispatch(tokens, layer, seed, k)
-    router = ExpertRouter(LocalTransport([Scaling(e) for e in range(EXPERTS)]), EXPERTS)
+    router = ExpertRouter(LocalTransport(), Replicas(one_each([Scaling(e) for e in range(EXPERTS)])))
     assert torch.equal(router.combine(router.dispatch(dispatch), StepCounts()), dense(dispatch))
 
 
@@ -119,9 +141,9 @@ def test_each_active_expert_gets_one_call_with_all_its_rows() -> None:
     dispatch = some_dispatch(tokens=5, layer=3)
     _, _, transport, _ = routed(lambda calls: calls, dispatch)
     active = sorted(set(dispatch.experts_TK.flatten().tolist()))
-    assert [call.expert for call in transport.sent] == active
+    assert [call.replica.expert for call in transport.sent] == active
     for call in transport.sent:
-        rows = dispatch.x_TD[(dispatch.experts_TK == call.expert).any(-1)]
+        rows = dispatch.x_TD[(dispatch.experts_TK == call.replica.expert).any(-1)]
         assert torch.equal(call.rows_RD, rows) and call.rows_RD.is_contiguous() and call.layer == 3
 
 
@@ -147,18 +169,17 @@ def test_answers_may_come_one_poll_at_a_time() -> None:
 
 
 def test_call_that_failed_is_sent_again_after_a_pause() -> None:
-    failed = set[int]()
+    failed: list[ExpertCall] = []
 
     def once(calls: list[ExpertCall]) -> list[ExpertReply | ExpertCall]:
-        fresh = [call for call in calls if call.expert % 2 and call.call_id not in failed]
-        failed.update(call.call_id for call in fresh)
+        fresh = [call for call in calls if call.replica.expert % 2 and len(failed) < 4]
+        failed.extend(fresh)
         return [bad(call) if call in fresh else call for call in calls]
 
     total, counts, transport, clock = routed(once)
     assert torch.equal(total, dense(some_dispatch()))
-    again = transport.sent[-len(failed) :]
-    assert {call.call_id for call in again} == failed and counts.retries == len(failed) == 4
-    assert all(call.expert % 2 for call in again)
+    again = transport.sent[EXPERTS:]
+    assert [call.replica for call in again] == [call.replica for call in failed] and counts.retries == 4
     assert len(clock.pauses) == 1 and 0 < clock.pauses[0] < 1
 
 
@@ -169,28 +190,9 @@ def test_second_answer_to_a_call_is_not_used() -> None:
     assert torch.equal(routed(twice)[0], dense(some_dispatch()))
 
 
-@pytest.mark.parametrize("order", ["failure first", "answer first"])
-def test_failure_of_a_call_that_was_answered_is_not_retried(order: str) -> None:
-    """The answer came by another way; both were in one poll."""
-
-    def both(calls: list[ExpertCall]) -> list[ExpertReply]:
-        pairs = [(bad(call), good(call)) if order == "failure first" else (good(call), bad(call)) for call in calls]
-        return [reply for pair in pairs for reply in pair]
-
-    total, counts, transport, clock = routed(both)
-    assert torch.equal(total, dense(some_dispatch()))
-    assert (counts.retries, clock.pauses) == (0, []) and len(transport.sent) == EXPERTS
-
-
 def test_silence_ends_in_expert_unavailable_after_the_grace() -> None:
     clock = Clock()
-    router = ExpertRouter(
-        Scripted(lambda calls: [call for call in calls if call.expert not in (2, 5)], clock),
-        EXPERTS,
-        GRACE,
-        clock=clock,
-        pause=clock.pause,
-    )
+    router = router_of(lambda calls: [call for call in calls if call.replica.expert not in (2, 5)], clock)
     with pytest.raises(ExpertUnavailable, match=r"no answer from experts \[2, 5\] within 60 s"):
         router.combine(router.dispatch(some_dispatch()), StepCounts())
     assert clock.now - 1000.0 == GRACE and clock.pauses == []
@@ -198,12 +200,12 @@ def test_silence_ends_in_expert_unavailable_after_the_grace() -> None:
 
 def test_failure_upon_failure_ends_in_expert_unavailable_with_the_reason() -> None:
     clock, counts = Clock(), StepCounts()
-    transport = Scripted(lambda calls: [bad(call) if call.expert == 4 else good(call) for call in calls], clock)
-    router = ExpertRouter(transport, EXPERTS, GRACE, clock=clock, pause=clock.pause)
+    router = router_of(lambda calls: [bad(call) if call.replica.expert == 4 else call for call in calls], clock)
     with pytest.raises(ExpertUnavailable, match=r"experts \[4\] within 60 s: expert 4 fell over"):
         router.combine(router.dispatch(some_dispatch()), counts)
     assert GRACE <= clock.now - 1000.0 <= GRACE + max(clock.pauses)
-    assert counts.retries == len(clock.pauses) == len(transport.sent) - EXPERTS
+    assert counts.retries == len(sent_by(router).sent) - EXPERTS > 100
+    router.replicas.check()
 
 
 def test_answer_at_the_last_moment_counts() -> None:
@@ -213,7 +215,7 @@ def test_answer_at_the_last_moment_counts() -> None:
         clock.now += GRACE
         return calls
 
-    router = ExpertRouter(Scripted(late, clock), EXPERTS, GRACE, clock=clock, pause=clock.pause)
+    router = router_of(late, clock)
     assert torch.equal(router.combine(router.dispatch(some_dispatch()), StepCounts()), dense(some_dispatch()))
 
 
@@ -226,18 +228,19 @@ def test_answers_to_a_call_that_was_given_up_do_not_reach_a_later_one() -> None:
             return []
         old, held[:] = held[:], calls  # what was given up first, then a poll later what is asked for now
         if old[0].layer == 0:
-            late = [ExpertReply(call.call_id, torch.full((1, HIDDEN), 1e9)) for call in old]
-            return [*late, *(bad(call) for call in old)]
+            return [ExpertReply(call.call_id, torch.full((1, HIDDEN), 1e9)) for call in old]
         return list(old)
 
-    transport, counts = Scripted(script, clock), StepCounts()
-    router = ExpertRouter(transport, EXPERTS, GRACE, clock=clock, pause=clock.pause)
+    router, counts = router_of(script, clock), StepCounts()
     with pytest.raises(ExpertUnavailable):
         router.run(trunk(some_dispatch()), StepCounts())
+    transport = sent_by(router)
+    assert sorted(transport.abandoned) == sorted(call.call_id for call in transport.sent)
     quiet[0] = False
     dispatch = some_dispatch(layer=1, seed=3)
     assert torch.equal(router.run(trunk(dispatch), counts), dense(dispatch).sum(0))
     assert counts.retries == 0 and len({call.call_id for call in transport.sent}) == len(transport.sent)
+    router.replicas.check()
 
 
 def test_run_answers_each_layer_and_returns_what_the_trunk_returns() -> None:
@@ -248,7 +251,7 @@ def test_run_answers_each_layer_and_returns_what_the_trunk_returns() -> None:
         clock.now += 0.25
         return calls
 
-    router = ExpertRouter(Scripted(slow, clock), EXPERTS, clock=clock, pause=clock.pause)
+    router = router_of(slow, clock)
     total = router.run(trunk(*dispatches), counts)
     assert torch.equal(total, sum((dense(d).sum(0) for d in dispatches), torch.zeros(HIDDEN)))
     assert counts.expert_tokens == [
@@ -260,12 +263,4 @@ def test_run_answers_each_layer_and_returns_what_the_trunk_returns() -> None:
 
 
 def test_trunk_without_layers_is_run_to_its_end() -> None:
-    assert ExpertRouter(LocalTransport([]), 0).run(trunk(), StepCounts()).tolist() == [0.0] * HIDDEN
-
-
-def test_replica_is_chosen_for_each_call() -> None:
-    clock = Clock()
-    transport = Scripted(lambda calls: calls, clock)
-    router = ExpertRouter(transport, EXPERTS, replicas=lambda expert: expert % 3, clock=clock, pause=clock.pause)
-    router.combine(router.dispatch(some_dispatch()), StepCounts())
-    assert all(call.replica == call.expert % 3 for call in transport.sent) and len(transport.sent) == EXPERTS
+    assert ExpertRouter(LocalTransport(), Replicas(())).run(trunk(), StepCounts()).tolist() == [0.0] * HIDDEN

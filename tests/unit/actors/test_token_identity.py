@@ -2,17 +2,17 @@
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.messages import HEADER_BYTES, RowsHeader, decode_header, encode_rows
-from actors.transport import ExpertCall, ExpertReply
+from actors.messages import HEADER_BYTES, decode_header
+from actors.transport import ExpertCall, ExpertReply, encode_call
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepPlan, StepResult
-from model.wire import DTYPE_CODES, tensor_bytes, tensor_from
+from model.wire import tensor_from
 from tests.checkpoints import GREEDY, Driver, Request, load_head, tiny, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")
@@ -101,19 +101,20 @@ def test_rows_sent_as_bytes_give_the_same_bits(folder: Path) -> None:
 class ByBytes:
     """Experts in this process, but reached as over a wire."""
 
-    def __init__(self, experts: Sequence[Expert]) -> None:
-        self.experts = experts
+    def __init__(self) -> None:
         self.replies: list[ExpertReply] = []
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         for call in calls:
-            rows, columns = call.rows_RD.shape
-            header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
-            reply = self.experts[call.expert].forward(encode_rows(header, tensor_bytes(call.rows_RD)))
+            expert: Expert = call.replica.endpoint
+            reply = expert.forward(encode_call(call))
             h = decode_header(reply)
             answer = tensor_from(reply, HEADER_BYTES, h.rows, h.columns, h.dtype_code)
             self.replies.insert(0, ExpertReply(call.call_id, answer))
 
-    def poll(self, timeout: float) -> list[ExpertReply]:
+    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
         replies, self.replies = self.replies, []
         return replies
+
+    def abandon(self, call_ids: Collection[int]) -> None:
+        pass

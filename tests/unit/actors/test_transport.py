@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from actors.transport import ExpertCall, LocalTransport
+from actors.replicas import Replica
+from actors.transport import Applies, ExpertCall, LocalTransport
 
 
 class Doubling:
@@ -22,15 +23,15 @@ class Broken:
         raise RuntimeError("no weights")
 
 
-def call(call_id: int, expert: int, layer: int = 0) -> ExpertCall:
-    return ExpertCall(call_id, layer, expert, 0, torch.full((call_id, 3), float(expert)))
+def call(call_id: int, expert: Applies, value: float = 0.0, layer: int = 0) -> ExpertCall:
+    return ExpertCall(call_id, layer, Replica(0, 0, "", expert), torch.full((call_id, 3), value))
 
 
 def test_calls_are_run_by_their_expert_and_answered_once() -> None:
     experts = [Doubling(), Doubling()]
-    transport = LocalTransport(experts)
-    transport.submit([call(4, 1, layer=5), call(2, 0)])
-    transport.submit([call(3, 1)])
+    transport = LocalTransport()
+    transport.submit([call(4, experts[1], 1.0, layer=5), call(2, experts[0])])
+    transport.submit([call(3, experts[1], 1.0)])
     replies = transport.poll(0)
     assert [reply.call_id for reply in replies] == [4, 2, 3]
     assert [reply.rows_RD.tolist() for reply in replies if reply.rows_RD is not None] == [
@@ -39,16 +40,16 @@ def test_calls_are_run_by_their_expert_and_answered_once() -> None:
         [[2.0] * 3] * 3,
     ]
     assert [expert.calls for expert in experts] == [1, 2]
-    assert all(reply.service_seconds >= 0 and not reply.error and not reply.lost for reply in replies)
+    assert all(reply.service_seconds >= 0 and not reply.error for reply in replies)
     assert transport.poll(0) == []
 
 
 def test_nothing_sent_is_nothing_to_poll() -> None:
-    transport = LocalTransport([])
+    transport = LocalTransport()
     transport.submit([])
     assert transport.poll(60) == []
 
 
 def test_error_of_an_expert_in_this_process_is_ours() -> None:
     with pytest.raises(RuntimeError, match="no weights"):
-        LocalTransport([Broken()]).submit([call(1, 0)])
+        LocalTransport().submit([call(1, Broken())])

@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 
 from cluster import engine as engine_module
+from cluster.controller import Controller, ControllerOptions
 from cluster.engine import Engine, EngineConfig
+from cluster.policy.membership import Membership
 from cluster.served_model import ServedModel
+from tests.clusters import FakeCluster
 from tests.engines import Make
 from tests.fakes import Events, FakeHead
 from tests.serving import MESSAGE_BYTES, Serving, serve_locally
@@ -29,6 +32,27 @@ def serving(demo: ServedModel) -> Iterator[Serving]:
     )
     yield server
     server.close()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster("n0", "n1")
+
+
+@pytest.fixture
+def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
+    """The server with a controller of eight replicas on n0, whose rounds the test calls for."""
+    membership = Membership([1] * 8)
+    for expert in range(8):
+        pulse = cluster.process((expert, 0))
+        membership.begin((expert, 0), "n0", 0.0)
+        membership.alive((expert, 0), pulse.incarnation, pulse.pid, "n0", True, 0.0)
+        membership.joined((expert, 0), 0.0)
+    cluster.published.append(membership.routed())
+    controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0))
+    serving.gateway.backend.controller = controller
+    yield controller
+    serving.gateway.backend.controller = None
 
 
 @pytest.fixture

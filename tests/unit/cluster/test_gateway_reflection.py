@@ -34,7 +34,7 @@ def files_of(answer: reflection_pb2.ServerReflectionResponse) -> dict[str, descr
 def test_reflection_lists_every_service(version: str, serving: Serving) -> None:
     answer = reflect(serving, version, list_services="")
     names = {service.name for service in answer.list_services_response.service}
-    assert names == {SERVICE, "grpc.health.v1.Health", *VERSIONS}
+    assert names == {SERVICE, "eightwinds.v1.ClusterService", "grpc.health.v1.Health", *VERSIONS}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

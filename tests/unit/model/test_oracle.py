@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
+from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter, StepCounts
 from actors.transport import LocalTransport
 from model.attention import SdpaBackend
@@ -177,7 +178,7 @@ def chunked_logits(
     config, page_size = checkpoint.config, 3
     trunk = Trunk(config, read_tensors(checkpoint, checkpoint.head_names(), torch_dtype(dtype)))
     experts = load_experts(folder, dtype)
-    router = ExpertRouter(LocalTransport(experts), len(experts))
+    router = ExpertRouter(LocalTransport(), Replicas(one_each(experts)))
     per_text = -(-max(map(len, texts)) // page_size)
     cache = PagedKVCache(config, len(texts) * per_text, page_size, torch_dtype(dtype))
     pages = [list(range(i, cache.page_count, len(texts))) for i in range(len(texts))]

@@ -1,0 +1,58 @@
+"""What a dispatch under way consists of: parts of an expert's rows, each with its attempts. R: rows, D: hidden size."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from actors.replicas import Replica
+from model.routing import Dispatch, Grouping
+
+
+@dataclass(slots=True)
+class Part:
+    """Consecutive grouped rows that one replica is asked for, until one answers: one answer counts, whichever attempt
+    it comes from. Times are on the router's clock.
+    """
+
+    expert: int
+    rows_RD: torch.Tensor
+    attempts: dict[int, Replica] = field(default_factory=dict)  # under way, by call id
+    answer_RD: torch.Tensor | None = None
+    resend_at: float = math.inf
+    hedge_at: float = math.inf
+    error: str = ""  # why the last attempt failed
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.rows_RD)
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What `combine` needs of a dispatch: its grouping, and its parts in the order of the grouped rows. Their answers
+    side by side are the grouped rows' outputs.
+    """
+
+    dispatch: Dispatch
+    grouping: Grouping
+    sent_at: float
+    parts: list[Part] = field(default_factory=list)
+    by_call: dict[int, Part] = field(default_factory=dict)  # of attempts under way
+
+    @property
+    def open(self) -> list[Part]:
+        """Parts without an answer."""
+        return [part for part in self.parts if part.answer_RD is None]
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest part."""
+        return max((part.rows for part in self.parts), default=0)
+
+    def outputs(self) -> torch.Tensor:
+        """Outputs of all grouped rows, [R, D]."""
+        answers = [part.answer_RD for part in self.parts if part.answer_RD is not None]
+        assert len(answers) == len(self.parts), "a part has no answer yet"
+        return torch.cat(answers or [self.dispatch.x_TD[:0]])

@@ -1,0 +1,115 @@
+"""The experts' actors on Ray, as the controller sees them: `actors.messages.ClusterOps`."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import ray
+
+from actors.load import HeadLoad
+from actors.messages import Key, NodeInfo, Pulse, Vitals
+from actors.remote import Member, stop_actors
+
+_HEAD_SECONDS = 10.0  # for the head to answer: it waits up to half of that for a warm-up call
+
+Start = Callable[[Key, str], tuple[str, Any]]  # (which, node or "") -> its actor's name and handle
+
+
+class RayReplicas:
+    """Handles of the experts' actors, the calls that watch them, and the members that the head routes to."""
+
+    def __init__(self, head: Any, handles: Mapping[Key, tuple[str, Any]], start: Start, namespace: str) -> None:
+        """`handles` holds the names and handles of actors that run already."""
+        self._head, self._start, self._namespace = head, start, namespace
+        self._handles = dict(handles)
+        self._members: list[Member] = []
+        self._watches: dict[Any, Key] = {}
+        self._asked: dict[Any, Key] = {}
+
+    def members(self) -> Sequence[Member]:
+        """Those that were published last: what a restarted head is given."""
+        return self._members
+
+    def names(self) -> list[str]:
+        """The names of all actors."""
+        return [name for name, _ in self._handles.values()]
+
+    def start(self, key: Key, node_id: str) -> None:
+        """See `ClusterOps`."""
+        self._handles[key] = self._start(key, node_id)
+
+    def stop(self, key: Key) -> None:
+        """See `ClusterOps`."""
+        name, _ = self._handles.pop(key)
+        for calls in (self._asked, self._watches):
+            for ref in [ref for ref, of in calls.items() if of == key]:
+                del calls[ref]
+        stop_actors([name], self._namespace, timeout=1.0)
+
+    def ask(self, keys: Collection[Key]) -> Vitals:
+        """See `ClusterOps`."""
+        for key in set(keys) - set(self._asked.values()):
+            self._asked[self._handles[key][1].pulse.remote()] = key
+        pulses: dict[Key, Pulse] = {}
+        lost = set()
+        for ref in _done(self._asked):
+            key = self._asked.pop(ref)
+            try:
+                pulses[key] = ray.get(ref)
+            except ray.exceptions.ActorDiedError:
+                lost.add(key)
+            except ray.exceptions.RayError:
+                continue  # it restarts, or cannot be reached: it will be asked again
+        return Vitals(pulses, frozenset(lost))
+
+    def ended(self) -> frozenset[Key]:
+        """See `ClusterOps`."""
+        return frozenset(self._watches.pop(ref) for ref in _done(self._watches))
+
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
+        """See `ClusterOps`."""
+        before = {(expert, slot): incarnation for expert, slot, incarnation, _ in self._members}
+        members = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
+        try:
+            cold = set(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
+        except ray.exceptions.RayError:
+            cold = {key for key, incarnation in incarnations.items() if before.get(key) != incarnation}
+        self._members = [member for member in members if member[:2] not in cold]
+        watched = set(self._watches.values())
+        for expert, slot, _, handle in self._members:
+            if (expert, slot) not in watched:
+                self._watches[handle.watch.remote()] = expert, slot
+        return frozenset(cold)
+
+    def adopt(self, incarnations: Mapping[Key, str]) -> None:
+        """These are ready; the head that has none yet is given them when it is begun."""
+        self._members = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
+        self._watches = {handle.watch.remote(): (expert, slot) for expert, slot, _, handle in self._members}
+
+    def load(self) -> HeadLoad | None:
+        """See `ClusterOps`."""
+        try:
+            load: HeadLoad = ray.get(self._head.load.remote(), timeout=_HEAD_SECONDS)
+        except ray.exceptions.RayError:
+            return None
+        return load
+
+    def nodes(self) -> list[NodeInfo]:
+        """See `ClusterOps`."""
+        state: Any = ray._private.state
+        free: dict[str, dict[str, float]] = state.available_resources_per_node()
+        nodes: list[dict[str, Any]] = state.nodes()
+        return [
+            NodeInfo(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                bool(node["Alive"]),
+                free.get(node["NodeID"], {}),
+                int(node["Resources"].get("GPU", 0)),
+                int(node["Resources"].get("memory", 0)),
+            )
+            for node in nodes
+        ]
+
+
+def _done(calls: Mapping[Any, Key]) -> list[Any]:
+    return list(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) if calls else []

@@ -1,0 +1,131 @@
+"""The router's view of the experts' replicas: which there are, which to doubt, what each has under way."""
+
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_FIRST_DOUBT = 1.0  # seconds that a replica is left alone after a failed call; doubled with each further one
+_LONGEST_DOUBT = 30.0
+_LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process that holds an expert. `slot` tells an expert's replicas apart and stays over restarts,
+    `incarnation` does not. `endpoint` is how the transport reaches it.
+    """
+
+    expert: int
+    slot: int
+    incarnation: str = ""
+    endpoint: Any = field(default=None, compare=False, repr=False)
+
+
+Table = tuple[tuple[Replica, ...], ...]  # by expert
+
+
+def one_each(endpoints: Sequence[Any]) -> Table:
+    """A table of one replica per expert."""
+    return tuple((Replica(expert, 0, "", endpoint),) for expert, endpoint in enumerate(endpoints))
+
+
+class Replicas:
+    """Chooses among the replicas of a table, which another thread may swap at any time.
+
+    A replica whose call failed or was late is doubted for a while: others are preferred, but it is better than none.
+    An answer clears it. Used by one thread but for `swap`.
+    """
+
+    def __init__(
+        self, table: Table, rng: random.Random | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._table, self._rng, self._clock = table, rng or random.Random(), clock
+        self._rows: dict[Replica, int] = {}  # under way
+        self._doubts: dict[Replica, tuple[float, float]] = {}  # (until when, the length of the next one)
+
+    @property
+    def table(self) -> Table:
+        """The replicas by expert."""
+        return self._table
+
+    def swap(self, table: Table) -> None:
+        """Choose from another table from now on; a single assignment, so that no choice sees half of each."""
+        self._table = table
+
+    def trusted(self, expert: int, without: Collection[Replica] = ()) -> list[Replica]:
+        """Those without a doubt."""
+        now = self._clock()
+        return [r for r in self._table[expert] if r not in without and not self._doubted(r, now)]
+
+    def choose(self, expert: int, without: Collection[Replica] = ()) -> Replica | None:
+        """The one of two drawn at random that has fewer rows under way (Mitzenmacher, "The Power of Two Choices",
+        2001), among those that are trusted, or else among all; None if there is none.
+        """
+        candidates = self.trusted(expert, without) or [r for r in self._table[expert] if r not in without]
+        if len(candidates) > 2:
+            candidates = self._rng.sample(candidates, 2)
+        elif len(candidates) == 2 and self._rng.random() < 0.5:
+            candidates.reverse()
+        return min(candidates, key=self.rows_of, default=None)
+
+    def spread(self, expert: int, parts: int) -> list[Replica]:
+        """Different replicas for the parts of a large call, fewest rows under way first: at most `parts` of them."""
+        return sorted(self.trusted(expert), key=self.rows_of)[:parts]
+
+    def rows_of(self, replica: Replica) -> int:
+        """Rows under way to it."""
+        return self._rows.get(replica, 0)
+
+    def send(self, replica: Replica, rows: int) -> None:
+        """A call is on its way to it."""
+        self._rows[replica] = self._rows.get(replica, 0) + rows
+
+    def answered(self, replica: Replica, rows: int) -> None:
+        """It answered a call, however late."""
+        self._end(replica, rows)
+        if self._doubts:
+            self._doubts.pop(replica, None)
+
+    def failed(self, replica: Replica, rows: int) -> None:
+        """A call to it ended in an error."""
+        self._end(replica, rows)
+        _, pause = self._doubts.get(replica, (0.0, _FIRST_DOUBT))
+        self._doubts[replica] = (self._clock() + pause, min(2 * pause, _LONGEST_DOUBT))
+        for gone in [r for r in self._doubts if r not in self._table[r.expert] and r != replica]:
+            del self._doubts[gone]
+
+    def late(self, replica: Replica) -> None:
+        """A call to it passed its deadline; it may yet answer."""
+        _, pause = self._doubts.get(replica, (0.0, _FIRST_DOUBT))
+        self._doubts[replica] = (self._clock() + _LATE_DOUBT, pause)
+
+    def _end(self, replica: Replica, rows: int) -> None:
+        left = self._rows[replica] - rows
+        assert left >= 0, f"{replica} has {left} rows under way"
+        if left:
+            self._rows[replica] = left
+        else:
+            del self._rows[replica]
+
+    def _doubted(self, replica: Replica, now: float) -> bool:
+        doubt = self._doubts.get(replica) if self._doubts else None
+        return doubt is not None and now < doubt[0]
+
+    def queued(self) -> dict[tuple[int, int], int]:
+        """Rows under way by (expert, slot)."""
+        rows: dict[tuple[int, int], int] = {}
+        for replica, count in list(self._rows.items()):
+            key = replica.expert, replica.slot
+            rows[key] = rows.get(key, 0) + count
+        return rows
+
+    def doubted(self) -> frozenset[tuple[int, int]]:
+        """Those of the table that are doubted now."""
+        now = self._clock()
+        return frozenset((r.expert, r.slot) for row in self._table for r in row if self._doubted(r, now))
+
+    def check(self) -> None:
+        """AssertionError if calls are under way; for when none should be."""
+        assert not self._rows, f"rows under way: {self._rows}"

@@ -1,0 +1,55 @@
+"""Commands of operators: what runs, what it does, and how many replicas there shall be."""
+
+from typing import Annotated
+
+import typer
+
+from cluster.cli_options import DEFAULT_ADDRESS, Address, ClientToken, client_of, refused
+
+_ALL = "all"
+
+
+def status(
+    address: Address = DEFAULT_ADDRESS,
+    token_file: ClientToken = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print GetStatus as one JSON object.")] = False,
+) -> None:
+    """Show nodes, experts, replicas and requests."""
+    from cluster import console_cluster
+
+    with client_of(address, token_file) as client:
+        raise typer.Exit(console_cluster.status(client, as_json=as_json))
+
+
+def scale(
+    expert: Annotated[str, typer.Argument(help="Expert's id, several with commas between, or all.")],
+    replicas: Annotated[int, typer.Argument(help="How many replicas it shall have, at least 1.")],
+    address: Address = DEFAULT_ADDRESS,
+    token_file: ClientToken = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    wait: Annotated[bool, typer.Option(help="Show progress until it is done.")] = True,
+) -> None:
+    """Change how many replicas an expert has, while it serves. The exit code is 1 if it was taken back."""
+    from cluster import console_cluster
+
+    try:
+        experts = None if expert == _ALL else [int(word) for word in expert.split(",")]
+    except ValueError:
+        raise refused(
+            ValueError(f"{expert!r} is no expert: give its id, several with commas between, or all")
+        ) from None
+    with client_of(address, token_file) as client:
+        raise typer.Exit(console_cluster.scale(client, experts, replicas, dry_run=dry_run, wait=wait))
+
+
+def top(
+    address: Address = DEFAULT_ADDRESS,
+    token_file: ClientToken = None,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    count: Annotated[int, typer.Option(min=0, help="Stop after this many looks; 0 goes on until Ctrl-C.")] = 0,
+) -> None:
+    """Watch every expert's load live."""
+    from cluster import console_cluster
+
+    with client_of(address, token_file) as client:
+        raise typer.Exit(console_cluster.top(client, interval, count))

@@ -1,0 +1,164 @@
+"""`eightwinds status`, `scale` and `top`: a terminal in front of the ClusterService."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cluster.client import EXIT_BASE, CallFailed, Client, LoadWindow, Status, failing_plainly, state_of, to_json
+
+_LOOK_SECONDS = 0.5
+_PIPE_WIDTH = 160
+
+
+def status(client: Client, *, as_json: bool = False) -> int:
+    """Print what there is; the exit code is 0, or EXIT_BASE plus the status code."""
+    try:
+        with failing_plainly(client):
+            found = client.status()
+    except CallFailed as error:
+        return _say(f"status: {error.text}", EXIT_BASE + error.code)
+    if as_json:
+        print(to_json(found))
+        return 0
+    console = _console()
+    for table in _tables(found):
+        console.print(table)
+    for expert in found.experts:
+        if expert.note:
+            console.print(f"expert {expert.expert}: {expert.note}", markup=False)
+    waiting = f"{found.running_request_count} running, {found.waiting_request_count} waiting"
+    console.print(f"requests: {waiting}; placement revision {found.placement_revision}")
+    return 0
+
+
+def _tables(found: Status) -> list[Table]:
+    nodes = Table("node", "address", "state", "GPUs", "replicas", title="Nodes")
+    for node in found.nodes:
+        here = sum(r.node_id == node.id for e in found.experts for r in e.replicas)
+        state = "ready" if node.state == node.STATE_READY else "lost"
+        nodes.add_row(node.id[:12], node.address, state, str(node.accelerator_count), str(here))
+    experts = Table(
+        "expert", "replicas", "wanted", "rows", "relative", "p50 ms", "p99 ms", "again", "hedged", title="Experts"
+    )
+    for expert in found.experts:
+        load = expert.load
+        replicas = "  ".join(
+            f"{r.replica}:{state_of(r)}" + (f" (restarted {r.restart_count} x)" if r.restart_count else "")
+            for r in expert.replicas
+        )
+        experts.add_row(
+            str(expert.expert),
+            replicas,
+            str(expert.desired_replica_count),
+            str(load.token_count),
+            f"{load.relative_load:.2f}",
+            f"{load.service_time_p50.ToMicroseconds() / 1000:.2f}",
+            f"{load.service_time_p99.ToMicroseconds() / 1000:.2f}",
+            str(load.retry_count),
+            str(load.hedge_count),
+        )
+    return [nodes, experts]
+
+
+def scale(
+    client: Client, experts: Sequence[int] | None, replicas: int, *, dry_run: bool = False, wait: bool = True
+) -> int:
+    """Want so many replicas of these experts (None: of all), and show how far it is.
+
+    The exit code is 0 when they are there, 1 if the change was taken back, or EXIT_BASE plus the status code.
+    """
+    try:
+        with failing_plainly(client):
+            if experts is None:
+                experts = [expert.expert for expert in client.status().experts]
+            answer = client.scale({expert: replicas for expert in experts}, validate_only=dry_run)
+            for change in answer.changes:
+                where = f" on node {change.node_id[:12]}" if change.node_id else ""
+                print(f"expert {change.expert}: {'start' if change.start else 'end'} a replica{where}")
+            if not answer.changes:
+                print("nothing to change")
+            if dry_run or not wait:
+                return 0
+            return _follow(client, experts, replicas)
+    except CallFailed as error:
+        return _say(f"scale: {error.text}", EXIT_BASE + error.code)
+    except KeyboardInterrupt:
+        return _say("scale: the change goes on without being watched", 130)
+
+
+def _follow(client: Client, experts: Sequence[int], replicas: int) -> int:
+    """Until these experts have so many replicas and all of them are ready."""
+    before = ""
+    while True:
+        found = [expert for expert in client.status().experts if expert.expert in experts]
+        states = {e.expert: [state_of(r) for r in e.replicas] for e in found}
+        line = "; ".join(f"expert {e}: {', '.join(s)}" for e, s in states.items() if s != ["ready"] * replicas)
+        if line != before and line:
+            print(line, file=sys.stderr)
+        before = line
+        taken_back = [e for e in found if e.desired_replica_count != replicas]
+        if taken_back:
+            why = "; ".join(
+                f"expert {e.expert} keeps {e.desired_replica_count}: {e.note or 'scaled again'}" for e in taken_back
+            )
+            return _say(f"scale: taken back: {why}", 1)
+        if not line:
+            print(f"done: {len(found)} {'expert' if len(found) == 1 else 'experts'} with {replicas} ready")
+            return 0
+        time.sleep(_LOOK_SECONDS)
+
+
+def top(client: Client, interval: float, count: int = 0) -> int:
+    """Show what each expert does, look by look, until Ctrl-C (or `count` looks); in a pipe, a table after another."""
+    console = _console()
+    try:
+        with failing_plainly(client), Live(console=console, auto_refresh=False, transient=False) as live:
+            for number, window in enumerate(client.watch_load(interval), 1):
+                table = _load_table(window)
+                if console.is_terminal:
+                    live.update(table, refresh=True)
+                else:
+                    console.print(table)
+                if number == count:
+                    break
+        return 0
+    except CallFailed as error:
+        return _say(f"top: {error.text}", EXIT_BASE + error.code)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _load_table(window: LoadWindow) -> Table:
+    seconds = window.window.ToMilliseconds() / 1000
+    table = Table("expert", "rows/s", "", "relative", "busy", "queued", "p50 ms", "p99 ms", "again", "hedged")
+    table.title = f"Load of the experts in the last {seconds:.1f} s"
+    most = max((load.token_count for load in window.experts), default=0)
+    for load in window.experts:
+        table.add_row(
+            str(load.expert),
+            f"{load.token_count / max(seconds, 1e-9):.0f}",
+            "\u2588" * (round(20 * load.token_count / most) if most else 0),
+            f"{load.relative_load:.2f}",
+            f"{100 * load.utilization:.0f} %",
+            str(load.queued_token_count),
+            f"{load.service_time_p50.ToMicroseconds() / 1000:.2f}",
+            f"{load.service_time_p99.ToMicroseconds() / 1000:.2f}",
+            str(load.retry_count),
+            str(load.hedge_count),
+        )
+    return table
+
+
+def _console() -> Console:
+    """The terminal; a pipe or a file is wide enough for every column."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+
+
+def _say(text: str, code: int) -> int:
+    print(f"eightwinds {text}", file=sys.stderr)
+    return code

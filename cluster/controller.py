@@ -1,0 +1,252 @@
+"""The controller: a thread that makes the replicas of all experts what they should be, and sees when they end.
+
+`cluster.policy.membership` decides, `actors.messages.ClusterOps` acts, this carries from one to the other. Each tick:
+who has ended and how are those that start, who is overdue, what is to start and to drain, whom does the head route to,
+who has drained.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from actors.load import HeadLoad
+from actors.messages import ClusterOps, Key, NodeInfo, Pulse
+from cluster.policy.membership import Change, Member, Membership, State
+from cluster.policy.placement import Node, Placed, place
+
+log = logging.getLogger("eightwinds.controller")
+
+_BUSY_SECONDS = 0.1  # between ticks while a replica starts or drains
+_IDLE_SECONDS = 0.5  # ... and otherwise: the end of a process is seen within this
+_PAUSE_SECONDS = 5.0  # after a start that failed
+_SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
+_NODES_SECONDS = 2.0  # how old what is known of the nodes may be
+
+
+class RevisionMoved(Exception):
+    """The desired numbers are not those that the caller knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """Seconds until a replica that found no node, that does not load, and that does not drain is given up; what Ray
+    reserves for one.
+    """
+
+    placement_timeout: float = 120.0
+    start_timeout: float = 600.0
+    drain_timeout: float = 30.0
+    needs: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is: copies, which stay as they are."""
+
+    revision: int
+    desired: tuple[int, ...]
+    members: tuple[Member, ...]
+    notes: Mapping[int, str]
+    nodes: tuple[NodeInfo, ...]
+
+
+class Controller:
+    """Owns the membership. `scale` and `snapshot` may be called from any thread."""
+
+    def __init__(
+        self,
+        ops: ClusterOps,
+        membership: Membership,
+        options: ControllerOptions,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`membership` holds what runs already. `start` begins the work."""
+        self._ops, self._membership, self._options, self._clock = ops, membership, options, clock
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._published = membership.routed()
+        self._not_before: dict[int, float] = {}
+        self._nodes: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())
+        self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+
+    # ---- callers' side ----
+
+    def scale(
+        self, wanted: Mapping[int, int], validate_only: bool = False, expected_revision: int | None = None
+    ) -> tuple[int, list[Change]]:
+        """Want so many replicas of these experts; the revision from then on, and what will start and end. Raises
+        RevisionMoved.
+        """
+        nodes = self._fresh_nodes()
+        with self._lock:
+            if expected_revision is not None and expected_revision != self._membership.revision:
+                raise RevisionMoved(f"the placement has revision {self._membership.revision}, not {expected_revision}")
+            changes = self._placed(self._membership.changes(wanted), nodes)
+            if not validate_only:
+                self._membership.scale(wanted)
+            revision = self._membership.revision
+        self._wake.set()
+        return revision, changes
+
+    def snapshot(self) -> Snapshot:
+        """What there is now."""
+        nodes = self._fresh_nodes()
+        with self._lock:
+            m = self._membership
+            members = tuple(replace(member) for _, member in sorted(m.members.items()))
+            return Snapshot(m.revision, tuple(m.desired), members, dict(m.notes), nodes)
+
+    def load(self) -> HeadLoad | None:
+        """What the replicas do; None while the head does not answer."""
+        return self._ops.load()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """End the thread; the replicas stay."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        busy = True
+        while not self._stopping:
+            self._wake.wait(_BUSY_SECONDS if busy else _IDLE_SECONDS)
+            self._wake.clear()
+            try:
+                busy = self.tick()
+            except Exception:  # a bug of ours, or Ray's: what runs goes on, and the next tick tries again
+                log.exception("the controller failed")
+                busy = False
+
+    def tick(self) -> bool:
+        """One round; whether there is more to do soon."""
+        now = self._clock()
+        self._observe(now)
+        self._expire(now)
+        self._reconcile(now)
+        self._publish(now)
+        self._retire(now)
+        with self._lock:
+            self._membership.check()
+            return any(member.state is not State.READY for member in self._membership.members.values())
+
+    def _observe(self, now: float) -> None:
+        for key in self._ops.ended():
+            with self._lock:
+                if key in self._membership.members:
+                    log.warning("expert %d replica %d has ended", *key)
+                    self._membership.ended(key, now)
+        vitals = self._ops.ask(self._membership.unsettled())
+        for key, pulse in vitals.pulses.items():
+            if pulse.progress.error:
+                self._give_up(key, f"it could not load: {pulse.progress.error}", now)
+            else:
+                self._note(key, pulse, now)
+        for key in vitals.lost:
+            with self._lock:
+                if key in self._membership.members:
+                    self._membership.lost(key, now)
+
+    def _note(self, key: Key, pulse: Pulse, now: float) -> None:
+        with self._lock:
+            if key in self._membership.members:
+                ready = pulse.progress.ready
+                self._membership.alive(key, pulse.incarnation, pulse.pid, pulse.node_id, ready, now)
+
+    def _expire(self, now: float) -> None:
+        o = self._options
+        for member in self._in_state(State.STARTING):
+            if not member.incarnation and now - member.since > o.placement_timeout:
+                needs = ", ".join(f"{name} {amount:g}" for name, amount in (o.needs or {}).items()) or "nothing"
+                why = f"no node took it within {o.placement_timeout:g} s (it needs: {needs}; see `ray status`)"
+                self._give_up(member.key, why, now)
+            elif member.incarnation and not member.loaded and now - member.since > o.start_timeout:
+                self._give_up(member.key, f"its weights were not loaded within {o.start_timeout:g} s", now)
+
+    def _give_up(self, key: Key, why: str, now: float) -> None:
+        expert, slot = key
+        why = f"replica {slot} was not started: {why}"
+        log.error("expert %d: %s", expert, why)
+        self._ops.stop(key)
+        with self._lock:
+            self._membership.take_back(key, why)
+        self._not_before[expert] = now + _PAUSE_SECONDS
+
+    def _reconcile(self, now: float) -> None:
+        for member in self._in_state(State.LOST):
+            self._ops.stop(member.key)
+            with self._lock:
+                self._membership.gone(member.key)
+        with self._lock:
+            changes = self._membership.changes()
+        nodes = self._fresh_nodes() if any(change.start for change in changes) else ()
+        for change in self._placed(changes, nodes):
+            expert, _ = change.key
+            if not change.start:
+                with self._lock:
+                    self._membership.drain(change.key, now)
+            elif now >= self._not_before.get(expert, now):
+                self._ops.start(change.key, change.node_id)
+                with self._lock:
+                    self._membership.begin(change.key, change.node_id, now)
+
+    def _publish(self, now: float) -> None:
+        with self._lock:
+            routed = self._membership.routed()
+        if routed == self._published:
+            return
+        cold = self._ops.publish(routed)
+        self._published = {key: incarnation for key, incarnation in routed.items() if key not in cold}
+        with self._lock:
+            for key in self._published:
+                if key in self._membership.members:
+                    self._membership.joined(key, now)
+
+    def _retire(self, now: float) -> None:
+        draining = [m for m in self._in_state(State.DRAINING) if now - m.since >= _SETTLE_SECONDS]
+        load = self._ops.load() if draining else None
+        for member in draining:
+            rows = load.queued_rows.get(member.key, 0) if load else 0
+            if rows == 0 or now - member.since > self._options.drain_timeout:
+                self._ops.stop(member.key)
+                with self._lock:
+                    self._membership.gone(member.key)
+
+    def _in_state(self, state: State) -> list[Member]:
+        with self._lock:
+            return [member for member in self._membership.members.values() if member.state is state]
+
+    # ---- nodes ----
+
+    def _fresh_nodes(self) -> tuple[NodeInfo, ...]:
+        at, nodes = self._nodes
+        if self._clock() - at > _NODES_SECONDS:
+            nodes = tuple(self._ops.nodes())
+            self._nodes = self._clock(), nodes
+        return nodes
+
+    def _placed(self, changes: list[Change], nodes: tuple[NodeInfo, ...]) -> list[Change]:
+        """Give each replica that starts a node."""
+        free = {node.node_id: dict(node.free) for node in nodes if node.alive}
+        there = [member.placed for member in self._membership.members.values()]
+        found = []
+        for change in changes:
+            if change.start:
+                needs = self._options.needs or {}
+                node_id = place(change.key[0], [Node(n, f) for n, f in free.items()], there, needs)
+                for name, amount in needs.items():
+                    if node_id:
+                        free[node_id][name] -= amount
+                there.append(Placed(*change.key, node_id))
+                change = Change(change.key, node_id, True)
+            found.append(change)
+        return found

@@ -1,0 +1,36 @@
+"""What the services stand on once the server is up."""
+
+from dataclasses import dataclass
+
+from cluster.controller import Controller
+from cluster.engine import Engine
+from cluster.gateway_errors import unavailable
+from cluster.generation import Generations
+
+
+@dataclass(slots=True)
+class Backend:
+    """Filled in when head and experts are ready; `draining` refuses new requests.
+
+    `controller` is None where replicas cannot be changed. `device` is the experts' torch device, `started` the event
+    loop's time at which serving began.
+    """
+
+    generations: Generations | None = None
+    engine: Engine | None = None
+    controller: Controller | None = None
+    device: str = "cpu"
+    started: float = 0.0
+    draining: bool = False
+
+    def take(self) -> tuple[Generations, Engine]:
+        """What requests run on, or UNAVAILABLE."""
+        if self.draining:
+            raise unavailable("DRAINING", "the server is shutting down; ask another, or this one later", 5.0)
+        return self.look()
+
+    def look(self) -> tuple[Generations, Engine]:
+        """The same for those who only look: they may while the server drains, too."""
+        if self.engine is None or self.generations is None:
+            raise unavailable("STARTING", "the server is loading the model", 2.0)
+        return self.generations, self.engine

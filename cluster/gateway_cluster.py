@@ -1,0 +1,192 @@
+"""The ClusterService: what operators see of the cluster and change in it."""
+
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+
+from actors.messages import NodeInfo
+from cluster.controller import Controller, RevisionMoved, Snapshot
+from cluster.expert_load import Counters, Load, between
+from cluster.gateway_backend import Backend
+from cluster.gateway_errors import ApiError, Context, Violation, invalid
+from cluster.gateway_time import duration, now
+from cluster.policy.membership import Member, State
+from cluster.served_model import ServedModel
+from protos.eightwinds.v1 import cluster_pb2 as pb
+from protos.eightwinds.v1 import cluster_pb2_grpc
+
+_MOST_REPLICAS = 64
+_LEAST_INTERVAL, _LONGEST_INTERVAL = 0.1, 3600.0
+_STATES = {
+    State.STARTING: pb.REPLICA_STATE_STARTING,
+    State.READY: pb.REPLICA_STATE_READY,
+    State.DRAINING: pb.REPLICA_STATE_DRAINING,
+    State.UNREACHABLE: pb.REPLICA_STATE_UNREACHABLE,
+    State.LOST: pb.REPLICA_STATE_LOST,
+}
+
+
+class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
+    """See protos/eightwinds/v1/cluster.proto."""
+
+    def __init__(self, served: ServedModel, backend: Backend) -> None:
+        self._backend = backend
+        config = served.checkpoint.config
+        self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """Nodes, experts and replicas."""
+        _, engine = self._backend.look()
+        response = pb.GetStatusResponse(
+            snapshot_time=now(),
+            running_request_count=engine.running_count,
+            waiting_request_count=engine.waiting_count,
+        )
+        controller = self._backend.controller
+        snapshot = await asyncio.to_thread(controller.snapshot) if controller else None
+        if snapshot:
+            response.placement_revision = snapshot.revision
+        if request.summary_only:
+            for expert, count in enumerate(snapshot.desired if snapshot else [1] * self._experts):
+                response.experts.add(expert=expert, desired_replica_count=count)
+            return response
+        counters = await self._counters(controller)
+        ready = _ready(snapshot, self._experts)
+        loads = between(Counters(self._backend.started), counters, ready).experts
+        doubted = counters.head.doubted if counters.head else frozenset()
+        response.head.restart_count = engine.accounts.head_restarts
+        if counters.head:
+            response.head.node_id = counters.head.node_id
+        answers = counters.head is not None or controller is None
+        response.head.state = pb.REPLICA_STATE_READY if answers else pb.REPLICA_STATE_UNREACHABLE
+        response.nodes.extend(_node(node) for node in (snapshot.nodes if snapshot else ()))
+        for expert, load in enumerate(loads):
+            members = [m for m in (snapshot.members if snapshot else ()) if m.key[0] == expert]
+            response.experts.add(
+                expert=expert,
+                replicas=[_replica(member, member.key in doubted, self._backend.device) for member in members],
+                desired_replica_count=snapshot.desired[expert] if snapshot else 1,
+                load=_load(load),
+                note=snapshot.notes.get(expert, "") if snapshot else "",
+            )
+        return response
+
+    async def WatchExpertLoad(
+        self, request: pb.WatchExpertLoadRequest, context: Context
+    ) -> AsyncIterator[pb.WatchExpertLoadResponse]:
+        """What each expert did, interval by interval."""
+        interval = request.interval.ToNanoseconds() * 1e-9 if request.HasField("interval") else 1.0
+        if violations := list(self._watch_violations(interval, request)):
+            raise invalid(violations)
+        layers = sorted(set(request.layers)) or range(self._layers)
+        before = await self._counters(self._backend.controller)
+        while True:
+            await asyncio.sleep(interval)
+            controller = self._backend.controller
+            snapshot = await asyncio.to_thread(controller.snapshot) if controller else None
+            after = await self._counters(controller)
+            window = between(before, after, _ready(snapshot, self._experts))
+            yield pb.WatchExpertLoadResponse(
+                snapshot_time=now(),
+                window=duration(window.seconds),
+                layers=[
+                    pb.LayerLoad(layer=i, experts=[_rows(load) for load in window.layers[i]])
+                    for i in layers
+                    if i < len(window.layers)
+                ],
+                experts=[_load(load) for load in window.experts],
+            )
+            before = after
+
+    async def ScaleExperts(self, request: pb.ScaleExpertsRequest, context: Context) -> pb.ScaleExpertsResponse:
+        """Other numbers of replicas."""
+        if violations := list(self._scale_violations(request)):
+            raise invalid(violations)
+        self._backend.take()
+        controller = self._backend.controller
+        if controller is None:
+            text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED", text)
+        wanted = {scale.expert: scale.replica_count for scale in request.experts}
+        expected = request.expected_revision if request.HasField("expected_revision") else None
+        try:
+            revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
+        except RevisionMoved as error:
+            raise ApiError(grpc.StatusCode.ABORTED, "REVISION_MOVED", str(error)) from None
+        return pb.ScaleExpertsResponse(
+            placement_revision=revision,
+            changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
+        )
+
+    async def _counters(self, controller: Controller | None) -> Counters:
+        _, engine = self._backend.look()
+        head = await asyncio.to_thread(controller.load) if controller else None
+        layers = [list(row) for row in engine.accounts.expert_tokens] or [[0] * self._experts] * self._layers
+        return Counters(asyncio.get_running_loop().time(), layers, head)
+
+    def _watch_violations(self, interval: float, request: pb.WatchExpertLoadRequest) -> Iterator[Violation]:
+        if not _LEAST_INTERVAL <= interval <= _LONGEST_INTERVAL:
+            yield Violation("interval", f"must be {_LEAST_INTERVAL:g} s to {_LONGEST_INTERVAL:g} s")
+        for i, layer in enumerate(request.layers):
+            if not 0 <= layer < self._layers:
+                yield Violation(f"layers[{i}]", f"must be 0 to {self._layers - 1}")
+
+    def _scale_violations(self, request: pb.ScaleExpertsRequest) -> Iterator[Violation]:
+        if not request.experts:
+            yield Violation("experts", "must name at least one expert")
+        seen = set[int]()
+        for i, scale in enumerate(request.experts):
+            if not 0 <= scale.expert < self._experts:
+                yield Violation(f"experts[{i}].expert", f"must be 0 to {self._experts - 1}")
+            elif scale.expert in seen:
+                yield Violation(f"experts[{i}].expert", f"expert {scale.expert} is named twice")
+            seen.add(scale.expert)
+            if not 1 <= scale.replica_count <= _MOST_REPLICAS:
+                yield Violation(f"experts[{i}].replica_count", f"must be 1 to {_MOST_REPLICAS}")
+
+
+def _ready(snapshot: Snapshot | None, experts: int) -> list[int]:
+    if snapshot is None:
+        return [1] * experts
+    ready = [m.key[0] for m in snapshot.members if m.state is State.READY]
+    return [ready.count(expert) for expert in range(experts)]
+
+
+def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
+    state = State.UNREACHABLE if doubted and member.state is State.READY else member.state
+    return pb.Replica(
+        replica=member.key[1],
+        node_id=member.node_id,
+        state=_STATES[state],
+        pid=member.pid,
+        restart_count=member.restarts,
+        device=device,
+    )
+
+
+def _node(node: NodeInfo) -> pb.Node:
+    return pb.Node(
+        id=node.node_id,
+        address=node.address,
+        state=pb.Node.STATE_READY if node.alive else pb.Node.STATE_LOST,
+        accelerator_count=node.accelerators,
+        memory_total_bytes=node.memory_total,
+        memory_used_bytes=node.memory_used,
+    )
+
+
+def _rows(load: Load) -> pb.ExpertLoad:
+    return pb.ExpertLoad(expert=load.expert, token_count=load.rows, relative_load=load.relative)
+
+
+def _load(load: Load) -> pb.ExpertLoad:
+    message = _rows(load)
+    message.utilization = load.utilization
+    message.queued_token_count = load.queued
+    message.service_time_p50.CopyFrom(duration(load.service_p50))
+    message.service_time_p99.CopyFrom(duration(load.service_p99))
+    message.retry_count, message.hedge_count = load.retries, load.hedges
+    return message

@@ -1,0 +1,176 @@
+"""The replicas of all experts: how many there should be, and in what state those are that there are. A data structure:
+what is observed goes in, what to do comes out; the controller does it.
+
+    STARTING -> READY -> DRAINING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
+                                                  or LOST when Ray says that it will not come back
+
+Only READY replicas, and UNREACHABLE ones of an expert that has no other, are routed to.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cluster.policy.placement import Placed, surplus
+
+Key = tuple[int, int]  # expert, slot
+
+
+class State(StrEnum):
+    """Of a replica."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    UNREACHABLE = "unreachable"
+    LOST = "lost"
+
+
+@dataclass(slots=True)
+class Member:
+    """A replica. Times are seconds on the controller's clock; `since` is when it came into its state."""
+
+    key: Key
+    state: State
+    since: float
+    node_id: str = ""
+    pid: int = 0
+    incarnation: str = ""
+    restarts: int = 0
+    loaded: bool = False  # its weights are there: it may join
+
+    @property
+    def placed(self) -> Placed:
+        """For the placement policy."""
+        return Placed(*self.key, self.node_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A replica that a scaling starts or ends."""
+
+    key: Key
+    node_id: str
+    start: bool
+
+
+class Membership:
+    """Owns the members and the desired numbers. `revision` counts the changes of the desired numbers."""
+
+    def __init__(self, desired: Sequence[int]) -> None:
+        self.desired = list(desired)
+        self.revision = 1
+        self.members: dict[Key, Member] = {}
+        self.notes: dict[int, str] = {}  # by expert: why its last scaling was taken back
+        self._restarts: dict[Key, int] = {}
+
+    # ---- what is wanted ----
+
+    def scale(self, wanted: Mapping[int, int]) -> None:
+        """Want so many replicas of these experts."""
+        for expert, count in wanted.items():
+            assert count >= 1, "an expert keeps a replica"
+            self.desired[expert] = count
+            self.notes.pop(expert, None)
+        self.revision += 1
+
+    def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
+        """What there is to start and to end, by expert, so that numbers become the desired ones (or `wanted`)."""
+        desired = dict(enumerate(self.desired)) | dict(wanted or {})
+        everybody, found = [m.placed for m in self.members.values()], list[Change]()
+        for expert, count in desired.items():
+            there = [m for m in self.of(expert) if m.state is not State.DRAINING]
+            taken = {m.key[1] for m in self.of(expert)}
+            free = (slot for slot in range(len(taken) + count) if slot not in taken)
+            found += [Change((expert, next(free)), "", True) for _ in range(count - len(there))]
+            ready = [m.placed for m in there if m.state is State.READY]
+            others = [m.placed for m in there if m.state is not State.READY]
+            going = surplus(len(there) - count, others, everybody)
+            going += surplus(len(there) - count - len(going), ready, everybody)
+            found += [Change((p.expert, p.slot), p.node_id, False) for p in going]
+        return found
+
+    def take_back(self, key: Key, why: str) -> None:
+        """A replica could not be started: note why, and want one less, unless it was to replace one that was lost."""
+        expert, _ = key
+        self.notes[expert] = why
+        if restarts := self.members.pop(key).restarts:
+            self._restarts[key] = restarts
+            return
+        there = sum(m.state is not State.DRAINING for m in self.of(expert))
+        self.desired[expert] = max(1, min(self.desired[expert], there))
+        self.revision += 1
+
+    # ---- what is ----
+
+    def of(self, expert: int) -> list[Member]:
+        """The members of an expert, by slot."""
+        return [m for key, m in sorted(self.members.items()) if key[0] == expert]
+
+    def begin(self, key: Key, node_id: str, now: float) -> None:
+        """A replica is being started."""
+        assert key not in self.members, f"{key} is here already"
+        self.members[key] = Member(key, State.STARTING, now, node_id, restarts=self._restarts.pop(key, 0))
+
+    def drain(self, key: Key, now: float) -> None:
+        """A replica shall go: it is routed to no more."""
+        self._enter(self.members[key], State.DRAINING, now)
+
+    def gone(self, key: Key) -> None:
+        """A replica has ended."""
+        del self.members[key]
+
+    def ended(self, key: Key, now: float) -> None:
+        """Its process has ended; Ray may restart it."""
+        member = self.members[key]
+        if member.state is not State.DRAINING:
+            self._enter(member, State.UNREACHABLE, now)
+
+    def lost(self, key: Key, now: float) -> None:
+        """It will not come back by itself; the one that is started in its place counts as a restart."""
+        member = self.members[key]
+        if member.state is not State.DRAINING:
+            self._enter(member, State.LOST, now)
+            self._restarts[key] = member.restarts + 1
+
+    def alive(self, key: Key, incarnation: str, pid: int, node_id: str, loaded: bool, now: float) -> None:
+        """It answered. A process other than the one before begins anew, and counts as a restart."""
+        member = self.members[key]
+        if member.incarnation not in ("", incarnation):
+            member.restarts += 1
+        fresh = member.incarnation != incarnation
+        member.incarnation, member.pid, member.node_id, member.loaded = incarnation, pid, node_id, loaded
+        if member.state is State.UNREACHABLE and not fresh:
+            self._enter(member, State.READY, now)  # the network had failed, not the process
+        elif member.state is not State.DRAINING and fresh:
+            self._enter(member, State.STARTING, now)
+
+    def joined(self, key: Key, now: float) -> None:
+        """The head routes to it."""
+        member = self.members[key]
+        if member.state is State.STARTING:
+            self._enter(member, State.READY, now)
+
+    def routed(self) -> dict[Key, str]:
+        """Incarnations of those that the head should route to, by key: with those that may join."""
+        found: dict[Key, str] = {}
+        for expert in range(len(self.desired)):
+            members = self.of(expert)
+            usable = [m for m in members if m.state is State.READY or (m.state is State.STARTING and m.loaded)]
+            usable = usable or [m for m in members if m.state is State.UNREACHABLE]
+            found |= {m.key: m.incarnation for m in usable}
+        return found
+
+    def unsettled(self) -> list[Key]:
+        """Those to ask how they are."""
+        return [m.key for m in self.members.values() if m.state in (State.STARTING, State.UNREACHABLE)]
+
+    def _enter(self, member: Member, state: State, now: float) -> None:
+        if member.state is not state:
+            member.state, member.since = state, now
+
+    def check(self) -> None:
+        """AssertionError unless keys and numbers agree."""
+        assert all(key == member.key for key, member in self.members.items())
+        assert all(count >= 1 for count in self.desired)
+        assert all(0 <= expert < len(self.desired) and slot >= 0 for expert, slot in self.members)

@@ -1,0 +1,56 @@
+"""On which node a replica begins, and which one goes. Pure.
+
+Replicas of one expert are spread over nodes first, so that the loss of a node leaves the expert a copy; then all
+replicas are. Running replicas are never moved: what moves is a new one.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine that takes replicas, and what is free there."""
+
+    node_id: str
+    free: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A replica and its node; "" while it has none yet."""
+
+    expert: int
+    slot: int
+    node_id: str = ""
+
+
+def place(expert: int, nodes: Sequence[Node], placed: Collection[Placed], needs: Mapping[str, float]) -> str:
+    """The node with the fewest replicas of this expert, of those the one with the fewest of all, that has what the
+    replica needs; "" if none has: Ray then waits for one, which its autoscaler may bring.
+    """
+
+    def crowd(node: Node) -> tuple[int, int, str]:
+        here = [p for p in placed if p.node_id == node.node_id]
+        return sum(p.expert == expert for p in here), len(here), node.node_id
+
+    fitting = [n for n in nodes if all(n.free.get(name, 0.0) >= amount for name, amount in needs.items() if amount)]
+    return min(fitting, key=crowd).node_id if fitting else ""
+
+
+def surplus(count: int, replicas: Sequence[Placed], placed: Collection[Placed]) -> list[Placed]:
+    """Which `count` replicas of one expert go: those without a node, then those that share theirs with most of the same
+    expert, then of all; the highest slot of equal ones.
+    """
+    left, everybody, going = list(replicas), list(placed), list[Placed]()
+
+    def crowd(replica: Placed) -> tuple[bool, int, int, int]:
+        same = sum(p.node_id == replica.node_id for p in left)
+        every = sum(p.node_id == replica.node_id for p in everybody)
+        return not replica.node_id, same, every, replica.slot
+
+    for _ in range(min(count, len(left))):
+        going.append(max(left, key=crowd))
+        left.remove(going[-1])
+        everybody.remove(going[-1])
+    return going

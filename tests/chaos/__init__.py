@@ -1,0 +1,1 @@
+"""Kills, freezes and scalings under load, with every token compared: `python -m tests.chaos`."""

@@ -1,0 +1,135 @@
+"""Streams that never rest, each answer compared with the one that was given when nothing happened."""
+
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from protos.eightwinds.v1 import inference_pb2 as pb
+from protos.eightwinds.v1 import inference_pb2_grpc
+
+_PROMPTS = (
+    "Once upon a time",
+    "My favourite condiment is",
+    "What is 37 + 48?",
+    "The weather in",
+    "A long road",
+    "def ",
+)
+_SCHEMA = '{"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 4, "maxItems": 8}'
+_DEADLINE = 180.0
+
+Answer = tuple[tuple[int, ...], ...]  # ids by output
+
+
+def some_requests(seed: int, count: int, tokens: int = 96) -> list[pb.GenerateRequest]:
+    """Greedy, seeded, n > 1 and structured ones in turn."""
+    rng, found = random.Random(seed), []
+    for number in range(count):
+        request = pb.GenerateRequest(
+            prompt=pb.Prompt(text=rng.choice(_PROMPTS)),
+            sampling=pb.Sampling(temperature=0.0),
+            stopping=pb.Stopping(max_tokens=rng.randint(tokens // 2, tokens), ignore_eos=True),
+            output=pb.OutputOptions(token_ids=True),
+        )
+        match number % 4:
+            case 1:
+                request.sampling.CopyFrom(pb.Sampling(temperature=0.9, seed=rng.randrange(2**40)))
+            case 2:
+                request.sampling.CopyFrom(pb.Sampling(temperature=1.1, seed=rng.randrange(2**40), top_p=0.9))
+                request.n = 2
+            case 3:
+                request.sampling.CopyFrom(pb.Sampling(temperature=0.8, seed=rng.randrange(2**40)))
+                request.constraint.json_schema = _SCHEMA
+                request.stopping.ignore_eos = False
+        found.append(request)
+    return found
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the streams met. `arrivals` are the times of each stream's messages, on the monotonic clock."""
+
+    done: int = 0
+    different: int = 0
+    failed: list[str] = field(default_factory=list)
+    arrivals: list[list[float]] = field(default_factory=list)
+
+    def gaps(self, windows: Sequence[tuple[float, float]] | None = None) -> list[float]:
+        """Seconds between messages of a stream; those that overlap one of the windows, if there are any."""
+        pairs = [(a, b) for times in self.arrivals for a, b in itertools.pairwise(times)]
+        return [b - a for a, b in pairs if windows is None or any(s <= b and a <= e for s, e in windows)]
+
+
+class Streams:
+    """`at_once` streams on a thread of their own, from `start` to `stop`."""
+
+    def __init__(self, address: str, requests: Sequence[pb.GenerateRequest], at_once: int = 16) -> None:
+        self._address, self._requests, self._at_once = address, requests, at_once
+        self._expected: list[Answer] = []
+        self._stopping = threading.Event()
+        self.tally = Tally()
+        self._thread: threading.Thread | None = None
+
+    def learn(self) -> None:
+        """Ask each request by itself: these are the right answers."""
+
+        async def all_of_them() -> None:
+            async with grpc.aio.insecure_channel(self._address) as channel:
+                stub = inference_pb2_grpc.InferenceServiceStub(channel)
+                for request in self._requests:
+                    self._expected.append(await _ask(stub, request, []))
+
+        asyncio.run(all_of_them())
+
+    def start(self) -> Tally:
+        """Begin; the tally fills while they run."""
+        self.tally = Tally()
+        self._stopping.clear()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(self.tally)), daemon=True)
+        self._thread.start()
+        return self.tally
+
+    def stop(self) -> Tally:
+        """Let what is under way end."""
+        self._stopping.set()
+        assert self._thread is not None
+        self._thread.join(_DEADLINE + 10)
+        assert not self._thread.is_alive(), "a stream hangs"
+        return self.tally
+
+    async def _run(self, tally: Tally) -> None:
+        numbers = itertools.count()
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            stub = inference_pb2_grpc.InferenceServiceStub(channel)
+
+            async def one_after_the_other() -> None:
+                while not self._stopping.is_set():
+                    number = next(numbers) % len(self._requests)
+                    tally.arrivals.append([])
+                    try:
+                        answer = await _ask(stub, self._requests[number], tally.arrivals[-1])
+                    except grpc.aio.AioRpcError as error:
+                        tally.failed.append(f"{error.code().name}: {error.details()}")
+                        continue
+                    tally.done += 1
+                    tally.different += answer != self._expected[number]
+
+            await asyncio.gather(*(one_after_the_other() for _ in range(self._at_once)))
+
+
+async def _ask(
+    stub: inference_pb2_grpc.InferenceServiceAsyncStub, request: pb.GenerateRequest, arrivals: list[float]
+) -> Answer:
+    ids: list[list[int]] = [[] for _ in range(request.n or 1)]
+    async for message in stub.GenerateStream(request, timeout=_DEADLINE):
+        arrivals.append(time.monotonic())
+        ids[message.index].extend(message.token_ids)
+    return tuple(map(tuple, ids))

@@ -1,0 +1,95 @@
+"""A cluster that computes nothing: what the controller's tests drive instead of Ray."""
+
+import itertools
+import threading
+from collections.abc import Callable, Collection, Mapping
+
+from actors.load import HeadLoad
+from actors.messages import Key, NodeInfo, Pulse, Vitals
+from model.batch import LoadProgress
+from tests.fakes import PATIENCE
+
+
+class FakeCluster:
+    """A `ClusterOps`. Replicas load as soon as they have room, unless `held`; `cold` ones do not answer the head."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.machines = [NodeInfo(name, "10.0.0.1", True, {"CPU": 4.0}) for name in nodes]
+        self._changed = threading.Condition()
+        self.processes: dict[Key, Pulse] = {}
+        self.started: list[tuple[Key, str]] = []
+        self.stopped: list[Key] = []
+        self.published: list[dict[Key, str]] = []
+        self.held: set[Key] = set()  # they find no node
+        self.loading: set[Key] = set()
+        self.errors: dict[Key, str] = {}
+        self.cold: set[Key] = set()
+        self.queued: dict[Key, int] = {}
+        self.head_answers = True
+        self._ended: set[Key] = set()
+        self._lost: set[Key] = set()
+        self._names = itertools.count()
+
+    # ---- the test's side ----
+
+    def process(self, key: Key, node_id: str = "n0") -> Pulse:
+        """A new process for a replica."""
+        number = next(self._names)
+        self.processes[key] = Pulse(f"p{number}", number, node_id, LoadProgress(1, 1, ready=True))
+        return self.processes[key]
+
+    def kill(self, key: Key) -> None:
+        """Its process ends, and Ray starts another."""
+        self._ended.add(key)
+        self.process(key, self.processes[key].node_id)
+
+    def lose(self, key: Key) -> None:
+        """Its process ends for good."""
+        self._ended.add(key)
+        self._lost.add(key)
+        del self.processes[key]
+
+    def wait(self, condition: Callable[[], bool]) -> bool:
+        """Wait until something is published after which it holds."""
+        with self._changed:
+            return self._changed.wait_for(condition, PATIENCE)
+
+    # ---- ClusterOps ----
+
+    def start(self, key: Key, node_id: str) -> None:
+        self.started.append((key, node_id))
+        if key not in self.held:
+            self.process(key, node_id or "n0")
+
+    def stop(self, key: Key) -> None:
+        self.stopped.append(key)
+        self.processes.pop(key, None)
+        self._lost.discard(key)
+
+    def ask(self, keys: Collection[Key]) -> Vitals:
+        pulses = {key: self._pulse(key) for key in keys if key in self.processes}
+        return Vitals(pulses, frozenset(self._lost & set(keys)))
+
+    def _pulse(self, key: Key) -> Pulse:
+        p = self.processes[key]
+        ready = key not in self.loading and key not in self.errors
+        return Pulse(p.incarnation, p.pid, p.node_id, LoadProgress(0, 1, ready, self.errors.get(key, "")))
+
+    def ended(self) -> frozenset[Key]:
+        ended, self._ended = frozenset(self._ended), set()
+        return ended
+
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
+        before = self.published[-1] if self.published else {}
+        new = {key for key, name in incarnations.items() if before.get(key) != name}
+        cold = (new & self.cold) if self.head_answers else new
+        with self._changed:
+            self.published.append({key: name for key, name in incarnations.items() if key not in cold})
+            self._changed.notify_all()
+        return frozenset(cold)
+
+    def load(self) -> HeadLoad | None:
+        return HeadLoad("head", {}, dict(self.queued), [], []) if self.head_answers else None
+
+    def nodes(self) -> list[NodeInfo]:
+        return self.machines

@@ -1,0 +1,88 @@
+"""`status`, `scale` and `top` in front of a server whose replicas are a test's."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster import console_cluster
+from cluster.cli import app
+from cluster.controller import Controller
+from cluster.policy.membership import State
+from tests.clusters import FakeCluster
+from tests.serving import Serving
+
+
+@pytest.fixture
+def ticking(controlled: Controller) -> Iterator[Controller]:
+    """Its rounds run by themselves."""
+    controlled.start()
+    yield controlled
+    controlled.stop()
+
+
+def test_status_shows_tables_and_notes(
+    serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controlled._membership.notes[4] = "replica 1 was not started: no [node]"
+    assert console_cluster.status(serving.client) == 0
+    said = capsys.readouterr().out
+    assert "expert 4: replica 1 was not started: no [node]" in said
+    assert "0:ready" in said and "0 running, 0 waiting; placement revision 1" in said
+    assert console_cluster.status(serving.client, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["experts"]) == 8 and found["experts"][0]["replicas"][0]["state"] == "REPLICA_STATE_READY"
+
+
+def test_scale_waits_until_it_is_done(
+    serving: Serving, ticking: Controller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
+    assert console_cluster.scale(serving.client, [3], 2) == 0
+    said = capsys.readouterr()
+    assert "expert 3: start a replica on node n1" in said.out and "done: 1 expert with 2 ready" in said.out
+    assert console_cluster.scale(serving.client, None, 1) == 0
+    assert "done: 8 experts with 1 ready" in capsys.readouterr().out
+
+
+def test_scale_says_why_it_was_taken_back(
+    serving: Serving,
+    ticking: Controller,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
+    cluster.errors[3, 1] = "OSError: the disk is gone"
+    assert console_cluster.scale(serving.client, [3], 2) == 1
+    assert "expert 3 keeps 1: replica 1 was not started: it could not load: OSError" in capsys.readouterr().err
+
+
+def test_a_dry_run_changes_nothing(
+    serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert console_cluster.scale(serving.client, [0, 1], 2, dry_run=True) == 0
+    assert capsys.readouterr().out.count("start a replica") == 2
+    assert {m.state for m in controlled.snapshot().members} == {State.READY} and controlled.snapshot().revision == 1
+
+
+def test_top_shows_every_expert(serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]) -> None:
+    assert console_cluster.top(serving.client, 0.1, count=2) == 0
+    said = capsys.readouterr().out
+    assert said.count("Load of the experts in the last") == 2 and said.count("relative") == 2
+
+
+def test_exit_codes(serving: Serving, capsys: pytest.CaptureFixture[str]) -> None:
+    assert console_cluster.scale(serving.client, [0], 2) == 10 + 9
+    assert "transport=local" in capsys.readouterr().err
+    assert console_cluster.scale(serving.client, [99], 2) == 10 + 3
+    assert console_cluster.top(serving.client, 0.01) == 10 + 3
+
+
+def test_the_commands_reach_them(serving: Serving) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["status", "--address", serving.address]).exit_code == 0
+    assert runner.invoke(app, ["scale", "all", "2", "--address", serving.address]).exit_code == 19
+    assert runner.invoke(app, ["scale", "0,x", "2"]).exit_code == 2
+    assert runner.invoke(app, ["top", "--count", "1", "--interval", "0.1", "--address", serving.address]).exit_code == 0

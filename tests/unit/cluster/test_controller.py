@@ -1,0 +1,183 @@
+"""The controller's rounds, on a cluster that computes nothing and a clock that only tests move."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from cluster.controller import Controller, ControllerOptions, RevisionMoved
+from cluster.policy.membership import Key, Membership, State
+from tests.clusters import FakeCluster
+
+
+class Rig:
+    """A controller of experts with these numbers of running replicas."""
+
+    def __init__(
+        self, *counts: int, nodes: tuple[str, ...] = ("n0",), needs: Mapping[str, float] | None = None
+    ) -> None:
+        self.cluster, self.now = FakeCluster(*nodes), 100.0
+        membership = Membership(counts)
+        for expert, count in enumerate(counts):
+            for slot in range(count):
+                pulse = self.cluster.process((expert, slot))
+                membership.begin((expert, slot), "n0", self.now)
+                membership.alive((expert, slot), pulse.incarnation, pulse.pid, "n0", True, self.now)
+                membership.joined((expert, slot), self.now)
+        self.cluster.published.append(membership.routed())
+        options = ControllerOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs)
+        self.controller = Controller(self.cluster, membership, options, lambda: self.now)
+
+    def tick(self, times: int = 1, seconds: float = 0.1) -> bool:
+        busy = False
+        for _ in range(times):
+            self.now += seconds
+            busy = self.controller.tick()
+        return busy
+
+    def states(self) -> dict[Key, State]:
+        return {m.key: m.state for m in self.controller.snapshot().members}
+
+    @property
+    def routed(self) -> set[Key]:
+        return set(self.cluster.published[-1])
+
+
+def test_with_nothing_to_do_nothing_is_done() -> None:
+    rig = Rig(1, 1)
+    assert not rig.tick(10)
+    assert (rig.cluster.started, rig.cluster.stopped, len(rig.cluster.published)) == ([], [], 1)
+
+
+def test_a_replica_joins_once_its_weights_are_there_and_it_has_answered_the_head() -> None:
+    rig = Rig(1, 1)
+    rig.cluster.loading, rig.cluster.cold = {(1, 1)}, {(1, 1)}
+    revision, changes = rig.controller.scale({1: 2})
+    assert revision == 2 and [(c.key, c.node_id, c.start) for c in changes] == [((1, 1), "n0", True)]
+    assert rig.tick(5) and rig.states()[1, 1] is State.STARTING and len(rig.cluster.published) == 1
+    rig.cluster.loading.clear()
+    assert rig.tick(2) and rig.states()[1, 1] is State.STARTING, "its warm-up call failed"
+    assert rig.routed == {(0, 0), (1, 0)}
+    rig.cluster.cold.clear()
+    assert not rig.tick() and rig.states()[1, 1] is State.READY
+    assert rig.routed == {(0, 0), (1, 0), (1, 1)} and rig.cluster.started == [((1, 1), "n0")]
+
+
+def test_one_that_goes_is_first_routed_to_no_more_and_ends_when_it_has_nothing_left() -> None:
+    rig = Rig(2)
+    rig.cluster.queued = {(0, 1): 5}
+    rig.controller.scale({0: 1})
+    assert rig.tick(20) and rig.routed == {(0, 0)} and rig.cluster.stopped == []
+    rig.cluster.queued.clear()
+    assert not rig.tick(1) and rig.cluster.stopped == [(0, 1)] and rig.states() == {(0, 0): State.READY}
+
+
+def test_one_that_does_not_drain_ends_nevertheless() -> None:
+    rig = Rig(2)
+    rig.cluster.queued = {(0, 1): 5}
+    rig.controller.scale({0: 1})
+    rig.tick(31, seconds=1.0)
+    assert rig.cluster.stopped == []
+    rig.tick(1, seconds=1.0)
+    assert rig.cluster.stopped == [(0, 1)]
+
+
+def test_a_process_that_ended_is_taken_out_at_once_and_comes_back() -> None:
+    rig = Rig(2)
+    rig.cluster.kill((0, 1))
+    rig.cluster.loading = {(0, 1)}
+    assert rig.tick() and rig.routed == {(0, 0)}
+    assert rig.states()[0, 1] is State.STARTING
+    rig.cluster.loading.clear()
+    assert not rig.tick() and rig.routed == {(0, 0), (0, 1)}
+    (_, member) = rig.controller.snapshot().members
+    assert member.restarts == 1 and member.incarnation == rig.cluster.processes[0, 1].incarnation
+
+
+def test_one_that_is_lost_for_good_is_started_anew() -> None:
+    rig = Rig(2)
+    rig.cluster.lose((0, 0))
+    rig.tick(2)
+    assert rig.cluster.stopped == [(0, 0)] and rig.cluster.started == [((0, 0), "n0")]
+    assert not rig.tick(2) and rig.routed == {(0, 0), (0, 1)}
+
+
+def test_a_replica_that_finds_no_node_in_time_is_taken_back_with_the_reason() -> None:
+    rig = Rig(1, needs={"CPU": 9.0})
+    rig.cluster.held = {(0, 1)}
+    _, changes = rig.controller.scale({0: 2})
+    assert changes[0].node_id == "", "no node has nine CPUs"
+    rig.tick(61, seconds=1.0)
+    assert rig.states()[0, 1] is State.STARTING
+    rig.tick(2, seconds=1.0)
+    snapshot = rig.controller.snapshot()
+    assert snapshot.desired == (1,) and rig.cluster.stopped == [(0, 1)]
+    assert "no node took it within 60 s (it needs: CPU 9" in snapshot.notes[0]
+    assert not rig.tick(100, seconds=1.0) and len(rig.cluster.started) == 1
+
+
+@pytest.mark.parametrize("error", ["OSError: gone", ""])
+def test_a_replica_that_does_not_load_is_taken_back(error: str) -> None:
+    rig = Rig(1)
+    rig.cluster.loading = {(0, 1)}
+    if error:
+        rig.cluster.errors[0, 1] = error
+    rig.controller.scale({0: 2})
+    rig.tick(2 if error else 203, seconds=1.0)
+    snapshot = rig.controller.snapshot()
+    assert snapshot.desired == (1,) and rig.cluster.stopped == [(0, 1)]
+    assert (error or "not loaded within 200 s") in snapshot.notes[0]
+
+
+def test_a_sole_copy_that_cannot_load_is_tried_again_and_again_but_not_at_once() -> None:
+    rig = Rig(1)
+    rig.cluster.kill((0, 0))
+    rig.cluster.errors[0, 0] = "OSError: gone"
+    rig.tick(200)
+    assert 3 <= len(rig.cluster.started) <= 5, "in twenty seconds"
+    rig.cluster.errors.clear()
+    rig.tick(100)
+    assert rig.states() == {(0, 0): State.READY} and rig.routed == {(0, 0)}
+
+
+def test_a_head_that_does_not_answer_is_told_later() -> None:
+    rig = Rig(1)
+    rig.cluster.head_answers = False
+    rig.controller.scale({0: 2})
+    assert rig.tick(5) and rig.states()[0, 1] is State.STARTING
+    rig.cluster.head_answers = True
+    assert not rig.tick(1) and rig.routed == {(0, 0), (0, 1)}
+
+
+def test_a_change_can_be_tried_and_bound_to_a_revision() -> None:
+    rig = Rig(1)
+    revision, changes = rig.controller.scale({0: 3}, validate_only=True)
+    assert revision == 1 and len(changes) == 2
+    assert not rig.tick(3) and rig.cluster.started == []
+    with pytest.raises(RevisionMoved, match="revision 1, not 7"):
+        rig.controller.scale({0: 3}, expected_revision=7)
+    assert rig.controller.scale({0: 3}, expected_revision=1)[0] == 2
+
+
+def test_new_replicas_are_spread_over_the_nodes() -> None:
+    rig = Rig(1, 1, nodes=("n0", "n1", "n2"), needs={"CPU": 1.0})
+    _, changes = rig.controller.scale({0: 3, 1: 2})
+    assert [c.node_id for c in changes] == ["n1", "n2", "n1"]
+    rig.tick(3)
+    assert dict(rig.cluster.started) == {(0, 1): "n1", (0, 2): "n2", (1, 1): "n1"}
+
+
+def test_what_goes_wrong_in_a_round_is_logged_and_the_next_tries_again(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(1)
+    good = rig.cluster.ended
+
+    def bad() -> frozenset[Key]:
+        rig.cluster.ended = good  # type: ignore[method-assign]
+        raise RuntimeError("Ray is away")
+
+    rig.cluster.ended = bad  # type: ignore[method-assign]
+    rig.controller.scale({0: 2})
+    rig.controller.start()
+    assert rig.cluster.wait(lambda: rig.routed == {(0, 0), (0, 1)})
+    rig.controller.stop()
+    assert "Ray is away" in caplog.text
+    assert rig.states()[0, 1] is State.READY

@@ -1,0 +1,109 @@
+"""The ClusterService over gRPC, before a controller of a cluster that computes nothing."""
+
+import grpc
+import pytest
+
+from cluster.controller import Controller
+from cluster.served_model import ServedModel
+from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.serving import Serving, failure
+
+READY = pb.REPLICA_STATE_READY
+
+
+def scale_request(counts: dict[int, int], **more: int) -> pb.ScaleExpertsRequest:
+    wanted = [pb.ExpertScale(expert=e, replica_count=n) for e, n in counts.items()]
+    return pb.ScaleExpertsRequest(experts=wanted, **more)  # type: ignore[arg-type]
+
+
+def test_status_names_nodes_experts_and_replicas(serving: Serving, controlled: Controller) -> None:
+    status = serving.client.status()
+    assert [n.id for n in status.nodes] == ["n0", "n1"] and status.placement_revision == 1
+    assert [e.expert for e in status.experts] == list(range(8))
+    for e in status.experts:
+        assert [(r.replica, r.node_id, r.state) for r in e.replicas] == [(0, "n0", READY)]
+        assert e.desired_replica_count == 1
+    assert status.head.state == READY
+
+
+def test_a_summary_has_numbers_only(serving: Serving, controlled: Controller) -> None:
+    status = serving.client.cluster.GetStatus(pb.GetStatusRequest(summary_only=True))
+    assert [e.desired_replica_count for e in status.experts] == [1] * 8
+    assert not status.nodes and not any(e.replicas for e in status.experts)
+
+
+def test_scaling_up_and_down(serving: Serving, controlled: Controller) -> None:
+    answer = serving.client.scale({3: 3}, validate_only=True)
+    assert (answer.placement_revision, len(answer.changes)) == (1, 2)
+    answer = serving.client.scale({3: 3})
+    assert [(c.expert, c.node_id, c.start) for c in answer.changes] == [(3, "n1", True)] * 2
+    assert answer.placement_revision == 2
+    controlled.tick()
+    controlled.tick()
+    expert = serving.client.status().experts[3]
+    assert [(r.replica, r.state) for r in expert.replicas] == [(0, READY), (1, READY), (2, READY)]
+    answer = serving.client.scale({3: 1})
+    assert [c.start for c in answer.changes] == [False, False]
+    controlled.tick()
+    states = [r.state for r in serving.client.status().experts[3].replicas]
+    assert sorted(states) == [READY, pb.REPLICA_STATE_DRAINING, pb.REPLICA_STATE_DRAINING]
+
+
+def test_a_change_bound_to_another_revision_is_aborted(serving: Serving, controlled: Controller) -> None:
+    refused = failure(lambda: serving.client.cluster.ScaleExperts(scale_request({0: 2}, expected_revision=5)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "REVISION_MOVED")
+    assert "revision 1, not 5" in refused.text
+
+
+def test_all_that_is_wrong_with_a_change_is_said_at_once(serving: Serving, controlled: Controller) -> None:
+    wanted = [
+        pb.ExpertScale(expert=8, replica_count=1),
+        pb.ExpertScale(expert=1, replica_count=0),
+        pb.ExpertScale(expert=1, replica_count=2),
+    ]
+    refused = failure(lambda: serving.client.cluster.ScaleExperts(pb.ScaleExpertsRequest(experts=wanted)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
+    assert refused.fields == ["experts[0].expert", "experts[1].replica_count", "experts[2].expert"]
+    refused = failure(lambda: serving.client.cluster.ScaleExperts(pb.ScaleExpertsRequest()))
+    assert refused.fields == ["experts"]
+
+
+def test_without_a_controller_replicas_are_fixed_but_the_load_is_there(serving: Serving) -> None:
+    refused = failure(lambda: serving.client.scale({0: 2}))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED")
+    status = serving.client.status()
+    assert [e.desired_replica_count for e in status.experts] == [1] * 8 and status.head.state == READY
+
+
+def test_the_load_is_streamed(serving: Serving, controlled: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = serving.served.checkpoint.config.num_hidden_layers
+    monkeypatch.setattr(serving.engine.accounts, "expert_tokens", [[7] * 8 for _ in range(layers)])
+    stream = serving.client.watch_load(0.1)
+    next(stream)
+    serving.engine.accounts.expert_tokens = [[7 + 10 * (e == 2) for e in range(8)] for _ in range(layers)]
+    windows = [next(stream), next(stream)]
+    stream.cancel()  # type: ignore[attr-defined]
+    most = max(windows, key=lambda window: window.experts[2].token_count)
+    assert most.experts[2].token_count == 10 * layers and most.experts[2].relative_load == 8.0
+    assert [layer.layer for layer in most.layers] == list(range(layers))
+    assert most.layers[1].experts[2].token_count == 10 and most.layers[1].experts[3].token_count == 0
+    assert 0.1 <= most.window.ToMilliseconds() / 1000 < 5
+
+
+def test_what_cannot_be_watched_is_refused(serving: Serving) -> None:
+    request = pb.WatchExpertLoadRequest(layers=[0, 99])
+    request.interval.FromMilliseconds(50)
+    refused = failure(lambda: next(iter(serving.client.cluster.WatchExpertLoad(request))))
+    assert refused.fields == ["interval", "layers[1]"]
+
+
+def test_a_server_that_starts_says_so(demo: ServedModel) -> None:
+    serving = Serving(demo)
+    for call in (
+        lambda: serving.client.status(),
+        lambda: serving.client.scale({0: 1}),
+        lambda: next(serving.client.watch_load(1)),
+    ):
+        refused = failure(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STARTING")
+    serving.close()
