@@ -6,6 +6,7 @@
 #   make proto    generate the stubs anew
 #   make bench    microseconds per dispatch; time until ready
 #   make bench-serve   the server under load, and what the engine costs (20 minutes)
+#   make chaos    kills, freezes and scalings under load, every token compared (30 minutes); chaos-short: each a few times
 #   make fuzz     20,000 requests that no sane client sends
 #   make clean    remove caches and build products (the environment stays)
 
@@ -19,7 +20,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration fuzz check lint types contracts protos stubs proto bench bench-serve clean venv \
+.PHONY: help demo test unit integration fuzz chaos chaos-short check lint types contracts protos stubs proto bench bench-serve clean venv \
         venv-runtime constraints
 
 help:
@@ -87,6 +88,14 @@ unit: $(DEVELOPER)
 fuzz: $(DEVELOPER)
 	@echo 'fuzz: $(or $(FUZZ),20000) requests'
 	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/test_fuzz.py
+
+chaos: $(DEVELOPER)
+	@echo 'chaos: 190 kills, freezes and scalings (30 minutes)'
+	@$(BIN)/python -m tests.chaos --publish docs/chaos.md
+
+chaos-short: $(DEVELOPER)
+	@echo 'chaos: each a few times'
+	@$(BIN)/python -m tests.chaos --short
 
 integration: unit
 	@echo 'test: integration'

@@ -1,5 +1,6 @@
 """Commands of operators: what runs, what it does, and how many replicas there shall be."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,6 +41,30 @@ def scale(
         ) from None
     with client_of(address, token_file) as client:
         raise typer.Exit(console_cluster.scale(client, experts, replicas, dry_run=dry_run, wait=wait))
+
+
+def policy(
+    file: Annotated[Path | None, typer.Argument(help="YAML with the fields to change; without it nothing is.")] = None,
+    address: Address = DEFAULT_ADDRESS,
+    token_file: ClientToken = None,
+) -> None:
+    """Show how experts are scaled by their load, or change it."""
+    import yaml
+
+    from cluster import console_cluster
+
+    changes: object = {}
+    try:
+        if file is not None:
+            changes = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(changes, dict) or (file is not None and not changes):
+            raise ValueError(f"{file} must hold fields of the policy, such as `enabled: true`")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise refused(ValueError(f"{file} cannot be read: {error}")) from None
+    except ValueError as error:
+        raise refused(error) from None
+    with client_of(address, token_file) as client:
+        raise typer.Exit(console_cluster.policy(client, changes))
 
 
 def top(

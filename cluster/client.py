@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -25,6 +25,7 @@ TOKEN_VARIABLE = "EIGHTWINDS_TOKEN"
 
 Request = pb.GenerateRequest
 Status = cluster_pb.GetStatusResponse
+ScalingPolicy = cluster_pb.ScalingPolicy
 LoadWindow = cluster_pb.WatchExpertLoadResponse
 
 _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
@@ -76,6 +77,19 @@ class Client:
         wanted = [cluster_pb.ExpertScale(expert=e, replica_count=count) for e, count in counts.items()]
         request = cluster_pb.ScaleExpertsRequest(experts=wanted, validate_only=validate_only)
         return self.cluster.ScaleExperts(request, timeout=timeout)
+
+    def set_policy(self, values: Mapping[str, object], timeout: float | None = 30.0) -> ScalingPolicy:
+        """Follow the policy in force with these fields changed (`cooldown` in seconds), and answer it whole.
+
+        ValueError for a field that there is not, or that is of another type.
+        """
+        policy = self.status(timeout).policy
+        changes = {k: f"{v:f}s" if k == "cooldown" and isinstance(v, int | float) else v for k, v in values.items()}
+        try:
+            ParseDict(changes, policy)
+        except ParseError as error:
+            raise ValueError(str(error)) from None
+        return self.cluster.SetScalingPolicy(cluster_pb.SetScalingPolicyRequest(policy=policy), timeout=timeout).policy
 
     def watch_load(self, interval: float) -> Iterator[cluster_pb.WatchExpertLoadResponse]:
         """What each expert did, every `interval` seconds."""

@@ -120,9 +120,18 @@ class LoadSection(_Section):
 
 
 class ScalingSection(_Section):
-    """How long a new replica may look for a node (an autoscaler may have to bring one) before it is given up."""
+    """Scaling by load (see `cluster.policy.scaling`), and how long a new replica may look for a node, which an
+    autoscaler may have to bring, before it is given up.
+    """
 
     placement_timeout_s: float = Field(default=120.0, gt=0)
+    enabled: bool = False
+    min_replica_count: int = 1
+    max_replica_count: int = 4
+    max_total_replica_count: int = 16
+    scale_up_utilization: float = 0.7
+    scale_down_utilization: float = 0.2
+    cooldown_s: float = 30.0
 
 
 class SecuritySection(_Section):

@@ -1,8 +1,8 @@
-"""`eightwinds status`, `scale` and `top`: a terminal in front of the ClusterService."""
+"""`eightwinds status`, `scale`, `policy` and `top`: a terminal in front of the ClusterService."""
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -110,6 +110,22 @@ def _follow(client: Client, experts: Sequence[int], replicas: int) -> int:
             print(f"done: {len(found)} {'expert' if len(found) == 1 else 'experts'} with {replicas} ready")
             return 0
         time.sleep(_LOOK_SECONDS)
+
+
+def policy(client: Client, changes: Mapping[str, object]) -> int:
+    """Change these fields of the scaling policy, and print the one that is in force then, as YAML."""
+    try:
+        with failing_plainly(client):
+            found = client.set_policy(changes) if changes else client.status().policy
+    except CallFailed as error:
+        return _say(f"policy: {error.text}", EXIT_BASE + error.code)
+    except ValueError as error:
+        return _say(f"policy: {error}", 2)
+    for field in found.DESCRIPTOR.fields:
+        value = getattr(found, field.name)
+        number = value.ToMilliseconds() / 1000 if field.name == "cooldown" else value
+        print(f"{field.name}: {str(number).lower() if isinstance(number, bool) else format(number, 'g')}")
+    return 0
 
 
 def top(client: Client, interval: float, count: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cluster.autoscaler import Autoscaler
 from cluster.controller import Controller
 from cluster.engine import Engine
 from cluster.gateway_errors import unavailable
@@ -12,13 +13,14 @@ from cluster.generation import Generations
 class Backend:
     """Filled in when head and experts are ready; `draining` refuses new requests.
 
-    `controller` is None where replicas cannot be changed. `device` is the experts' torch device, `started` the event
-    loop's time at which serving began.
+    `controller` and `autoscaler` are None where replicas cannot be changed. `device` is the experts' torch device,
+    `started` the event loop's time at which serving began.
     """
 
     generations: Generations | None = None
     engine: Engine | None = None
     controller: Controller | None = None
+    autoscaler: Autoscaler | None = None
     device: str = "cpu"
     started: float = 0.0
     draining: bool = False

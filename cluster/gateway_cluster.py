@@ -14,6 +14,7 @@ from cluster.gateway_backend import Backend
 from cluster.gateway_errors import ApiError, Context, Violation, invalid
 from cluster.gateway_time import duration, now
 from cluster.policy.membership import Member, State
+from cluster.policy.scaling import ScalingPolicy
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import cluster_pb2_grpc
@@ -62,6 +63,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             response.head.node_id = counters.head.node_id
         answers = counters.head is not None or controller is None
         response.head.state = pb.REPLICA_STATE_READY if answers else pb.REPLICA_STATE_UNREACHABLE
+        if self._backend.autoscaler:
+            response.policy.CopyFrom(_policy(self._backend.autoscaler.policy))
         response.nodes.extend(_node(node) for node in (snapshot.nodes if snapshot else ()))
         for expert, load in enumerate(loads):
             members = [m for m in (snapshot.members if snapshot else ()) if m.key[0] == expert]
@@ -108,8 +111,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         self._backend.take()
         controller = self._backend.controller
         if controller is None:
-            text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
-            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED", text)
+            raise _fixed()
         wanted = {scale.expert: scale.replica_count for scale in request.experts}
         expected = request.expected_revision if request.HasField("expected_revision") else None
         try:
@@ -120,6 +122,28 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
         )
+
+    async def SetScalingPolicy(
+        self, request: pb.SetScalingPolicyRequest, context: Context
+    ) -> pb.SetScalingPolicyResponse:
+        """Another policy of scaling by load."""
+        p = request.policy
+        policy = ScalingPolicy(
+            p.enabled,
+            p.min_replica_count,
+            p.max_replica_count,
+            p.max_total_replica_count,
+            p.scale_up_utilization,
+            p.scale_down_utilization,
+            p.cooldown.ToNanoseconds() * 1e-9,
+        )
+        if problems := policy.problems(self._experts):
+            raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
+        self._backend.take()
+        if self._backend.autoscaler is None:
+            raise _fixed()
+        self._backend.autoscaler.set(policy)
+        return pb.SetScalingPolicyResponse(policy=_policy(policy))
 
     async def _counters(self, controller: Controller | None) -> Counters:
         _, engine = self._backend.look()
@@ -146,6 +170,23 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             seen.add(scale.expert)
             if not 1 <= scale.replica_count <= _MOST_REPLICAS:
                 yield Violation(f"experts[{i}].replica_count", f"must be 1 to {_MOST_REPLICAS}")
+
+
+def _fixed() -> ApiError:
+    text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
+    return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED", text)
+
+
+def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:
+    return pb.ScalingPolicy(
+        enabled=policy.enabled,
+        min_replica_count=policy.min_replica_count,
+        max_replica_count=policy.max_replica_count,
+        max_total_replica_count=policy.max_total_replica_count,
+        scale_up_utilization=policy.scale_up_utilization,
+        scale_down_utilization=policy.scale_down_utilization,
+        cooldown=duration(policy.cooldown),
+    )
 
 
 def _ready(snapshot: Snapshot | None, experts: int) -> list[int]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from actors.messages import ClusterOps, HeadLost, Key, Pulse
 from cluster.address import bind, split
+from cluster.autoscaler import Autoscaler
 from cluster.config import Config
 from cluster.controller import Controller, ControllerOptions
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_exposure, check_fits
@@ -26,6 +27,7 @@ from cluster.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.output import StopRules
 from cluster.page import HttpServer, application
 from cluster.policy.membership import Membership
+from cluster.policy.scaling import ScalingPolicy
 from cluster.progress import ProgressLines
 from cluster.served_model import ServedModel
 from cluster.tokens import TokenFile
@@ -64,6 +66,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, on_signal)
     check_exposure(config)
+    policy_of(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
     for address in (config.gateway.listen, config.gateway.http):
         bind(address).close()
@@ -88,7 +91,9 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         backend.device = "cuda" if config.experts.num_gpus else "cpu"
         if deployment.ops is not None:
             backend.controller = controller_of(config, deployment.ops, deployment.pulses)
+            backend.autoscaler = Autoscaler(backend.controller, policy_of(config))
             backend.controller.start()
+            backend.autoscaler.start()
         await gateway.serve()
         http_host, _ = split(config.gateway.http)
         print(
@@ -105,8 +110,9 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     finally:
         await gateway.drain(0)
         await http.stop()
-        if gateway.backend.controller is not None:
-            await asyncio.to_thread(gateway.backend.controller.stop)
+        for thread in (gateway.backend.autoscaler, gateway.backend.controller):
+            if thread is not None:
+                await asyncio.to_thread(thread.stop)
         if deployment is None:
             await asyncio.to_thread(launcher.abandon)
         else:
@@ -146,6 +152,23 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
         prefix_caching=config.kv.prefix_caching,
         static_batching=config.scheduler.batching == "static",
     )
+
+
+def policy_of(config: Config) -> ScalingPolicy:
+    """The policy that a server begins with; ValueError names what is wrong with it."""
+    s = config.scaling
+    policy = ScalingPolicy(
+        s.enabled,
+        s.min_replica_count,
+        s.max_replica_count,
+        s.max_total_replica_count,
+        s.scale_up_utilization,
+        s.scale_down_utilization,
+        s.cooldown_s,
+    )
+    if s.enabled and (problems := policy.problems(config.experts.count)):
+        raise ValueError("; ".join(f"scaling.{field}: {why}" for field, why in problems))
+    return policy
 
 
 def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) -> Controller:

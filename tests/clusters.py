@@ -4,7 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Mapping
 
-from actors.load import HeadLoad
+from actors.load import HeadLoad, ReplicaLoad
 from actors.messages import Key, NodeInfo, Pulse, Vitals
 from model.batch import LoadProgress
 from tests.fakes import PATIENCE
@@ -25,6 +25,7 @@ class FakeCluster:
         self.errors: dict[Key, str] = {}
         self.cold: set[Key] = set()
         self.queued: dict[Key, int] = {}
+        self.busy_seconds: dict[Key, float] = {}  # since the head began
         self.head_answers = True
         self._ended: set[Key] = set()
         self._lost: set[Key] = set()
@@ -89,7 +90,8 @@ class FakeCluster:
         return frozenset(cold)
 
     def load(self) -> HeadLoad | None:
-        return HeadLoad("head", {}, dict(self.queued), [], []) if self.head_answers else None
+        loads = {key: ReplicaLoad(1, 1, seconds) for key, seconds in self.busy_seconds.items()}
+        return HeadLoad("head", loads, dict(self.queued), [], []) if self.head_answers else None
 
     def nodes(self) -> list[NodeInfo]:
         return self.machines

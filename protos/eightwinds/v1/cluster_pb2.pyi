@@ -59,6 +59,101 @@ REPLICA_STATE_LOST: ReplicaState.ValueType  # 5
 """It is gone; another is started in its place."""
 
 @typing.final
+class ScalingPolicy(message.Message):
+    """ScalingPolicy says when an expert gets another replica, and when it loses
+    one. Utilization is the share of time in which a replica computes, mean over
+    the expert's replicas.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: builtins.int
+    MIN_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    MAX_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    MAX_TOTAL_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    SCALE_UP_UTILIZATION_FIELD_NUMBER: builtins.int
+    SCALE_DOWN_UTILIZATION_FIELD_NUMBER: builtins.int
+    COOLDOWN_FIELD_NUMBER: builtins.int
+    enabled: builtins.bool
+    """Whether experts are scaled by their load."""
+    min_replica_count: builtins.int
+    """An expert has at least so many replicas, at least 1."""
+    max_replica_count: builtins.int
+    """An expert has at most so many replicas."""
+    max_total_replica_count: builtins.int
+    """All experts together have at most so many replicas."""
+    scale_up_utilization: builtins.float
+    """Above this utilization an expert gets more: above 0, at most 1."""
+    scale_down_utilization: builtins.float
+    """Below it an expert loses one, if the others then stay below
+    scale_up_utilization.
+    """
+    @builtins.property
+    def cooldown(self) -> duration_pb2.Duration:
+        """Time from one change of an expert to its next."""
+
+    def __init__(
+        self,
+        *,
+        enabled: builtins.bool = ...,
+        min_replica_count: builtins.int = ...,
+        max_replica_count: builtins.int = ...,
+        max_total_replica_count: builtins.int = ...,
+        scale_up_utilization: builtins.float = ...,
+        scale_down_utilization: builtins.float = ...,
+        cooldown: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["cooldown", b"cooldown"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cooldown", b"cooldown", "enabled", b"enabled", "max_replica_count", b"max_replica_count", "max_total_replica_count", b"max_total_replica_count", "min_replica_count", b"min_replica_count", "scale_down_utilization", b"scale_down_utilization", "scale_up_utilization", b"scale_up_utilization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetScalingPolicyRequest(message.Message):
+    """SetScalingPolicyRequest has a whole policy."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def policy(self) -> ScalingPolicy:
+        """The policy to follow."""
+
+    def __init__(
+        self,
+        *,
+        policy: ScalingPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetScalingPolicyResponse(message.Message):
+    """SetScalingPolicyResponse has the policy in force."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def policy(self) -> ScalingPolicy:
+        """The policy that is followed."""
+
+    def __init__(
+        self,
+        *,
+        policy: ScalingPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class GetStatusRequest(message.Message):
     """GetStatusRequest asks for the state of the cluster."""
 
@@ -91,6 +186,7 @@ class GetStatusResponse(message.Message):
     RUNNING_REQUEST_COUNT_FIELD_NUMBER: builtins.int
     WAITING_REQUEST_COUNT_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
     placement_revision: builtins.int
     """Counts the changes of the desired numbers of replicas."""
     running_request_count: builtins.int
@@ -113,6 +209,10 @@ class GetStatusResponse(message.Message):
     def head(self) -> HeadStatus:
         """The head; not set in a summary."""
 
+    @builtins.property
+    def policy(self) -> ScalingPolicy:
+        """How experts are scaled by their load; not set where they cannot be scaled."""
+
     def __init__(
         self,
         *,
@@ -123,10 +223,11 @@ class GetStatusResponse(message.Message):
         running_request_count: builtins.int = ...,
         waiting_request_count: builtins.int = ...,
         head: HeadStatus | None = ...,
+        policy: ScalingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["head", b"head", "snapshot_time", b"snapshot_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["head", b"head", "policy", b"policy", "snapshot_time", b"snapshot_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["experts", b"experts", "head", b"head", "nodes", b"nodes", "placement_revision", b"placement_revision", "running_request_count", b"running_request_count", "snapshot_time", b"snapshot_time", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["experts", b"experts", "head", b"head", "nodes", b"nodes", "placement_revision", b"placement_revision", "policy", b"policy", "running_request_count", b"running_request_count", "snapshot_time", b"snapshot_time", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

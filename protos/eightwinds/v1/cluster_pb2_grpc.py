@@ -52,6 +52,11 @@ class ClusterServiceStub(object):
                 request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsRequest.SerializeToString,
                 response_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsResponse.FromString,
                 _registered_method=True)
+        self.SetScalingPolicy = channel.unary_unary(
+                '/eightwinds.v1.ClusterService/SetScalingPolicy',
+                request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.SerializeToString,
+                response_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -87,6 +92,15 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetScalingPolicy(self, request, context):
+        """SetScalingPolicy replaces the policy by which experts are scaled by their
+        load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
+        cannot be changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,6 +118,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ScaleExperts,
                     request_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsRequest.FromString,
                     response_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsResponse.SerializeToString,
+            ),
+            'SetScalingPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetScalingPolicy,
+                    request_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.FromString,
+                    response_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,6 +209,33 @@ class ClusterService(object):
             '/eightwinds.v1.ClusterService/ScaleExperts',
             protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsRequest.SerializeToString,
             protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetScalingPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eightwinds.v1.ClusterService/SetScalingPolicy',
+            protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.SerializeToString,
+            protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,11 @@ class ClusterServiceStub:
     says why. ABORTED if expected_revision is not the current one,
     FAILED_PRECONDITION where replicas cannot be changed.
     """
+    SetScalingPolicy: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SetScalingPolicyRequest, _cluster_pb2.SetScalingPolicyResponse]
+    """SetScalingPolicy replaces the policy by which experts are scaled by their
+    load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
+    cannot be changed.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -76,6 +81,11 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     is. A replica that finds no node in time is given up, and the expert's note
     says why. ABORTED if expected_revision is not the current one,
     FAILED_PRECONDITION where replicas cannot be changed.
+    """
+    SetScalingPolicy: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SetScalingPolicyRequest, _cluster_pb2.SetScalingPolicyResponse]  # type: ignore[assignment]
+    """SetScalingPolicy replaces the policy by which experts are scaled by their
+    load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
+    cannot be changed.
     """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -115,6 +125,17 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         is. A replica that finds no node in time is given up, and the expert's note
         says why. ABORTED if expected_revision is not the current one,
         FAILED_PRECONDITION where replicas cannot be changed.
+        """
+
+    @_abc_1.abstractmethod
+    def SetScalingPolicy(
+        self,
+        request: _cluster_pb2.SetScalingPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.SetScalingPolicyResponse, _abc.Awaitable[_cluster_pb2.SetScalingPolicyResponse]]:
+        """SetScalingPolicy replaces the policy by which experts are scaled by their
+        load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
+        cannot be changed.
         """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

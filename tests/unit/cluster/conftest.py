@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from cluster import engine as engine_module
+from cluster.autoscaler import Autoscaler
 from cluster.controller import Controller, ControllerOptions
 from cluster.engine import Engine, EngineConfig
 from cluster.policy.membership import Membership
+from cluster.policy.scaling import ScalingPolicy
 from cluster.served_model import ServedModel
 from tests.clusters import FakeCluster
 from tests.engines import Make
@@ -50,9 +52,13 @@ def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
         membership.joined((expert, 0), 0.0)
     cluster.published.append(membership.routed())
     controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0))
-    serving.gateway.backend.controller = controller
+    backend = serving.gateway.backend
+    backend.controller, backend.autoscaler = (
+        controller,
+        Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30)),
+    )
     yield controller
-    serving.gateway.backend.controller = None
+    backend.controller = backend.autoscaler = None
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -86,3 +87,19 @@ def test_the_commands_reach_them(serving: Serving) -> None:
     assert runner.invoke(app, ["scale", "all", "2", "--address", serving.address]).exit_code == 19
     assert runner.invoke(app, ["scale", "0,x", "2"]).exit_code == 2
     assert runner.invoke(app, ["top", "--count", "1", "--interval", "0.1", "--address", serving.address]).exit_code == 0
+
+
+def test_the_policy_is_shown_and_changed_from_a_file(serving: Serving, controlled: Controller, tmp_path: Path) -> None:
+    runner, file = CliRunner(), tmp_path / "policy.yaml"
+    shown = runner.invoke(app, ["policy", "--address", serving.address])
+    assert shown.exit_code == 0 and "enabled: false\n" in shown.output and "cooldown: 30\n" in shown.output
+    file.write_text("enabled: true\ncooldown: 5\n")
+    assert "enabled: true" in runner.invoke(app, ["policy", str(file), "--address", serving.address]).output
+    file.write_text("min_replica_count: 0\n")
+    assert runner.invoke(app, ["policy", str(file), "--address", serving.address]).exit_code == 13
+    file.write_text("minimum: 1\n")
+    assert runner.invoke(app, ["policy", str(file), "--address", serving.address]).exit_code == 2
+    for text in ("", "[1]", "{"):
+        file.write_text(text)
+        assert runner.invoke(app, ["policy", str(file)]).exit_code == 2
+    assert runner.invoke(app, ["policy", str(tmp_path / "none")]).exit_code == 2

@@ -75,6 +75,28 @@ def test_without_a_controller_replicas_are_fixed_but_the_load_is_there(serving: 
     assert [e.desired_replica_count for e in status.experts] == [1] * 8 and status.head.state == READY
 
 
+def test_the_scaling_policy_is_shown_and_changed(serving: Serving, controlled: Controller) -> None:
+    before = serving.client.status().policy
+    assert (before.enabled, before.max_replica_count, before.cooldown.seconds) == (False, 4, 30)
+    after = serving.client.set_policy({"enabled": True, "max_replica_count": 2, "cooldown": 1.5})
+    assert after == serving.client.status().policy
+    assert (after.enabled, after.max_replica_count, after.min_replica_count) == (True, 2, 1)
+    assert after.cooldown.ToMilliseconds() == 1500
+    with pytest.raises(ValueError, match="no_such_field"):
+        serving.client.set_policy({"no_such_field": 1})
+
+
+def test_a_policy_that_makes_no_sense_is_refused_with_all_reasons(serving: Serving, controlled: Controller) -> None:
+    refused = failure(lambda: serving.client.cluster.SetScalingPolicy(pb.SetScalingPolicyRequest()))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.fields == [
+        "policy.min_replica_count",
+        "policy.max_total_replica_count",
+        "policy.scale_up_utilization",
+        "policy.scale_down_utilization",
+    ]
+
+
 def test_the_load_is_streamed(serving: Serving, controlled: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = serving.served.checkpoint.config.num_hidden_layers
     monkeypatch.setattr(serving.engine.accounts, "expert_tokens", [[7] * 8 for _ in range(layers)])

@@ -1,0 +1,84 @@
+"""Scaling by load: looks at how busy replicas are, asks the policy, tells the controller."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from cluster.controller import Controller
+from cluster.expert_load import Counters, between
+from cluster.policy.membership import State
+from cluster.policy.scaling import ScalingPolicy, Use, decide
+
+log = logging.getLogger("eightwinds.autoscaler")
+
+INTERVAL_SECONDS = 5.0
+
+
+class Autoscaler:
+    """A thread that sleeps unless the policy is enabled. `policy` may be read and `set` from any thread."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        policy: ScalingPolicy,
+        clock: Callable[[], float] = time.monotonic,
+        interval: float = INTERVAL_SECONDS,
+    ) -> None:
+        """`start` begins the work; `interval` is what one decision looks back on, in seconds."""
+        self._controller, self.policy, self._clock, self._interval = controller, policy, clock, interval
+        self._before: Counters | None = None
+        self._changed: dict[int, float] = {}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="autoscaler", daemon=True)
+
+    def set(self, policy: ScalingPolicy) -> None:
+        """Follow another policy from now on."""
+        self.policy, self._before = policy, None
+        self._wake.set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._interval if self.policy.enabled else None)
+            self._wake.clear()
+            try:
+                if self.policy.enabled and not self._stopping:
+                    self.look()
+            except Exception:  # Ray may be away for a while; the next look tries again
+                log.exception("the autoscaler failed")
+
+    def look(self) -> dict[int, int]:
+        """Decide on what came since the last look, and have it done; what was changed."""
+        now, head = self._clock(), self._controller.load()
+        before, self._before = self._before, Counters(now, head=head)
+        snapshot = self._controller.snapshot()
+        if before is None or head is None or before.head is None or before.head.incarnation != head.incarnation:
+            return {}
+        experts = [m.key[0] for m in snapshot.members if m.state is State.READY]
+        ready = [experts.count(e) for e in range(len(snapshot.desired))]
+        loads = between(before, self._before, ready).experts
+        uses = [
+            Use(e, desired, ready[e], loads[e].utilization, now - self._changed.get(e, float("-inf")))
+            for e, desired in enumerate(snapshot.desired)
+        ]
+        wanted = decide(self.policy, uses)
+        if wanted:
+            for e, count in wanted.items():
+                log.info(
+                    "expert %d: %d -> %d replicas, %.0f %% busy", e, uses[e].desired, count, 100 * uses[e].utilization
+                )
+            self._controller.scale(wanted)
+            self._changed.update(dict.fromkeys(wanted, now))
+        return wanted
