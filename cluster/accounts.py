@@ -2,10 +2,11 @@
 
 import collections
 
+from cluster.histogram import Histogram
 from cluster.policy.scheduler import Drawn
 from cluster.policy.sequence import Sequence
 from cluster.request import Finish, FinishReason, TokenEvent
-from model.batch import StepResult
+from model.batch import StepPlan, StepResult
 
 
 class Accounts:
@@ -13,6 +14,8 @@ class Accounts:
 
     def __init__(self) -> None:
         self.steps = self.retries = self.head_restarts = 0
+        self.step_seconds = {phase: Histogram() for phase in ("prefill", "decode", "mixed")}
+        self.dispatch_seconds = Histogram()
         self.expert_tokens: list[list[int]] = []  # [layer][expert], since the start
         self._started: dict[str, tuple[float, int]] = {}  # when a sequence first ran, and `retries` then
         self._ended: collections.deque[float] = collections.deque(maxlen=64)  # in busy time
@@ -31,9 +34,13 @@ class Accounts:
         if self._started.pop(key, None) and not self._started:
             self._idle_since = now
 
-    def count(self, result: StepResult) -> None:
+    def count(self, plan: StepPlan, result: StepResult) -> None:
         """A step was carried out."""
         self.steps += 1
+        decodes = sum(chunk.length == 1 and chunk.sample for chunk in plan.chunks)
+        phase = "decode" if decodes == len(plan.chunks) else "mixed" if decodes else "prefill"
+        self.step_seconds[phase].observe(result.seconds)
+        self.dispatch_seconds.observe(result.dispatch_seconds)
         self.retries += result.retries
         if not self.expert_tokens:
             self.expert_tokens = [[0] * len(row) for row in result.expert_tokens]

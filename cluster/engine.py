@@ -205,7 +205,7 @@ class Engine:
         with self._wake:
             drawn = self._scheduler.commit(plan, result)
         self._pace.observe(plan, result.seconds)
-        self.accounts.count(result)
+        self.accounts.count(plan, result)
         now = self._clock()
         if drawn:
             self._sink([self.accounts.event(d, now) for d in drawn])

@@ -29,8 +29,10 @@ class Gateway:
         """With `tokens` every call but those of health needs one."""
         self.backend = Backend()
         self._health = health.aio.HealthServicer()
+        errors = ErrorInterceptor(max_message_bytes)
+        self.handled = errors.handled
         self._server = grpc.aio.server(
-            interceptors=[AuthInterceptor(tokens), ErrorInterceptor(max_message_bytes)],
+            interceptors=[AuthInterceptor(tokens), errors],
             options=[
                 ("grpc.so_reuseport", 0),  # or a second server would silently share the port
                 # A bound for memory only: gRPC refuses without details, so our own limit comes first.

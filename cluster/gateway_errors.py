@@ -8,10 +8,11 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, message
@@ -162,6 +163,7 @@ def _unless_gone() -> Iterator[None]:
 
 Handler = Callable[[Any, Any], Any]
 Parse = Callable[[bytes], Any]
+Ended = Callable[[grpc.StatusCode], None]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -173,6 +175,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
+        self.handled: Counter[tuple[str, str, str]] = Counter()  # calls that ended: service, method, code
 
     async def intercept_service(
         self,
@@ -184,14 +187,17 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not details.method.startswith("/eightwinds."):
             return handler
         parse = self._parser(handler.request_deserializer)
+        _, service, method = details.method.split("/")
+
+        def ended(code: grpc.StatusCode) -> None:
+            self.handled[service, method, code.name] += 1
+
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(handler.unary_stream, parse), None, handler.response_serializer
-            )
+            many = _stream(handler.unary_stream, parse, ended)
+            return grpc.unary_stream_rpc_method_handler(many, None, handler.response_serializer)
         assert handler.unary_unary is not None, "our methods take one message"
-        return grpc.unary_unary_rpc_method_handler(
-            _unary(handler.unary_unary, parse), None, handler.response_serializer
-        )
+        one = _unary(handler.unary_unary, parse, ended)
+        return grpc.unary_unary_rpc_method_handler(one, None, handler.response_serializer)
 
     def _parser(self, parse: Any) -> Parse:
         def parsed(raw: bytes) -> Any:
@@ -207,7 +213,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return parsed
 
 
-def _unary(method: Handler, parse: Parse) -> Handler:
+def _unary(method: Handler, parse: Parse, ended: Ended) -> Handler:
     async def call(raw: bytes, context: Context) -> Any:
         request_id = given_id(context)
         try:
@@ -216,16 +222,15 @@ def _unary(method: Handler, parse: Parse) -> Handler:
             response = await method(request, context)
             with _unless_gone():
                 await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
+            ended(grpc.StatusCode.OK)
             return response
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            await abort(context, to_api_error(error, request_id), request_id)
+        except (asyncio.CancelledError, Exception) as error:
+            await _end(context, error, request_id, ended)
 
     return call
 
 
-def _stream(method: Handler, parse: Parse) -> Handler:
+def _stream(method: Handler, parse: Parse, ended: Ended) -> Handler:
     async def call(raw: bytes, context: Context) -> AsyncIterator[Any]:
         request_id, started = given_id(context), False
         try:
@@ -238,12 +243,24 @@ def _stream(method: Handler, parse: Parse) -> Handler:
                             await context.send_initial_metadata(((_REQUEST_ID_KEY, request_id),))
                         started = True
                     yield response
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            await abort(context, to_api_error(error, request_id), request_id)
+            ended(grpc.StatusCode.OK)
+        except (asyncio.CancelledError, Exception) as error:
+            await _end(context, error, request_id, ended)
 
     return call
+
+
+async def _end(context: Context, error: BaseException, request_id: str, ended: Ended) -> NoReturn:
+    """End a call by what its handler raised. A cancellation is the client's or its deadline's."""
+    if not isinstance(error, Exception):
+        left = context.time_remaining()
+        late = left is not None and left <= 0
+        ended(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
+        raise error
+    api_error = to_api_error(error, request_id)
+    ended(api_error.code)
+    await abort(context, api_error, request_id)
+    raise AssertionError("abort raises")
 
 
 def given_id(context: Context) -> str:

@@ -8,9 +8,10 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.engine import Engine
+from cluster.histogram import Histogram
 from cluster.output import OutputText, Piece, StopRules
 from cluster.request import Event, FailureEvent, SequenceRequest, TokenEvent
 from model.batch import Alternatives, SamplingParams
@@ -36,6 +37,19 @@ class GenerationRequest:
     trace: bool = False
     client: str = ""
     prompt_logprobs: int = -1
+
+
+@dataclass(slots=True)
+class RequestStats:
+    """What all requests since the start have met, for `/metrics`."""
+
+    queue: Histogram = field(default_factory=Histogram)
+    first_token: Histogram = field(default_factory=Histogram)
+    gap: Histogram = field(default_factory=Histogram)
+    total: Histogram = field(default_factory=Histogram)
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    finished: dict[str, int] = field(default_factory=dict)  # outputs, by reason
 
 
 class GenerationFailed(Exception):
@@ -69,9 +83,12 @@ class Generation:
     the request fails (`slow`).
     """
 
-    def __init__(self, request: GenerationRequest, engine: Engine, tokenizer: Tokenizer, max_buffered: int) -> None:
+    def __init__(
+        self, request: GenerationRequest, engine: Engine, tokenizer: Tokenizer, max_buffered: int, stats: RequestStats
+    ) -> None:
         self.request, self.progress = request, Progress()
-        self._engine, self._max_buffered = engine, max_buffered
+        self._engine, self._max_buffered, self._stats = engine, max_buffered, stats
+        self._last = [0.0] * request.n  # when each output's last token came
         self._accepted, self._retries_before = time.monotonic(), 0
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._too_slow = False
@@ -140,13 +157,20 @@ class Generation:
         self._count(index, event)
         piece = self._texts[index].push(event)
         if piece.finish is not None:
+            self._stats.finished[piece.finish.reason.value] = self._stats.finished.get(piece.finish.reason.value, 0) + 1
             del self._open[event.key]
+            if not self._open:
+                self._stats.total.observe(self.progress.total_seconds)
             if event.finish is None:
                 self._engine.abort(event.key)
         return index, piece
 
     def _count(self, index: int, event: TokenEvent) -> None:
-        p, now = self.progress, time.monotonic()
+        p, s, now = self.progress, self._stats, time.monotonic()
+        if self._last[index]:
+            s.gap.observe(now - self._last[index])
+        self._last[index] = now
+        s.generation_tokens += 1
         if index == 0:
             p.cached_prompt_tokens = event.cached_tokens
             p.prompt_scores = p.prompt_scores or event.prompt_scores
@@ -154,6 +178,9 @@ class Generation:
             p.queue_seconds = max(0.0, event.started - self._accepted)
             self._retries_before = event.retries_before
             p.first_token_seconds = now - self._accepted
+            s.queue.observe(p.queue_seconds)
+            s.first_token.observe(p.first_token_seconds)
+            s.prompt_tokens += len(self.request.prompt_ids)
         p.total_seconds = now - self._accepted
         p.completion_tokens += 1
         p.retries = event.retries - self._retries_before
@@ -176,6 +203,7 @@ class Generations:
     def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop, max_buffered: int = 4096) -> None:
         """`max_buffered`: tokens that one request may leave unread."""
         self._tokenizer, self._loop, self._max_buffered = tokenizer, loop, max_buffered
+        self.stats = RequestStats()
         self._by_key: dict[str, Generation] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -192,7 +220,7 @@ class Generations:
 
     def start(self, request: GenerationRequest, engine: Engine) -> Generation:
         """Queue a request; raises QueueFull or EngineStopped."""
-        generation = Generation(request, engine, self._tokenizer, self._max_buffered)
+        generation = Generation(request, engine, self._tokenizer, self._max_buffered, self.stats)
         keys = generation.keys
         for key in keys:
             self._by_key[key] = generation

@@ -1,9 +1,9 @@
-"""The HTTP port: /healthz (the process lives) and /readyz (it answers requests)."""
+"""The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus)."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.applications import Starlette
@@ -12,8 +12,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 
-def application(ready: Callable[[], bool]) -> Starlette:
-    """The ASGI application."""
+async def _nothing() -> bytes:
+    return b""
+
+
+def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]] = _nothing) -> Starlette:
+    """The ASGI application. `metrics` gives the text of /metrics."""
 
     async def healthz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
@@ -21,7 +25,11 @@ def application(ready: Callable[[], bool]) -> Starlette:
     async def readyz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ready\n") if ready() else PlainTextResponse("not ready\n", status_code=503)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    async def show_metrics(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    paths = {"/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
+    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
 
 
 class _Server(uvicorn.Server):

@@ -24,6 +24,7 @@ from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_ex
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
+from cluster.metrics import Look, exposition
 from cluster.output import StopRules
 from cluster.page import HttpServer, application
 from cluster.policy.membership import Membership
@@ -75,7 +76,8 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
 
     gateway = Gateway(served, config.gateway.max_message_bytes, tokens)
-    http = HttpServer(application(lambda: gateway.backend.engine is not None and not gateway.backend.draining))
+    is_ready: Callable[[], bool] = lambda: gateway.backend.engine is not None and not gateway.backend.draining  # noqa: E731
+    http = HttpServer(application(is_ready, lambda: _metrics(gateway, config.transport)))
     deployment: Deployment | None = None
     try:
         grpc_address = await gateway.listen(config.gateway.listen)
@@ -152,6 +154,16 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
         prefix_caching=config.kv.prefix_caching,
         static_batching=config.scheduler.batching == "static",
     )
+
+
+async def _metrics(gateway: Gateway, transport: str) -> bytes:
+    """What is counted now; nothing while the server starts."""
+    b = gateway.backend
+    if b.engine is None or b.generations is None:
+        return b""
+    head = await asyncio.to_thread(b.controller.load) if b.controller else None
+    snapshot = await asyncio.to_thread(b.controller.snapshot) if b.controller else None
+    return exposition(Look(b.engine, b.generations.stats, dict(gateway.handled), snapshot, head, transport))
 
 
 def policy_of(config: Config) -> ScalingPolicy:

@@ -48,3 +48,15 @@ async def test_a_connection_that_stays_open_does_not_hold_the_end_up() -> None:
 
 async def test_a_server_that_never_started_can_be_stopped() -> None:
     await HttpServer(application(lambda: True)).stop()
+
+
+async def test_metrics_are_shown() -> None:
+    async def metrics() -> bytes:
+        return b"a 1\n"
+
+    server, taken = HttpServer(application(lambda: True, metrics)), bind("127.0.0.1:0")
+    port = taken.getsockname()[1]
+    await server.start(taken)
+    assert await get(port, "/metrics") == (200, "a 1\n")
+    async with asyncio.timeout(20):
+        await server.stop()

@@ -1,0 +1,62 @@
+"""Replicas as an operator sees them: scaled while serving, kept by the next serve, measured."""
+
+import urllib.request
+
+from protos.eightwinds.v1 import cluster_pb2 as pb
+from protos.eightwinds.v1 import inference_pb2
+from tests.integration.conftest import StartServer
+from tests.integration.server import Server, wait_for
+from tests.mixed import ask
+
+
+def request() -> inference_pb2.GenerateRequest:
+    return inference_pb2.GenerateRequest(
+        prompt=inference_pb2.Prompt(text="Once upon a time"),
+        sampling=inference_pb2.Sampling(temperature=0.9, seed=7),
+        stopping=inference_pb2.Stopping(max_tokens=60, ignore_eos=True),
+        output=inference_pb2.OutputOptions(token_ids=True),
+    )
+
+
+def replicas(server: Server, expert: int) -> list[tuple[int, int]]:
+    """Slot and process of those that are ready."""
+    with server.client() as client:
+        found = client.status().experts[expert].replicas
+    return [(r.replica, r.pid) for r in found if r.state == pb.REPLICA_STATE_READY]
+
+
+def test_scaled_by_the_command_seen_in_the_metrics_and_adopted_by_the_next_serve(start: StartServer) -> None:
+    first = start().wait_ready()
+    with first.client() as client:
+        wanted = ask(client, request())
+        scaled = first.command("scale", "2", "3", "--address", first.address)
+        assert scaled.returncode == 0, scaled.stderr
+        assert "done: 1 expert with 3 ready" in scaled.stdout
+        assert ask(client, request()) == wanted
+        with urllib.request.urlopen(f"http://{first.ready['http']}/metrics", timeout=20) as answer:
+            text = answer.read().decode()
+    assert 'eightwinds_expert_replicas{expert="2",state="ready"} 3.0' in text
+    busy = [line for line in text.splitlines() if line.startswith('eightwinds_expert_busy_seconds_total{expert="2"')]
+    assert len(busy) == 3, f"all three have worked: {busy}"
+
+    before = replicas(first, 2)
+    assert [slot for slot, _ in before] == [0, 1, 2]
+    first.process.kill()
+    first.process.wait()
+    second = start(state=first.state).wait_ready()
+    assert replicas(second, 2) == before, "they are kept"
+    with second.client() as client:
+        assert ask(client, request()) == wanted
+        client.scale({2: 1})
+        wait_for(lambda: len(second.actors()) == 9, "two replicas to end")
+        assert ask(client, request()) == wanted
+    assert [slot for slot, _ in replicas(second, 2)] == [0]
+
+
+def test_a_replica_that_finds_no_node_is_taken_back_with_the_reason(start: StartServer) -> None:
+    server = start("--set", "experts.num_cpus=1", "--set", "scaling.placement_timeout_s=3").wait_ready()
+    answer = server.command("scale", "0", "30", "--address", server.address)
+    assert answer.returncode == 1
+    assert "no node took it within 3 s (it needs: CPU 1" in answer.stderr
+    with server.client() as client:
+        assert ask(client, request())
