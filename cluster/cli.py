@@ -108,6 +108,7 @@ def generate(
     priority: Annotated[int, typer.Option(help="-100 to 100; higher runs first.")] = 0,
     timeout: Annotated[float | None, typer.Option(min=0.0, help="Deadline in seconds.")] = None,
     retries: Retries = 0,
+    patience: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for a server that went away.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as one JSON object.")] = False,
 ) -> None:
     """Stream the continuation of a prompt. The exit code is 0, or 10 plus the gRPC status code."""
@@ -135,7 +136,9 @@ def generate(
         regex=regex,
     )
     with client_of(address, token_file) as client:
-        code = console.generate(client, text, options, as_json=as_json, timeout=timeout, retries=retries)
+        code = console.generate(
+            client, text, options, as_json=as_json, timeout=timeout, retries=retries, patience=patience
+        )
     raise typer.Exit(code)
 
 

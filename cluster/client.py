@@ -28,6 +28,9 @@ Status = cluster_pb.GetStatusResponse
 ScalingPolicy = cluster_pb.ScalingPolicy
 LoadWindow = cluster_pb.WatchExpertLoadResponse
 
+# gRPC waits up to two minutes between attempts to connect; a server that was killed is back in seconds.
+_CHANNEL = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
+
 _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
@@ -37,7 +40,7 @@ class Client:
     def __init__(self, address: str, token: str = "") -> None:
         """`token` goes along with every call; see `read_token`."""
         self.address = address
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, _CHANNEL)
         channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel
         self.stub = inference_pb2_grpc.InferenceServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
@@ -201,9 +204,12 @@ def chat_request(messages: Sequence[tuple[str, str]], options: Options = EVERYTH
     return _request(pb.Prompt(chat=pb.Chat(messages=turns)), options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class CallFailed(Exception):
-    """A failed call for whoever sits at a terminal: its status, what to say, and when the server wants it again."""
+    """A failed call for whoever sits at a terminal: its status, what to say, and when the server wants it again.
+
+    Not frozen: Python sets the traceback of an exception that passes a context manager.
+    """
 
     code: int
     text: str

@@ -16,9 +16,11 @@ from cluster.client import (
     text_request,
     to_json,
 )
+from cluster.resume import resuming
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 30.0
 _DEFAULT_WAIT = 1.0
 _HELP = "/reset forgets the conversation, /exit (or the end of input) leaves, Ctrl-C stops an answer"
 
@@ -31,11 +33,13 @@ def generate(
     as_json: bool = False,
     timeout: float | None = None,
     retries: int = 0,
+    patience: float = PATIENCE_SECONDS,
 ) -> int:
     """Print the continuation; the exit code is 0, EXIT_BASE plus the status code, or 2 for what cannot be asked.
 
     What the server asks to send again later (RetryInfo) is sent again up to `retries` times, as long as nothing has
-    been printed. Several outputs come whole, one after the other; a single one comes as it is decoded.
+    been printed. Several outputs come whole, one after the other; a single one comes as it is decoded, and goes on when
+    a server that went away is back within `patience` seconds.
     """
     try:
         request = text_request(prompt, options)
@@ -46,7 +50,7 @@ def generate(
             answer = _patiently(lambda: client.generate(request, timeout), client, retries)
             print(to_json(answer) if as_json else "\n".join(f"[{o.index}] {o.text}" for o in answer.outputs))
             return 0
-        for text in _texts(client, request, timeout, retries):
+        for text in _texts(client, request, timeout, retries, patience):
             print(text, end="", flush=True)
         print()
         return 0
@@ -87,7 +91,7 @@ def chat(client: Client, options: Options, *, system: str = "", retries: int = 0
         answer: list[str] = []
         try:
             request = chat_request(turns, options)
-            for text in _texts(client, request, None, retries):
+            for text in _texts(client, request, None, retries, PATIENCE_SECONDS):
                 answer.append(text)
                 print(text, end="", flush=True)
             print()
@@ -114,18 +118,16 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _texts(client: Client, request: Request, timeout: float | None, retries: int) -> Iterator[str]:
-    """The texts of a stream, opened again as long as it fails before its first one."""
+def _texts(client: Client, request: Request, timeout: float | None, retries: int, patience: float) -> Iterator[str]:
+    """The texts of a stream, opened again as long as it fails before its first one, and then by `resuming`."""
 
     def opened() -> tuple[str | None, Iterator[str]]:
-        texts = (message.text for message in client.stream(request, timeout))
+        texts = (message.text for message in resuming(client, request, timeout, patience))
         return next(texts, None), texts
 
     first, rest = _patiently(opened, client, retries)
-    if first is None:
-        return
-    yield first
-    with failing_plainly(client):
+    if first is not None:
+        yield first
         yield from rest
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.client import Options, text_request
+from cluster.resume import resuming
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server, wait_for
@@ -81,6 +82,26 @@ def test_a_killed_serve_is_taken_over_with_its_actors_and_a_stop_lets_the_stream
     assert text == wanted, "the stream that ran when SIGTERM came was finished"
     assert second.process.wait(60) == 0
     assert second.leftovers() == []
+
+
+def test_a_stream_of_our_client_goes_on_when_a_killed_serve_is_replaced(start: StartServer) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    first = start("--listen", address).wait_ready()
+    request = long_request(300)
+    request.sampling.CopyFrom(pb.Sampling(temperature=0.9))
+    with first.client() as client:
+        stream = resuming(client, request, timeout=120, patience=60)
+        opening = next(stream)
+        texts = [opening.text]
+        first.process.kill()
+        first.process.wait()
+        second = start("--listen", address, state=first.state)
+        texts += [message.text for message in stream]
+        request.sampling.seed = opening.seed
+        assert "".join(texts) == client.generate(request, timeout=60).outputs[0].text
+    assert second.stop() == 0
 
 
 def test_down_removes_what_a_killed_serve_left_behind_and_its_ports_are_free(start: StartServer) -> None:

@@ -158,7 +158,7 @@ def test_every_option_of_generate_reaches_the_request(
     (tmp_path / "schema.json").write_text('{"type": "object"}', encoding="utf-8")
     more = ["--stop", "a", "--stop", "b", "--ignore-eos", "--n", "2", "--logprobs", "1", "--priority", "-4"]
     more += ["--min-tokens", "1", "--json-schema", f"@{tmp_path / 'schema.json'}", "--regex", "x"]
-    more += ["--timeout", "9", "--retries", "3", "--json"]
+    more += ["--timeout", "9", "--retries", "3", "--patience", "7", "--json"]
     assert run("generate", "Hi", *as_options(SAMPLING), *more).exit_code == 0
     wanted = Options(
         **SAMPLING,  # type: ignore[arg-type]  # by field name
@@ -171,7 +171,7 @@ def test_every_option_of_generate_reaches_the_request(
         json_schema='{"type": "object"}',
         regex="x",
     )
-    assert asked == [(wanted, {"as_json": True, "timeout": 9.0, "retries": 3})]
+    assert asked == [(wanted, {"as_json": True, "timeout": 9.0, "retries": 3, "patience": 7.0})]
 
 
 def test_every_option_of_chat_reaches_the_request(asked: list[tuple[Options, dict[str, object]]]) -> None:

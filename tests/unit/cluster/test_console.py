@@ -25,12 +25,17 @@ BRIEF = Options(max_tokens=4, temperature=0.0)
 
 
 def run(
-    address: str, prompt: str = "My favourite", max_tokens: int | None = 6, as_json: bool = False, **more: int
+    address: str,
+    prompt: str = "My favourite",
+    max_tokens: int | None = 6,
+    as_json: bool = False,
+    patience: float = 0.0,
+    **more: int,
 ) -> int:
     retries = more.pop("retries", 0)
     options = Options(max_tokens=max_tokens, temperature=0.0, **more)  # type: ignore[arg-type]  # by field name
     with Client(address) as client:
-        return console.generate(client, prompt, options, as_json=as_json, retries=retries)
+        return console.generate(client, prompt, options, as_json=as_json, retries=retries, patience=patience)
 
 
 def test_text_is_printed_as_it_comes_and_ends_with_a_newline(
@@ -77,16 +82,16 @@ def test_a_server_that_is_not_there_is_unavailable(capsys: pytest.CaptureFixture
     assert "UNAVAILABLE: failed to connect to all addresses" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("unavailable", 14), ("internal", 13)])
+@pytest.mark.parametrize(("outcome", "code", "patience"), [("unavailable", 14, 0.0), ("internal", 13, 30.0)])
 def test_a_failure_in_mid_stream_keeps_what_was_printed(
-    outcome: str, code: int, serve_fake: ServeFake, capsys: pytest.CaptureFixture[str]
+    outcome: str, code: int, patience: float, serve_fake: ServeFake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head = FakeHead(draw=lambda new, ids: new.token_ids[-1])
     server = serve_fake(head)
     head.outcomes.extend(["", "", "", "", outcome])
     word = server.served.tokenizer.encode("the", bos=False)
     assert len(word) == 1, "take a text of one token"
-    assert run(server.address, prompt="the") == EXIT_BASE + code
+    assert run(server.address, prompt="the", patience=patience) == EXIT_BASE + code
     printed = capsys.readouterr()
     assert printed.out in ("", *(" the" * n for n in range(1, 5)))
     assert printed.err.startswith("\neightwinds generate: ")
