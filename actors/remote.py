@@ -33,6 +33,14 @@ _WARM_SECONDS = 5.0
 Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Members:
+    """Whom the head routes to. Of two that cross on their way the one with the higher revision counts."""
+
+    revision: int
+    replicas: Sequence[Member] = ()
+
+
 class ExpertActor:
     """An `Expert`, its methods in concurrency groups."""
 
@@ -74,29 +82,37 @@ class HeadActor:
         self._options: RouterOptions | None = None
         self._replicas = Replicas(())
         self._counter: LoadCounter | None = None
+        self._revision = -1
+        self._swapping = threading.Lock()
 
     @ray.method(concurrency_group="work")
-    def adopt(self, epoch: int, members: Sequence[Member], options: RouterOptions) -> HeadInfo:
+    def adopt(self, epoch: int, members: Members, options: RouterOptions) -> HeadInfo:
         """Route to these experts, and `begin` the epoch."""
         if options != self._options:
-            self._replicas, self._options = Replicas(()), options
+            self._replicas, self._options, self._revision = Replicas(()), options, -1
             patience = Patience() if options.fault_tolerance else None
             self._counter = LoadCounter(self._head.expert_count) if options.load else None
             transport = RayTransport(self._head.spec.device)
             self._head.connect(ExpertRouter(transport, self._replicas, options.grace, patience, self._counter))
-        self._replicas.swap(_table(members, self._head.expert_count))
+        self._swap(members.revision, _table(members, self._head.expert_count))
         return self._head.begin(epoch)
 
     @ray.method(concurrency_group="control")
-    def update(self, members: Sequence[Member]) -> list[tuple[int, int]]:
+    def update(self, members: Members) -> list[tuple[int, int]]:
         """Route to these experts from the next choice on. One that is new joins once it has answered a warm-up call;
         returns the (expert, slot) of those that did not.
         """
         table = _table(members, self._head.expert_count)
         known = {r for row in self._replicas.table for r in row}
         cold = self._warm_up([r for row in table for r in row if r not in known])
-        self._replicas.swap(tuple(tuple(r for r in row if r not in cold) for row in table))
+        self._swap(members.revision, tuple(tuple(r for r in row if r not in cold) for row in table))
         return [(r.expert, r.slot) for r in cold]
+
+    def _swap(self, revision: int, table: Table) -> None:
+        with self._swapping:
+            if revision >= self._revision:
+                self._revision = revision
+                self._replicas.swap(table)
 
     def _warm_up(self, replicas: Sequence[Replica]) -> list[Replica]:
         rows = self._head.zero_rows()
@@ -127,9 +143,9 @@ class HeadActor:
         return _located(self._head.report())
 
 
-def _table(members: Sequence[Member], expert_count: int) -> Table:
+def _table(members: Members, expert_count: int) -> Table:
     rows: list[list[Replica]] = [[] for _ in range(expert_count)]
-    for expert, slot, incarnation, handle in sorted(members, key=lambda member: member[:2]):
+    for expert, slot, incarnation, handle in sorted(members.replicas, key=lambda member: member[:2]):
         rows[expert].append(Replica(expert, slot, incarnation, handle.forward))
     return tuple(map(tuple, rows))
 
@@ -203,7 +219,7 @@ class RemoteHead:
     def __init__(
         self,
         head: Any,
-        members: Callable[[], Sequence[Member]],
+        members: Callable[[], Members],
         options: RouterOptions,
         begin_timeout: float = 120.0,
     ) -> None:
@@ -214,7 +230,7 @@ class RemoteHead:
     def begin(self, epoch: int) -> HeadInfo:
         """See `HeadHandle`."""
         self._ref = None
-        ref = self._head.adopt.remote(epoch, list(self._members()), self._options)
+        ref = self._head.adopt.remote(epoch, self._members(), self._options)
         info: HeadInfo = self._get(ref, self._begin_timeout)
         return info
 

@@ -1,15 +1,17 @@
 """The experts' actors on Ray, as the controller sees them: `actors.messages.ClusterOps`."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ray
 
 from actors.load import HeadLoad
 from actors.messages import Key, NodeInfo, Pulse, Vitals
-from actors.remote import Member, stop_actors
+from actors.remote import Members, stop_actors
 
-_HEAD_SECONDS = 10.0  # for the head to answer: it waits up to half of that for a warm-up call
+_HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
+_LOAD_SECONDS = 2.0  # ... and to say what its replicas do
 
 Start = Callable[[Key, str], tuple[str, Any]]  # (which, node or "") -> its actor's name and handle
 
@@ -21,11 +23,11 @@ class RayReplicas:
         """`handles` holds the names and handles of actors that run already."""
         self._head, self._start, self._namespace = head, start, namespace
         self._handles = dict(handles)
-        self._members: list[Member] = []
+        self._members = Members(time.time_ns())  # a later serve counts higher
         self._watches: dict[Any, Key] = {}
         self._asked: dict[Any, Key] = {}
 
-    def members(self) -> Sequence[Member]:
+    def members(self) -> Members:
         """Those that were published last: what a restarted head is given."""
         return self._members
 
@@ -67,28 +69,32 @@ class RayReplicas:
 
     def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
         """See `ClusterOps`."""
-        before = {(expert, slot): incarnation for expert, slot, incarnation, _ in self._members}
-        members = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
+        before = {(expert, slot): incarnation for expert, slot, incarnation, _ in self._members.replicas}
+        members = self._next(incarnations)
         try:
             cold = set(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
         except ray.exceptions.RayError:
             cold = {key for key, incarnation in incarnations.items() if before.get(key) != incarnation}
-        self._members = [member for member in members if member[:2] not in cold]
+        self._members = Members(members.revision, [m for m in members.replicas if m[:2] not in cold])
         watched = set(self._watches.values())
-        for expert, slot, _, handle in self._members:
+        for expert, slot, _, handle in self._members.replicas:
             if (expert, slot) not in watched:
                 self._watches[handle.watch.remote()] = expert, slot
         return frozenset(cold)
 
     def adopt(self, incarnations: Mapping[Key, str]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
-        self._members = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
-        self._watches = {handle.watch.remote(): (expert, slot) for expert, slot, _, handle in self._members}
+        self._members = self._next(incarnations)
+        self._watches = {handle.watch.remote(): (expert, slot) for expert, slot, _, handle in self._members.replicas}
+
+    def _next(self, incarnations: Mapping[Key, str]) -> Members:
+        replicas = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
+        return Members(self._members.revision + 1, replicas)
 
     def load(self) -> HeadLoad | None:
         """See `ClusterOps`."""
         try:
-            load: HeadLoad = ray.get(self._head.load.remote(), timeout=_HEAD_SECONDS)
+            load: HeadLoad = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
         except ray.exceptions.RayError:
             return None
         return load

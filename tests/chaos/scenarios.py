@@ -128,16 +128,18 @@ def scale(stage: Stage, times: int, quiet: Tally) -> Row:
     """Scale an expert 1 -> 3 -> 1."""
     v = stage.victims
     v.scale({expert: 1 for expert in range(8)})
-    processes = v.processes()
     tally, begin = stage.streams.start(), time.monotonic()
-    for _ in range(times):
+    for cycle in range(times):
+        if cycle == times // 10:  # what is loaded once, is by now
+            before = v.footprint()
         expert = stage.rng.randrange(8)
         v.scale({expert: 3})
         v.scale({expert: 1})
     windows = [(begin, time.monotonic())]
     stage.streams.stop()
-    left = v.processes() - processes
-    return Row("scale an expert 1 -> 3 -> 1", times, quiet, tally, windows, f"{left} actors too many afterwards")
+    after = v.footprint()
+    grown = ", ".join(f"{after[what] - before[what]:+d} {what} of {before[what]}" for what in after)
+    return Row("scale an expert 1 -> 3 -> 1", times, quiet, tally, windows, f"since cycle {times // 10}: {grown}")
 
 
 SCENARIOS: dict[str, tuple[Callable[[Stage, int, Tally], Row], int, int]] = {  # how often: in full, in short

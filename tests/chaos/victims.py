@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import psutil
@@ -60,9 +61,16 @@ class Victims:
             f"process {pid} of expert {expert} to be {pb.ReplicaState.Name(state)}",
         )
 
-    def processes(self) -> int:
-        """How many actors there are."""
-        return len(self._server.actors())
+    def footprint(self) -> Counter[str]:
+        """Actors, and what `serve` and the head hold: MiB, threads, file descriptors."""
+        found = Counter(actors=len(self._server.actors()))
+        for pid in (self._server.process.pid, self.head()):
+            process = psutil.Process(pid)
+            with process.oneshot():
+                found["MiB"] += process.memory_info().rss >> 20
+                found["threads"] += process.num_threads()
+                found["descriptors"] += process.num_fds()
+        return found
 
 
 def send(pid: int, signum: signal.Signals) -> float:
