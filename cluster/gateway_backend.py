@@ -25,6 +25,11 @@ class Backend:
     started: float = 0.0
     draining: bool = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.engine is not None and not self.draining
+
     def take(self) -> tuple[Generations, Engine]:
         """What requests run on, or UNAVAILABLE."""
         if self.draining:

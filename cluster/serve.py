@@ -76,8 +76,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
 
     gateway = Gateway(served, config.gateway.max_message_bytes, tokens)
-    is_ready: Callable[[], bool] = lambda: gateway.backend.engine is not None and not gateway.backend.draining  # noqa: E731
-    http = HttpServer(application(is_ready, lambda: _metrics(gateway, config.transport)))
+    http = HttpServer(application(lambda: gateway.backend.ready, lambda: _metrics(gateway, config.transport)))
     deployment: Deployment | None = None
     try:
         grpc_address = await gateway.listen(config.gateway.listen)
