@@ -179,8 +179,10 @@ class HeadHandle(Protocol):
 class ClusterOps(Protocol):
     """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment."""
 
-    def start(self, key: Key, node_id: str) -> None:
-        """Begin to start a replica, on this node if one is named, else wherever there is or will be room."""
+    def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
+        """Begin to start a replica: on this node if one is named, else where there is or will be room, but not on
+        those to avoid.
+        """
         ...
 
     def stop(self, key: Key) -> None:

@@ -9,26 +9,27 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 from actors.expert import Expert
 from actors.head import Head
 from actors.load import HeadLoad, LoadCounter
-from actors.messages import ActorOptions, ActorReport, ActorSpec, HeadLost, HeadTaken, Message, Pulse, RouterOptions
+from actors.messages import ActorOptions, ActorReport, ActorSpec, Message, Pulse, RouterOptions
 from actors.patience import Patience
 from actors.remote_transport import RayTransport
 from actors.replicas import Replica, Replicas, Table
 from actors.router import ExpertRouter
 from actors.transport import ExpertCall, encode_call
-from model.batch import HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
+from model.batch import HeadInfo, LoadProgress
 
 _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
 _WARM_SECONDS = 5.0
+_NODE_LABEL = "ray.io/node-id"
 
 Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
 
@@ -163,10 +164,17 @@ def _located(report: ActorReport) -> ActorReport:
     return dataclasses.replace(report, node_id=node)
 
 
-def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: str, node_id: str = "") -> Any:
+def start_actor(
+    name: str,
+    spec: ActorSpec,
+    options: ActorOptions,
+    namespace: str,
+    node_id: str = "",
+    avoided: Collection[str] = (),
+) -> Any:
     """Create the detached actor `name`, or find it if it runs already; returns its handle at once.
 
-    It begins on this node if there is one named, and may be restarted on another.
+    It begins on this node if there is one named, and may be restarted on another; else on any but those to avoid.
     """
     decorate: Any = ray.remote(concurrency_groups=_GROUPS)  # type: ignore[call-overload]  # Ray's stubs lack it
     actor_class = decorate(HeadActor if spec.expert is None else ExpertActor)
@@ -180,9 +188,18 @@ def start_actor(name: str, spec: ActorSpec, options: ActorOptions, namespace: st
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
         resources=dict(options.resources) or None,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=True) if node_id else "SPREAD",
+        scheduling_strategy=_strategy(node_id, avoided),
     )
     return remote.remote(spec)
+
+
+def _strategy(node_id: str, avoided: Collection[str]) -> Any:
+    if node_id:
+        return NodeAffinitySchedulingStrategy(node_id, soft=True)
+    if avoided:
+        not_in: Any = NotIn  # untyped in Ray
+        return NodeLabelSchedulingStrategy(hard={_NODE_LABEL: not_in(*avoided)})
+    return "SPREAD"
 
 
 def progress_of(handles: Mapping[str, Any], timeout: float) -> Iterator[tuple[str, LoadProgress]]:
@@ -193,7 +210,7 @@ def progress_of(handles: Mapping[str, Any], timeout: float) -> Iterator[tuple[st
         try:
             yield refs[ref], ray.get(ref)
         except ray.exceptions.RayError as error:
-            yield refs[ref], LoadProgress(0, 0, error=_cause(error))
+            yield refs[ref], LoadProgress(0, 0, error=cause(error))
 
 
 def report_of(handle: Any, timeout: float = _PROBE_SECONDS) -> ActorReport:
@@ -208,54 +225,10 @@ def pulse_of(handle: Any, timeout: float = _PROBE_SECONDS) -> Pulse:
     return pulse
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """The last line of what Ray says, which is the one that says why."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
-
-
-class RemoteHead:
-    """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers."""
-
-    def __init__(
-        self,
-        head: Any,
-        members: Callable[[], Members],
-        options: RouterOptions,
-        begin_timeout: float = 120.0,
-    ) -> None:
-        """`members` is asked at each `begin`."""
-        self._head, self._members, self._options, self._begin_timeout = head, members, options, begin_timeout
-        self._ref: Any = None
-
-    def begin(self, epoch: int) -> HeadInfo:
-        """See `HeadHandle`."""
-        self._ref = None
-        ref = self._head.adopt.remote(epoch, self._members(), self._options)
-        info: HeadInfo = self._get(ref, self._begin_timeout)
-        return info
-
-    def submit(self, plan: StepPlan) -> None:
-        """See `HeadHandle`."""
-        self._ref = self._head.step.remote(pickle.dumps(plan))
-
-    def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        """See `HeadHandle`."""
-        if self._ref is None:
-            return None
-        done, _ = ray.wait([self._ref], timeout=timeout)
-        if not done:
-            return None
-        ref, self._ref = self._ref, None
-        result: StepResult | StepFailure = pickle.loads(self._get(ref, None))
-        return result
-
-    def _get(self, ref: Any, timeout: float | None) -> Any:
-        try:
-            return ray.get(ref, timeout=timeout)
-        except HeadTaken:
-            raise
-        except ray.exceptions.RayError as error:  # died, unavailable, timed out: what it had is in doubt
-            raise HeadLost(_cause(error)) from None
 
 
 def stop_actors(names: list[str], namespace: str, timeout: float = 10.0) -> None:

@@ -13,7 +13,7 @@ from actors.remote import Members, stop_actors
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
 
-Start = Callable[[Key, str], tuple[str, Any]]  # (which, node or "") -> its actor's name and handle
+Start = Callable[[Key, str, Collection[str]], tuple[str, Any]]  # which, node or "", nodes to avoid -> name, handle
 
 
 class RayReplicas:
@@ -35,9 +35,9 @@ class RayReplicas:
         """The names of all actors."""
         return [name for name, _ in self._handles.values()]
 
-    def start(self, key: Key, node_id: str) -> None:
+    def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
         """See `ClusterOps`."""
-        self._handles[key] = self._start(key, node_id)
+        self._handles[key] = self._start(key, node_id, avoided)
 
     def stop(self, key: Key) -> None:
         """See `ClusterOps`."""

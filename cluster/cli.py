@@ -219,6 +219,7 @@ def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
 
 app.command()(cli_cluster.status)
 app.command()(cli_cluster.scale)
+app.command()(cli_cluster.drain)
 app.command()(cli_cluster.policy)
 app.command()(cli_cluster.top)
 

@@ -43,6 +43,20 @@ def scale(
         raise typer.Exit(console_cluster.scale(client, experts, replicas, dry_run=dry_run, wait=wait))
 
 
+def drain(
+    node: Annotated[str, typer.Argument(help="Node's id, or the beginning of it; see `status`.")],
+    address: Address = DEFAULT_ADDRESS,
+    token_file: ClientToken = None,
+    deadline: Annotated[float | None, typer.Option(min=0.1, help="Seconds until what did not move stays.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End a drain: the node takes replicas again.")] = False,
+) -> None:
+    """Move a node's replicas to others, without a failed request; then it may be taken away."""
+    from cluster import console_cluster
+
+    with client_of(address, token_file) as client:
+        raise typer.Exit(console_cluster.drain(client, node, deadline, cancel=cancel))
+
+
 def policy(
     file: Annotated[Path | None, typer.Argument(help="YAML with the fields to change; without it nothing is.")] = None,
     address: Address = DEFAULT_ADDRESS,

@@ -81,6 +81,13 @@ class Client:
         request = cluster_pb.ScaleExpertsRequest(experts=wanted, validate_only=validate_only)
         return self.cluster.ScaleExperts(request, timeout=timeout)
 
+    def drain(self, node_id: str, seconds: float | None = None, cancel: bool = False, timeout: float = 30.0) -> None:
+        """Move the replicas of a node to others within `seconds`, or end that."""
+        request = cluster_pb.DrainNodeRequest(node_id=node_id, cancel=cancel)
+        if seconds is not None:
+            request.deadline.FromMilliseconds(round(seconds * 1000))
+        self.cluster.DrainNode(request, timeout=timeout)
+
     def set_policy(self, values: Mapping[str, object], timeout: float | None = 30.0) -> ScalingPolicy:
         """Follow the policy in force with these fields changed (`cooldown` in seconds), and answer it whole.
 
@@ -260,6 +267,11 @@ def code_of(error: grpc.RpcError) -> int:
 def state_of(replica: cluster_pb.Replica) -> str:
     """A replica's state as a word."""
     return cluster_pb.ReplicaState.Name(replica.state).removeprefix("REPLICA_STATE_").lower()
+
+
+def state_of_node(node: cluster_pb.Node) -> str:
+    """A node's state as a word."""
+    return cluster_pb.Node.State.Name(node.state).removeprefix("STATE_").lower()
 
 
 def to_json(message: Message) -> str:

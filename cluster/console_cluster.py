@@ -1,4 +1,4 @@
-"""`eightwinds status`, `scale`, `policy` and `top`: a terminal in front of the ClusterService."""
+"""`eightwinds status`, `scale`, `drain`, `policy` and `top`: a terminal in front of the ClusterService."""
 
 import sys
 import time
@@ -8,7 +8,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cluster.client import EXIT_BASE, CallFailed, Client, LoadWindow, Status, failing_plainly, state_of, to_json
+from cluster.client import (
+    EXIT_BASE,
+    CallFailed,
+    Client,
+    LoadWindow,
+    Status,
+    failing_plainly,
+    state_of,
+    state_of_node,
+    to_json,
+)
 
 _LOOK_SECONDS = 0.5
 _PIPE_WIDTH = 160
@@ -39,8 +49,7 @@ def _tables(found: Status) -> list[Table]:
     nodes = Table("node", "address", "state", "GPUs", "replicas", title="Nodes")
     for node in found.nodes:
         here = sum(r.node_id == node.id for e in found.experts for r in e.replicas)
-        state = "ready" if node.state == node.STATE_READY else "lost"
-        nodes.add_row(node.id[:12], node.address, state, str(node.accelerator_count), str(here))
+        nodes.add_row(node.id[:12], node.address, state_of_node(node), str(node.accelerator_count), str(here))
     experts = Table(
         "expert", "replicas", "wanted", "rows", "relative", "p50 ms", "p99 ms", "again", "hedged", title="Experts"
     )
@@ -109,6 +118,41 @@ def _follow(client: Client, experts: Sequence[int], replicas: int) -> int:
         if not line:
             print(f"done: {len(found)} {'expert' if len(found) == 1 else 'experts'} with {replicas} ready")
             return 0
+        time.sleep(_LOOK_SECONDS)
+
+
+def drain(client: Client, node: str, seconds: float | None, *, cancel: bool = False) -> int:
+    """Move the replicas of a node (its id, or the beginning of it) to others, and show how far it is.
+
+    The exit code is 0 when none is left there, 1 if they could not be moved, or EXIT_BASE plus the status code.
+    """
+    try:
+        with failing_plainly(client):
+            found = [n.id for n in client.status().nodes if n.id.startswith(node)]
+            if len(found) != 1:
+                return _say(f"drain: {len(found)} nodes begin with {node!r}; `eightwinds status` lists them", 2)
+            client.drain(found[0], seconds, cancel)
+            return 0 if cancel else _follow_drain(client, found[0])
+    except CallFailed as error:
+        return _say(f"drain: {error.text}", EXIT_BASE + error.code)
+    except KeyboardInterrupt:
+        return _say("drain: it goes on without being watched; --cancel ends it", 130)
+
+
+def _follow_drain(client: Client, node_id: str) -> int:
+    before = -1
+    while True:
+        status = client.status()
+        left = sum(r.node_id == node_id for e in status.experts for r in e.replicas)
+        if left != before:
+            print(f"{left} replicas on the node", file=sys.stderr)
+        before = left
+        if not left:
+            print("done: no replica is on the node, and none will begin there")
+            return 0
+        if not any(n.id == node_id and state_of_node(n) == "draining" for n in status.nodes):
+            notes = "; ".join(f"expert {e.expert}: {e.note}" for e in status.experts if e.note)
+            return _say(f"drain: taken back with {left} replicas there: {notes or 'the deadline passed'}", 1)
         time.sleep(_LOOK_SECONDS)
 
 

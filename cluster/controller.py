@@ -25,6 +25,14 @@ _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head
 _NODES_SECONDS = 2.0  # how old what is known of the nodes may be
 
 
+class NoSuchNode(Exception):
+    """There is no such node, or it is gone."""
+
+
+class HeadNode(Exception):
+    """The head runs there, and cannot be moved."""
+
+
 class RevisionMoved(Exception):
     """The desired numbers are not those that the caller knows."""
 
@@ -50,6 +58,7 @@ class Snapshot:
     members: tuple[Member, ...]
     notes: Mapping[int, str]
     nodes: tuple[NodeInfo, ...]
+    draining: frozenset[str] = frozenset()  # nodes
 
 
 class Controller:
@@ -69,6 +78,7 @@ class Controller:
         self._stopping = False
         self._published = membership.routed()
         self._not_before: dict[int, float] = {}
+        self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
         self._nodes: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
@@ -91,13 +101,29 @@ class Controller:
         self._wake.set()
         return revision, changes
 
+    def drain_node(self, node_id: str, seconds: float, cancel: bool = False) -> None:
+        """Move the replicas of a node to others, and put none there from now on; it takes replicas again if they have
+        not moved within `seconds`, or with `cancel`. Raises NoSuchNode or HeadNode.
+        """
+        if not any(node.alive and node.node_id == node_id for node in self._ops.nodes()):
+            raise NoSuchNode(f"there is no node {node_id!r}; GetStatus lists them")
+        load = None if cancel else self._ops.load()
+        if load is not None and load.node_id == node_id:
+            raise HeadNode("the head runs on this node and cannot be moved while it serves; move `serve` instead")
+        with self._lock:
+            (self._membership.avoided.discard if cancel else self._membership.avoided.add)(node_id)
+            self._drains.pop(node_id, None)
+            if not cancel:
+                self._drains[node_id] = self._clock() + seconds
+        self._wake.set()
+
     def snapshot(self) -> Snapshot:
         """What there is now."""
         nodes = self._fresh_nodes()
         with self._lock:
             m = self._membership
             members = tuple(replace(member) for _, member in sorted(m.members.items()))
-            return Snapshot(m.revision, tuple(m.desired), members, dict(m.notes), nodes)
+            return Snapshot(m.revision, tuple(m.desired), members, dict(m.notes), nodes, frozenset(m.avoided))
 
     def load(self) -> HeadLoad | None:
         """What the replicas do; None while the head does not answer."""
@@ -132,6 +158,7 @@ class Controller:
         now = self._clock()
         self._observe(now)
         self._expire(now)
+        self._expire_drains(now)
         self._reconcile(now)
         self._publish(now)
         self._retire(now)
@@ -172,6 +199,15 @@ class Controller:
             elif member.incarnation and not member.loaded and now - member.since > o.start_timeout:
                 self._give_up(member.key, f"its weights were not loaded within {o.start_timeout:g} s", now)
 
+    def _expire_drains(self, now: float) -> None:
+        with self._lock:
+            for node_id in [node_id for node_id, end in self._drains.items() if now >= end]:
+                del self._drains[node_id]
+                left = [m.key for m in self._membership.members.values() if m.node_id == node_id]
+                if left:
+                    log.error("node %s takes replicas again: %s could not be moved in time", node_id, left)
+                    self._membership.avoided.discard(node_id)
+
     def _give_up(self, key: Key, why: str, now: float) -> None:
         expert, slot = key
         why = f"replica {slot} was not started: {why}"
@@ -195,7 +231,7 @@ class Controller:
                 with self._lock:
                     self._membership.drain(change.key, now)
             elif now >= self._not_before.get(expert, now):
-                self._ops.start(change.key, change.node_id)
+                self._ops.start(change.key, change.node_id, frozenset(self._membership.avoided))
                 with self._lock:
                     self._membership.begin(change.key, change.node_id, now)
 
@@ -236,7 +272,8 @@ class Controller:
 
     def _placed(self, changes: list[Change], nodes: tuple[NodeInfo, ...]) -> list[Change]:
         """Give each replica that starts a node."""
-        free = {node.node_id: dict(node.free) for node in nodes if node.alive}
+        avoided = self._membership.avoided
+        free = {node.node_id: dict(node.free) for node in nodes if node.alive and node.node_id not in avoided}
         there = [member.placed for member in self._membership.members.values()]
         found = []
         for change in changes:

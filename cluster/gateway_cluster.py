@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 
 from actors.messages import NodeInfo
-from cluster.controller import Controller, RevisionMoved, Snapshot
+from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved, Snapshot
 from cluster.expert_load import Counters, Load, between
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import ApiError, Context, Violation, invalid
@@ -20,6 +20,7 @@ from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import cluster_pb2_grpc
 
 _MOST_REPLICAS = 64
+_DRAIN_SECONDS = 600.0
 _LEAST_INTERVAL, _LONGEST_INTERVAL = 0.1, 3600.0
 _STATES = {
     State.STARTING: pb.REPLICA_STATE_STARTING,
@@ -65,7 +66,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         response.head.state = pb.REPLICA_STATE_READY if answers else pb.REPLICA_STATE_UNREACHABLE
         if self._backend.autoscaler:
             response.policy.CopyFrom(_policy(self._backend.autoscaler.policy))
-        response.nodes.extend(_node(node) for node in (snapshot.nodes if snapshot else ()))
+        if snapshot:
+            response.nodes.extend(_node(node, node.node_id in snapshot.draining) for node in snapshot.nodes)
         for expert, load in enumerate(loads):
             members = [m for m in (snapshot.members if snapshot else ()) if m.key[0] == expert]
             response.experts.add(
@@ -122,6 +124,23 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
         )
+
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
+        """Move replicas away from a node."""
+        seconds = request.deadline.ToNanoseconds() * 1e-9 if request.HasField("deadline") else _DRAIN_SECONDS
+        if seconds <= 0:
+            raise invalid([Violation("deadline", "must be above 0 s")])
+        self._backend.take()
+        controller = self._backend.controller
+        if controller is None:
+            raise _fixed()
+        try:
+            await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
+        except NoSuchNode as error:
+            raise ApiError(grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND", str(error)) from None
+        except HeadNode as error:
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "HEAD_NODE", str(error)) from None
+        return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
         self, request: pb.SetScalingPolicyRequest, context: Context
@@ -208,11 +227,12 @@ def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
     )
 
 
-def _node(node: NodeInfo) -> pb.Node:
+def _node(node: NodeInfo, draining: bool) -> pb.Node:
+    state = pb.Node.STATE_DRAINING if draining else pb.Node.STATE_READY
     return pb.Node(
         id=node.node_id,
         address=node.address,
-        state=pb.Node.STATE_READY if node.alive else pb.Node.STATE_LOST,
+        state=state if node.alive else pb.Node.STATE_LOST,
         accelerator_count=node.accelerators,
         memory_total_bytes=node.memory_total,
         memory_used_bytes=node.memory_used,

@@ -5,14 +5,13 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ray
 
 from actors.messages import ActorOptions, ActorSpec, Key, RouterOptions
 from actors.remote import (
-    RemoteHead,
     find_actor,
     progress_of,
     pulse_of,
@@ -20,6 +19,7 @@ from actors.remote import (
     start_actor,
     stop_actors,
 )
+from actors.remote_head import RemoteHead
 from actors.remote_replicas import RayReplicas
 from cluster import local_ray
 from cluster.config import ActorSection, Config
@@ -130,14 +130,14 @@ class _Actors:
         key = _key(name)
         return key is None or key[1] < self._config.experts.replicas
 
-    def start_expert(self, key: Key, node_id: str) -> tuple[str, Any]:
+    def start_expert(self, key: Key, node_id: str, avoided: Collection[str]) -> tuple[str, Any]:
         """Begin to start one more replica: its name and handle."""
         name = expert_name(*key)
-        return name, self._start(name, self._expert_specs[key[0]], node_id)
+        return name, self._start(name, self._expert_specs[key[0]], node_id, avoided)
 
-    def _start(self, name: str, spec: ActorSpec, node_id: str = "") -> Any:
+    def _start(self, name: str, spec: ActorSpec, node_id: str = "", avoided: Collection[str] = ()) -> Any:
         section = self._config.head if spec.expert is None else self._config.experts
-        return start_actor(name, spec, _options(section), self._namespace, node_id)
+        return start_actor(name, spec, _options(section), self._namespace, node_id, avoided)
 
 
 def _running(namespace: str) -> list[str]:

@@ -57,10 +57,11 @@ class FakeCluster:
 
     # ---- ClusterOps ----
 
-    def start(self, key: Key, node_id: str) -> None:
+    def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
         self.started.append((key, node_id))
-        if key not in self.held:
-            self.process(key, node_id or "n0")
+        free = [machine.node_id for machine in self.machines if machine.node_id not in avoided]
+        if key not in self.held and (node_id or free):
+            self.process(key, node_id or free[0])
 
     def stop(self, key: Key) -> None:
         self.stopped.append(key)
@@ -91,7 +92,9 @@ class FakeCluster:
 
     def load(self) -> HeadLoad | None:
         loads = {key: ReplicaLoad(1, 1, seconds) for key, seconds in self.busy_seconds.items()}
-        return HeadLoad("head", loads, dict(self.queued), [], []) if self.head_answers else None
+        if not self.head_answers:
+            return None
+        return HeadLoad("head", loads, dict(self.queued), [], [], node_id=self.machines[0].node_id)
 
     def nodes(self) -> list[NodeInfo]:
         return self.machines

@@ -62,6 +62,7 @@ class Membership:
         self.revision = 1
         self.members: dict[Key, Member] = {}
         self.notes: dict[int, str] = {}  # by expert: why its last scaling was taken back
+        self.avoided: set[str] = set()  # nodes whose replicas shall move away
         self._restarts: dict[Key, int] = {}
 
     # ---- what is wanted ----
@@ -75,14 +76,20 @@ class Membership:
         self.revision += 1
 
     def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
-        """What there is to start and to end, by expert, so that numbers become the desired ones (or `wanted`)."""
+        """What there is to start and to end, by expert, so that numbers become the desired ones (or `wanted`), and
+        nobody is on an avoided node: who is there ends once another is ready in its place.
+        """
         desired = dict(enumerate(self.desired)) | dict(wanted or {})
         everybody, found = [m.placed for m in self.members.values()], list[Change]()
         for expert, count in desired.items():
-            there = [m for m in self.of(expert) if m.state is not State.DRAINING]
+            members = [m for m in self.of(expert) if m.state is not State.DRAINING]
+            moving = [m for m in members if m.node_id in self.avoided]
+            there = [m for m in members if m.node_id not in self.avoided]
             taken = {m.key[1] for m in self.of(expert)}
             free = (slot for slot in range(len(taken) + count) if slot not in taken)
             found += [Change((expert, next(free)), "", True) for _ in range(count - len(there))]
+            replaced = sum(m.state is State.READY for m in there) + len(moving) - count
+            found += [Change(m.key, m.node_id, False) for m in moving[: max(0, replaced)]]
             ready = [m.placed for m in there if m.state is State.READY]
             others = [m.placed for m in there if m.state is not State.READY]
             going = surplus(len(there) - count, others, everybody)

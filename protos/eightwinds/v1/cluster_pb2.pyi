@@ -59,6 +59,60 @@ REPLICA_STATE_LOST: ReplicaState.ValueType  # 5
 """It is gone; another is started in its place."""
 
 @typing.final
+class DrainNodeRequest(message.Message):
+    """DrainNodeRequest names a node."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    DEADLINE_FIELD_NUMBER: builtins.int
+    CANCEL_FIELD_NUMBER: builtins.int
+    node_id: builtins.str
+    """Its id, as GetStatus has it."""
+    cancel: builtins.bool
+    """Ends a drain: the node takes replicas again."""
+    @builtins.property
+    def deadline(self) -> duration_pb2.Duration:
+        """Replicas that have not moved by then stay, and the node takes replicas
+        again: 10 minutes if absent.
+        """
+
+    def __init__(
+        self,
+        *,
+        node_id: builtins.str = ...,
+        deadline: duration_pb2.Duration | None = ...,
+        cancel: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_deadline", b"_deadline", "deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_deadline", b"_deadline", "cancel", b"cancel", "deadline", b"deadline", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline: _TypeAlias = typing.Literal["deadline"]  # noqa: Y015
+    _WhichOneofArgType__deadline: _TypeAlias = typing.Literal["_deadline", b"_deadline"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline) -> _WhichOneofReturnType__deadline | None: ...
+
+@typing.final
+class DrainNodeResponse(message.Message):
+    """DrainNodeResponse says what follows."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    state: Node.State.ValueType
+    """The node's state from now on."""
+    def __init__(
+        self,
+        *,
+        state: Node.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ScalingPolicy(message.Message):
     """ScalingPolicy says when an expert gets another replica, and when it loses
     one. Utilization is the share of time in which a replica computes, mean over

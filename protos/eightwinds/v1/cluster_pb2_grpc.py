@@ -52,6 +52,11 @@ class ClusterServiceStub(object):
                 request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsRequest.SerializeToString,
                 response_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/eightwinds.v1.ClusterService/DrainNode',
+                request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
         self.SetScalingPolicy = channel.unary_unary(
                 '/eightwinds.v1.ClusterService/SetScalingPolicy',
                 request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.SerializeToString,
@@ -92,6 +97,17 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """DrainNode moves the replicas of a node to others, without a failed request:
+        each ends once another is ready in its place, and none begins there. It
+        answers when the change is accepted; GetStatus shows how far it is.
+        NOT_FOUND for a node that there is not, FAILED_PRECONDITION for the one that
+        the head runs on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetScalingPolicy(self, request, context):
         """SetScalingPolicy replaces the policy by which experts are scaled by their
         load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
@@ -118,6 +134,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ScaleExperts,
                     request_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsRequest.FromString,
                     response_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.DrainNodeRequest.FromString,
+                    response_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.DrainNodeResponse.SerializeToString,
             ),
             'SetScalingPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.SetScalingPolicy,
@@ -209,6 +230,33 @@ class ClusterService(object):
             '/eightwinds.v1.ClusterService/ScaleExperts',
             protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsRequest.SerializeToString,
             protos_dot_eightwinds_dot_v1_dot_cluster__pb2.ScaleExpertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eightwinds.v1.ClusterService/DrainNode',
+            protos_dot_eightwinds_dot_v1_dot_cluster__pb2.DrainNodeRequest.SerializeToString,
+            protos_dot_eightwinds_dot_v1_dot_cluster__pb2.DrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,13 @@ class ClusterServiceStub:
     says why. ABORTED if expected_revision is not the current one,
     FAILED_PRECONDITION where replicas cannot be changed.
     """
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DrainNodeRequest, _cluster_pb2.DrainNodeResponse]
+    """DrainNode moves the replicas of a node to others, without a failed request:
+    each ends once another is ready in its place, and none begins there. It
+    answers when the change is accepted; GetStatus shows how far it is.
+    NOT_FOUND for a node that there is not, FAILED_PRECONDITION for the one that
+    the head runs on.
+    """
     SetScalingPolicy: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SetScalingPolicyRequest, _cluster_pb2.SetScalingPolicyResponse]
     """SetScalingPolicy replaces the policy by which experts are scaled by their
     load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
@@ -81,6 +88,13 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     is. A replica that finds no node in time is given up, and the expert's note
     says why. ABORTED if expected_revision is not the current one,
     FAILED_PRECONDITION where replicas cannot be changed.
+    """
+    DrainNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DrainNodeRequest, _cluster_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """DrainNode moves the replicas of a node to others, without a failed request:
+    each ends once another is ready in its place, and none begins there. It
+    answers when the change is accepted; GetStatus shows how far it is.
+    NOT_FOUND for a node that there is not, FAILED_PRECONDITION for the one that
+    the head runs on.
     """
     SetScalingPolicy: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SetScalingPolicyRequest, _cluster_pb2.SetScalingPolicyResponse]  # type: ignore[assignment]
     """SetScalingPolicy replaces the policy by which experts are scaled by their
@@ -125,6 +139,19 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         is. A replica that finds no node in time is given up, and the expert's note
         says why. ABORTED if expected_revision is not the current one,
         FAILED_PRECONDITION where replicas cannot be changed.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _cluster_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.DrainNodeResponse, _abc.Awaitable[_cluster_pb2.DrainNodeResponse]]:
+        """DrainNode moves the replicas of a node to others, without a failed request:
+        each ends once another is ready in its place, and none begins there. It
+        answers when the change is accepted; GetStatus shows how far it is.
+        NOT_FOUND for a node that there is not, FAILED_PRECONDITION for the one that
+        the head runs on.
         """
 
     @_abc_1.abstractmethod

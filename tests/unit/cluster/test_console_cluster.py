@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster import console_cluster
+from cluster import console_cluster, controller
 from cluster.cli import app
 from cluster.controller import Controller
 from cluster.policy.membership import State
@@ -103,3 +103,31 @@ def test_the_policy_is_shown_and_changed_from_a_file(serving: Serving, controlle
         file.write_text(text)
         assert runner.invoke(app, ["policy", str(file)]).exit_code == 2
     assert runner.invoke(app, ["policy", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_drain_waits_until_the_node_is_empty(
+    serving: Serving, ticking: Controller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(controller, "_SETTLE_SECONDS", 0.0)
+    assert console_cluster.scale(serving.client, [3], 2) == 0
+    assert console_cluster.drain(serving.client, "n1", 60.0) == 0
+    said = capsys.readouterr()
+    assert "1 replicas on the node" in said.err and "done: no replica is on the node" in said.out
+    assert console_cluster.drain(serving.client, "n1", None, cancel=True) == 0
+    assert console_cluster.drain(serving.client, "n", None) == 2
+    assert console_cluster.drain(serving.client, "n0", None) == 10 + 9
+
+
+def test_a_drain_that_is_taken_back_exits_with_1(
+    serving: Serving,
+    ticking: Controller,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
+    assert console_cluster.scale(serving.client, [3], 2) == 0
+    cluster.held = {(3, slot) for slot in range(9)}
+    assert console_cluster.drain(serving.client, "n1", 0.3) == 1
+    assert "taken back with 1 replicas there" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from cluster.controller import Controller, ControllerOptions, RevisionMoved
+from cluster.controller import Controller, ControllerOptions, HeadNode, NoSuchNode, RevisionMoved
 from cluster.policy.membership import Key, Membership, State
 from tests.clusters import FakeCluster
 
@@ -164,6 +164,38 @@ def test_new_replicas_are_spread_over_the_nodes() -> None:
     assert [c.node_id for c in changes] == ["n1", "n2", "n1"]
     rig.tick(3)
     assert dict(rig.cluster.started) == {(0, 1): "n1", (0, 2): "n2", (1, 1): "n1"}
+
+
+def test_a_node_is_drained_without_an_expert_going_short() -> None:
+    rig = Rig(1, 1, nodes=("head", "n0", "n2"))
+    rig.controller.drain_node("n0", 60.0)
+    rig.tick()
+    assert dict(rig.cluster.started) == {(0, 1): "head", (1, 1): "n2"} and rig.routed >= {(0, 0), (1, 0)}
+    assert not rig.tick(10)
+    assert rig.states() == {(0, 1): State.READY, (1, 1): State.READY} and rig.routed == {(0, 1), (1, 1)}
+    assert rig.controller.snapshot().draining == {"n0"}, "none begins there"
+    assert not rig.tick(10, seconds=10.0) and rig.controller.snapshot().draining == {"n0"}
+    rig.controller.drain_node("n0", 1.0, cancel=True)
+    assert rig.controller.snapshot().draining == set()
+
+
+def test_a_drain_that_finds_no_other_node_ends_with_its_deadline() -> None:
+    rig = Rig(1, nodes=("head", "n0"), needs={"CPU": 9.0})
+    rig.cluster.held = {(0, 1)}
+    rig.controller.drain_node("n0", 30.0)
+    rig.tick(29, seconds=1.0)
+    assert rig.controller.snapshot().draining == {"n0"} and rig.routed == {(0, 0)}
+    rig.tick(40, seconds=1.0)
+    assert rig.controller.snapshot().draining == set()
+    assert not rig.tick(10) and rig.states() == {(0, 0): State.READY}
+
+
+def test_neither_an_unknown_node_nor_the_heads_is_drained() -> None:
+    rig = Rig(1, nodes=("head", "n0"))
+    with pytest.raises(NoSuchNode, match="no node 'n9'"):
+        rig.controller.drain_node("n9", 1.0)
+    with pytest.raises(HeadNode):
+        rig.controller.drain_node("head", 1.0)
 
 
 def test_what_goes_wrong_in_a_round_is_logged_and_the_next_tries_again(caplog: pytest.LogCaptureFixture) -> None:

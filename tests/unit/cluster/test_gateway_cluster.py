@@ -75,6 +75,26 @@ def test_without_a_controller_replicas_are_fixed_but_the_load_is_there(serving: 
     assert [e.desired_replica_count for e in status.experts] == [1] * 8 and status.head.state == READY
 
 
+def test_a_node_is_drained_and_shown_as_such(serving: Serving, controlled: Controller) -> None:
+    serving.client.scale({3: 2})
+    controlled.tick()
+    controlled.tick()
+    assert [r.node_id for r in serving.client.status().experts[3].replicas] == ["n0", "n1"]
+    serving.client.drain("n1", 60.0)
+    status = serving.client.status()
+    assert [(n.id, n.state) for n in status.nodes] == [("n0", pb.Node.STATE_READY), ("n1", pb.Node.STATE_DRAINING)]
+    serving.client.drain("n1", cancel=True)
+    assert serving.client.status().nodes[1].state == pb.Node.STATE_READY
+
+
+def test_nodes_that_cannot_be_drained_are_refused(serving: Serving, controlled: Controller) -> None:
+    refused = failure(lambda: serving.client.drain("n7"))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND")
+    refused = failure(lambda: serving.client.drain("n0"))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "HEAD_NODE")
+    assert failure(lambda: serving.client.drain("n1", -1.0)).fields == ["deadline"]
+
+
 def test_the_scaling_policy_is_shown_and_changed(serving: Serving, controlled: Controller) -> None:
     before = serving.client.status().policy
     assert (before.enabled, before.max_replica_count, before.cooldown.seconds) == (False, 4, 30)

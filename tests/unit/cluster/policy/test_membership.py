@@ -116,6 +116,22 @@ def test_the_place_of_a_lost_one_stays_wanted() -> None:
     assert m.members[0, 1].restarts == 1
 
 
+def test_replicas_move_away_from_a_node_once_others_are_ready() -> None:
+    m = running(1, 2)
+    m.members[1, 1].node_id = "n1"
+    m.avoided.add("n0")
+    assert m.changes() == [Change((0, 1), "", True), Change((1, 2), "", True)]
+    m.begin((0, 1), "n1", 0.0)
+    m.begin((1, 2), "n1", 0.0)
+    assert m.changes() == []
+    for key in ((0, 1), (1, 2)):
+        m.alive(key, "b", 8, "n1", True, 1.0)
+        m.joined(key, 1.0)
+    assert m.changes() == [Change((0, 0), "n0", False), Change((1, 0), "n0", False)]
+    m.avoided.clear()
+    assert m.changes() == [Change((0, 1), "n1", False), Change((1, 2), "n1", False)], "ended, there is one too many"
+
+
 class Course(RuleBasedStateMachine):
     """Whatever happens in whatever order, what should be is reached once it stops happening."""
 
