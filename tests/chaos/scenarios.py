@@ -142,10 +142,55 @@ def scale(stage: Stage, times: int, quiet: Tally) -> Row:
     return Row("scale an expert 1 -> 3 -> 1", times, quiet, tally, windows, f"since cycle {times // 10}: {grown}")
 
 
+def kill_node(stage: Stage, times: int, quiet: Tally) -> Row:
+    """SIGKILL the raylet of a second node that has a replica of every expert; they come back on the first."""
+    v, windows, back = stage.victims, list[tuple[float, float]](), list[float]()
+    v.scale({expert: 1 for expert in range(8)})
+    tally = stage.streams.start()
+    for _ in range(times):
+        node = v.second_node()
+        try:
+            v.scale({expert: 2 for expert in range(8)})
+            there = sum(r.node_id == node.node_id for e in v.status().experts for r in e.replicas)
+            assert there == 8, f"{there} replicas are on the second node"
+            at = time.monotonic()
+            node.kill()
+            time.sleep(1.0)
+            windows.append((at, at + 2.0))
+            back.append(1.0 + v.wait_ready({expert: 2 for expert in range(8)}))
+            v.scale({expert: 1 for expert in range(8)})
+        finally:
+            node.close()
+    stage.streams.stop()
+    return Row("kill -9 of a node's raylet", times, quiet, tally, windows, f"replicas back after {max(back):.0f} s")
+
+
+def drain_node(stage: Stage, times: int, quiet: Tally) -> Row:
+    """Drain a second node that has a replica of every expert."""
+    v, windows = stage.victims, list[tuple[float, float]]()
+    v.scale({expert: 1 for expert in range(8)})
+    tally = stage.streams.start()
+    for _ in range(times):
+        node = v.second_node()
+        try:
+            v.scale({expert: 2 for expert in range(8)})
+            at = time.monotonic()
+            v.drain(node.node_id)
+            windows.append((at, time.monotonic()))
+            v.scale({expert: 1 for expert in range(8)})
+        finally:
+            node.close()
+    stage.streams.stop()
+    took = max(end - at for at, end in windows)
+    return Row("drain a node of eight replicas", times, quiet, tally, windows, f"done after {took:.0f} s at most")
+
+
 SCENARIOS: dict[str, tuple[Callable[[Stage, int, Tally], Row], int, int]] = {  # how often: in full, in short
     "kill-one-of-two": (kill_one_of_two, 100, 4),
     "freeze": (freeze_one_of_two, 10, 2),
     "kill-sole-copy": (kill_sole_copy, 20, 1),
     "kill-head": (kill_head, 10, 1),
     "scale": (scale, 50, 2),
+    "drain-node": (drain_node, 2, 0),
+    "kill-node": (kill_node, 3, 0),
 }

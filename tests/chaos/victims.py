@@ -9,6 +9,7 @@ from collections.abc import Callable
 import psutil
 
 from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.integration.second_node import SecondNode
 from tests.integration.server import Server
 
 _PATIENCE = 120.0
@@ -41,6 +42,14 @@ class Victims:
         self._client.cluster.ScaleExperts(pb.ScaleExpertsRequest(experts=wanted), timeout=60)
         self.wait_ready(counts)
 
+    def drain(self, node_id: str) -> None:
+        """Drain a node, and wait until no replica is there."""
+        self._client.drain(node_id, _PATIENCE)
+        wait(
+            lambda: not any(r.node_id == node_id for e in self.status().experts for r in e.replicas),
+            f"no replica on {node_id}",
+        )
+
     def wait_ready(self, counts: dict[int, int]) -> float:
         """Wait until these experts have so many replicas, all ready; how many seconds it took."""
 
@@ -60,6 +69,10 @@ class Victims:
             lambda: any(r.pid == pid and r.state == state for r in self.status().experts[expert].replicas),
             f"process {pid} of expert {expert} to be {pb.ReplicaState.Name(state)}",
         )
+
+    def second_node(self) -> SecondNode:
+        """Let another node join."""
+        return SecondNode(self._server)
 
     def footprint(self) -> Counter[str]:
         """Actors, and what `serve` and the head hold: MiB, threads, file descriptors."""
