@@ -174,7 +174,7 @@ def start_actor(
 ) -> Any:
     """Create the detached actor `name`, or find it if it runs already; returns its handle at once.
 
-    It begins on this node if there is one named, and may be restarted on another; else on any but those to avoid.
+    It runs on this node if there is one named, and is lost with it; else on any but those to avoid.
     """
     decorate: Any = ray.remote(concurrency_groups=_GROUPS)  # type: ignore[call-overload]  # Ray's stubs lack it
     actor_class = decorate(HeadActor if spec.expert is None else ExpertActor)
@@ -195,7 +195,7 @@ def start_actor(
 
 def _strategy(node_id: str, avoided: Collection[str]) -> Any:
     if node_id:
-        return NodeAffinitySchedulingStrategy(node_id, soft=True)
+        return NodeAffinitySchedulingStrategy(node_id, soft=False)  # soft, Ray 2.60 puts most of them elsewhere
     if avoided:
         not_in: Any = NotIn  # untyped in Ray
         return NodeLabelSchedulingStrategy(hard={_NODE_LABEL: not_in(*avoided)})

@@ -57,7 +57,7 @@ class RayReplicas:
             key = self._asked.pop(ref)
             try:
                 pulses[key] = ray.get(ref)
-            except ray.exceptions.ActorDiedError:
+            except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError):
                 lost.add(key)
             except ray.exceptions.RayError:
                 continue  # it restarts, or cannot be reached: it will be asked again

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -21,7 +20,7 @@ class SecondNode:
     def __init__(self, server: Server, cpus: int = 16) -> None:
         assert server.local is not None
         self._server = server
-        before = {node.id for node in self._nodes()}
+        before = self._nodes()
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={server.local.address}", "--block"]
         command += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--object-store-memory=200000000"]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
@@ -30,12 +29,13 @@ class SecondNode:
         self._process = subprocess.Popen(
             command, stdout=self._log, stderr=self._log, env=environment, start_new_session=True
         )
-        wait_for(lambda: len(self._nodes()) > len(before), "the second node", 60.0)
-        (self.node_id,) = {node.id for node in self._nodes()} - before
+        wait_for(lambda: bool(self._nodes() - before), "the second node", 60.0)
+        (self.node_id,) = self._nodes() - before
 
-    def _nodes(self) -> list[Any]:
+    def _nodes(self) -> set[str]:
+        """Ids of those that are ready."""
         with self._server.client() as client:
-            return [node for node in client.status().nodes if node.state == node.STATE_READY]
+            return {node.id for node in client.status().nodes if node.state == node.STATE_READY}
 
     def _processes(self) -> list[psutil.Process]:
         """Those of its session, and what they have started."""
