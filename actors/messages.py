@@ -201,7 +201,7 @@ class ClusterOps(Protocol):
 
     def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
         """Have the head route to these and no others. Answers those that did not join since a warm-up call failed, or
-        all new ones if the head does not answer.
+        all of them if the head does not answer: then it is to be told again.
         """
         ...
 

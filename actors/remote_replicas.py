@@ -69,18 +69,19 @@ class RayReplicas:
 
     def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
         """See `ClusterOps`."""
-        before = {(expert, slot): incarnation for expert, slot, incarnation, _ in self._members.replicas}
         members = self._next(incarnations)
         try:
-            cold = set(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
-        except ray.exceptions.RayError:
-            cold = {key for key, incarnation in incarnations.items() if before.get(key) != incarnation}
+            cold = frozenset(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
+        except ray.exceptions.RayError:  # a head that comes back is given those that it had, if they are still wanted
+            known = {member[:3] for member in self._members.replicas}
+            self._members = Members(members.revision, [m for m in members.replicas if m[:3] in known])
+            return frozenset(incarnations)
         self._members = Members(members.revision, [m for m in members.replicas if m[:2] not in cold])
         watched = set(self._watches.values())
         for expert, slot, _, handle in self._members.replicas:
             if (expert, slot) not in watched:
                 self._watches[handle.watch.remote()] = expert, slot
-        return frozenset(cold)
+        return cold
 
     def adopt(self, incarnations: Mapping[Key, str]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""

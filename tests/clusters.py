@@ -84,7 +84,9 @@ class FakeCluster:
     def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
         before = self.published[-1] if self.published else {}
         new = {key for key, name in incarnations.items() if before.get(key) != name}
-        cold = (new & self.cold) if self.head_answers else new
+        if not self.head_answers:
+            return frozenset(incarnations)
+        cold = new & self.cold
         with self._changed:
             self.published.append({key: name for key, name in incarnations.items() if key not in cold})
             self._changed.notify_all()

@@ -148,6 +148,17 @@ def test_a_head_that_does_not_answer_is_told_later() -> None:
     assert not rig.tick(1) and rig.routed == {(0, 0), (0, 1)}
 
 
+def test_a_head_that_did_not_hear_of_one_that_went_is_told_again() -> None:
+    rig = Rig(2)
+    rig.cluster.head_answers = False
+    rig.controller.scale({0: 1})
+    rig.tick(5)
+    assert rig.routed == {(0, 0), (0, 1)}
+    rig.cluster.head_answers = True
+    rig.tick()
+    assert rig.routed == {(0, 0)}
+
+
 def test_a_change_can_be_tried_and_bound_to_a_revision() -> None:
     rig = Rig(1)
     revision, changes = rig.controller.scale({0: 3}, validate_only=True)
