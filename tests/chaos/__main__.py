@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from benchmarks.report import report
-from tests.chaos.scenarios import HEADER, SCENARIOS, Row, Stage
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.stage import HEADER, Row, Stage
 from tests.chaos.streams import Streams, some_requests
 from tests.chaos.victims import Victims
 from tests.integration.server import Server
@@ -39,7 +40,7 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
     server = Server(*(word for setting in arguments.settings for word in ("--set", setting)))
     try:
-        rows = _run(server.wait_ready(), wanted, arguments.short, arguments.seed, arguments.times)
+        rows = _run(server.wait_ready(), wanted, arguments)
         log = server.stderr()
     finally:
         server.close()
@@ -53,16 +54,17 @@ def main() -> int:
     return 0 if all(row.good for row in rows) else 1
 
 
-def _run(server: Server, wanted: list[str], short: bool, seed: int, often: int) -> list[Row]:
-    streams = Streams(server.address, some_requests(seed, 12 if short else 32))
+def _run(server: Server, wanted: list[str], arguments: argparse.Namespace) -> list[Row]:
+    streams = Streams(server.address, some_requests(arguments.seed, 12 if arguments.short else 32))
     streams.learn()
     quiet = streams.start()
-    time.sleep(3.0 if short else 20.0)
+    time.sleep(3.0 if arguments.short else 20.0)
     streams.stop()
-    stage, rows = Stage(Victims(server), streams, random.Random(seed)), list[Row]()
+    exact = "model.dtype=bfloat16" not in arguments.settings
+    stage, rows = Stage(Victims(server), streams, random.Random(arguments.seed), exact), list[Row]()
     for name in wanted:
         scenario, full, few = SCENARIOS[name]
-        begin, times = time.monotonic(), often or (few if short else full)
+        begin, times = time.monotonic(), arguments.times or (few if arguments.short else full)
         if not times:
             continue  # too long for the short form
         rows.append(scenario(stage, times, quiet))

@@ -24,7 +24,7 @@ _PROMPTS = (
     "def ",
 )
 _SCHEMA = '{"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 4, "maxItems": 8}'
-_DEADLINE = 180.0
+DEADLINE = 180.0
 
 Answer = tuple[tuple[int, ...], ...]  # ids by output
 
@@ -55,12 +55,24 @@ def some_requests(seed: int, count: int, tokens: int = 96) -> list[pb.GenerateRe
 
 @dataclass(slots=True)
 class Tally:
-    """What the streams met. `arrivals` are the times of each stream's messages, on the monotonic clock."""
+    """What the streams met. `arrivals` are the times of each answer's messages, on the monotonic clock, `tpots` the
+    seconds per token after the first of each that came to its end; `refused` were never taken in, and asked again.
+    """
 
     done: int = 0
     different: int = 0
+    refused: int = 0
     failed: list[str] = field(default_factory=list)
     arrivals: list[list[float]] = field(default_factory=list)
+    tpots: list[float] = field(default_factory=list)
+
+    def note(self, arrivals: list[float], answer: Answer, expected: Answer) -> None:
+        """A request was answered."""
+        self.done += 1
+        self.different += answer != expected
+        self.arrivals.append(arrivals)
+        if (most := max(map(len, answer))) > 1:
+            self.tpots.append((arrivals[-1] - arrivals[0]) / (most - 1))
 
     def gaps(self, windows: Sequence[tuple[float, float]] | None = None) -> list[float]:
         """Seconds between messages of a stream; those that overlap one of the windows, if there are any."""
@@ -72,8 +84,8 @@ class Streams:
     """`at_once` streams on a thread of their own, from `start` to `stop`."""
 
     def __init__(self, address: str, requests: Sequence[pb.GenerateRequest], at_once: int = 16) -> None:
-        self._address, self._requests, self._at_once = address, requests, at_once
-        self._expected: list[Answer] = []
+        self.address, self.requests, self.at_once = address, requests, at_once
+        self.expected: list[Answer] = []
         self._stopping = threading.Event()
         self.tally = Tally()
         self._thread: threading.Thread | None = None
@@ -82,16 +94,16 @@ class Streams:
         """Ask each request by itself: these are the right answers."""
 
         async def all_of_them() -> None:
-            async with grpc.aio.insecure_channel(self._address) as channel:
+            async with grpc.aio.insecure_channel(self.address) as channel:
                 stub = inference_pb2_grpc.InferenceServiceStub(channel)
-                for request in self._requests:
-                    self._expected.append(await _ask(stub, request, []))
+                for request in self.requests:
+                    self.expected.append(await _ask(stub, request, []))
 
         asyncio.run(all_of_them())
 
-    def start(self) -> Tally:
-        """Begin; the tally fills while they run."""
-        self.tally = Tally()
+    def start(self, tally: Tally | None = None) -> Tally:
+        """Begin; the tally, a new one or this, fills while they run."""
+        self.tally = tally or Tally()
         self._stopping.clear()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(self.tally)), daemon=True)
         self._thread.start()
@@ -101,35 +113,34 @@ class Streams:
         """Let what is under way end."""
         self._stopping.set()
         assert self._thread is not None
-        self._thread.join(_DEADLINE + 10)
+        self._thread.join(DEADLINE + 10)
         assert not self._thread.is_alive(), "a stream hangs"
         return self.tally
 
     async def _run(self, tally: Tally) -> None:
         numbers = itertools.count()
-        async with grpc.aio.insecure_channel(self._address) as channel:
+        async with grpc.aio.insecure_channel(self.address) as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
 
             async def one_after_the_other() -> None:
                 while not self._stopping.is_set():
-                    number = next(numbers) % len(self._requests)
-                    tally.arrivals.append([])
+                    number = next(numbers) % len(self.requests)
+                    arrivals: list[float] = []
                     try:
-                        answer = await _ask(stub, self._requests[number], tally.arrivals[-1])
+                        answer = await _ask(stub, self.requests[number], arrivals)
                     except grpc.aio.AioRpcError as error:
                         tally.failed.append(f"{error.code().name}: {error.details()}")
                         continue
-                    tally.done += 1
-                    tally.different += answer != self._expected[number]
+                    tally.note(arrivals, answer, self.expected[number])
 
-            await asyncio.gather(*(one_after_the_other() for _ in range(self._at_once)))
+            await asyncio.gather(*(one_after_the_other() for _ in range(self.at_once)))
 
 
 async def _ask(
     stub: inference_pb2_grpc.InferenceServiceAsyncStub, request: pb.GenerateRequest, arrivals: list[float]
 ) -> Answer:
     ids: list[list[int]] = [[] for _ in range(request.n or 1)]
-    async for message in stub.GenerateStream(request, timeout=_DEADLINE):
+    async for message in stub.GenerateStream(request, timeout=DEADLINE):
         arrivals.append(time.monotonic())
         ids[message.index].extend(message.token_ids)
     return tuple(map(tuple, ids))

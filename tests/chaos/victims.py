@@ -1,5 +1,6 @@
 """A server's processes: which there are, and what may happen to them."""
 
+import contextlib
 import os
 import signal
 import time
@@ -8,10 +9,12 @@ from collections.abc import Callable
 
 import psutil
 
+from cluster.client import CallFailed, Options, failing_plainly, text_request
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.integration.second_node import SecondNode
 from tests.integration.server import Server
 
+EVERY = range(8)
 _PATIENCE = 120.0
 
 
@@ -19,7 +22,7 @@ class Victims:
     """Finds the processes of a running server, by what GetStatus says of them."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
         self._client = server.client()
 
     def status(self) -> pb.GetStatusResponse:
@@ -30,17 +33,26 @@ class Victims:
         """The replicas of an expert that are routed to."""
         return [r for r in self.status().experts[expert].replicas if r.state == pb.REPLICA_STATE_READY]
 
+    def calls(self) -> tuple[int, int]:
+        """Calls that were sent again, and hedged, since the head began."""
+        loads = [expert.load for expert in self.status().experts]
+        return sum(load.retry_count for load in loads), sum(load.hedge_count for load in loads)
+
     def head(self) -> int:
         """The head's process."""
-        found = [pid for pid in self._server.actors() if _name(pid).startswith("ray::HeadActor")]
+        found = [pid for pid in self.server.actors() if _name(pid).startswith("ray::HeadActor")]
         assert len(found) == 1, f"heads: {found}"
         return found[0]
 
     def scale(self, counts: dict[int, int]) -> None:
         """Want so many replicas, and wait until they are there and no others."""
+        self.want(counts)
+        self.wait_ready(counts)
+
+    def want(self, counts: dict[int, int]) -> None:
+        """Want so many replicas."""
         wanted = [pb.ExpertScale(expert=e, replica_count=count) for e, count in counts.items()]
         self._client.cluster.ScaleExperts(pb.ScaleExpertsRequest(experts=wanted), timeout=60)
-        self.wait_ready(counts)
 
     def drain(self, node_id: str) -> None:
         """Drain a node, and wait until no replica is there."""
@@ -70,14 +82,31 @@ class Victims:
             f"process {pid} of expert {expert} to be {pb.ReplicaState.Name(state)}",
         )
 
+    def wait_gone(self, expert: int, pid: int) -> float:
+        """Wait until a replica's process is no longer said to be ready; how many seconds it took."""
+        return wait(lambda: all(r.pid != pid for r in self.ready(expert)), f"process {pid} to be seen as ended")
+
+    def wait_served(self) -> float:
+        """Wait until a new request is answered; when that was."""
+        request = text_request("Once upon a time", Options(max_tokens=2))
+
+        def answered() -> bool:
+            with contextlib.suppress(CallFailed), failing_plainly(self._client):
+                self._client.generate(request, timeout=30)
+                return True
+            return False
+
+        wait(answered, "a new request to be served")
+        return time.monotonic()
+
     def second_node(self) -> SecondNode:
         """Let another node join."""
-        return SecondNode(self._server)
+        return SecondNode(self.server)
 
     def footprint(self) -> Counter[str]:
         """Actors, and what `serve` and the head hold: MiB, threads, file descriptors."""
-        found = Counter(actors=len(self._server.actors()))
-        for pid in (self._server.process.pid, self.head()):
+        found = Counter(actors=len(self.server.actors()))
+        for pid in (self.server.process.pid, self.head()):
             process = psutil.Process(pid)
             with process.oneshot():
                 found["MiB"] += process.memory_info().rss >> 20

@@ -26,24 +26,38 @@ class Server:
     def __init__(self, *arguments: str, state: Path | None = None) -> None:
         self.state = state or Path(tempfile.mkdtemp(prefix="ew-"))
         self.environment = os.environ | {"EIGHTWINDS_STATE": str(self.state), "RAY_AUTH_MODE": "disabled"}
-        command = [sys.executable, "-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        self._arguments = arguments
         self.errors = (self.state / "stderr.log").open("w+")
-        self.process = subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.PIPE, stderr=self.errors, text=True, env=self.environment
-        )
         self.ready: dict[str, str] = {}
         self.local: LocalRay | None = None
-        self._seen = threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._start()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+    def _start(self, *more: str) -> None:
+        command = [sys.executable, "-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            [*command, *self._arguments, *more],
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=self.environment,
+        )
+        self._seen = threading.Event()
+        threading.Thread(target=self._read, args=(self.process, self._seen), daemon=True).start()
+
+    def replace(self) -> None:
+        """SIGKILL it and start another on the same address, as a supervisor does."""
+        self.process.kill()
+        self.process.wait()
+        self._start("--listen", self.address)
+
+    def _read(self, process: "subprocess.Popen[str]", seen: threading.Event) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
             if line.startswith("ready "):
                 self.ready = dict(part.split("=", 1) for part in line.split()[1:])
                 self.local = self._record()
-                self._seen.set()
-        self._seen.set()
+                seen.set()
+        seen.set()
 
     def _record(self) -> LocalRay:
         (path,) = self.state.glob("*/*/cluster.json")
