@@ -140,10 +140,10 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What is known of replicas that were asked: those that answered, and those that are gone for good."""
+    """What is known of replicas that were asked: those that answered, and those that are gone for good, with why."""
 
     pulses: Mapping[Key, Pulse] = field(default_factory=dict)
-    lost: frozenset[Key] = frozenset()
+    lost: Mapping[Key, str] = field(default_factory=dict)
 
 
 class ExpertUnavailable(Exception):

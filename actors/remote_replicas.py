@@ -8,7 +8,7 @@ import ray
 
 from actors.load import HeadLoad
 from actors.messages import Key, NodeInfo, Pulse, Vitals
-from actors.remote import Members, stop_actors
+from actors.remote import Members, cause, stop_actors
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
@@ -52,16 +52,16 @@ class RayReplicas:
         for key in set(keys) - set(self._asked.values()):
             self._asked[self._handles[key][1].pulse.remote()] = key
         pulses: dict[Key, Pulse] = {}
-        lost = set()
+        lost: dict[Key, str] = {}
         for ref in _done(self._asked):
             key = self._asked.pop(ref)
             try:
                 pulses[key] = ray.get(ref)
-            except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError):
-                lost.add(key)
+            except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError) as error:
+                lost[key] = cause(error)
             except ray.exceptions.RayError:
                 continue  # it restarts, or cannot be reached: it will be asked again
-        return Vitals(pulses, frozenset(lost))
+        return Vitals(pulses, lost)
 
     def ended(self) -> frozenset[Key]:
         """See `ClusterOps`."""

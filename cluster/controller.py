@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 from actors.load import HeadLoad
 from actors.messages import ClusterOps, Key, NodeInfo, Pulse
+from cluster.policy.backoff import Backoff
 from cluster.policy.membership import Change, Member, Membership, State
-from cluster.policy.placement import Node, Placed, place
+from cluster.policy.placement import Node, assign
 
 log = logging.getLogger("eightwinds.controller")
 
 _BUSY_SECONDS = 0.1  # between ticks while a replica starts or drains
 _IDLE_SECONDS = 0.5  # ... and otherwise: the end of a process is seen within this
-_PAUSE_SECONDS = 5.0  # after a start that failed
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
 _NODES_SECONDS = 2.0  # how old what is known of the nodes may be
 
@@ -59,6 +59,7 @@ class Snapshot:
     notes: Mapping[int, str]
     nodes: tuple[NodeInfo, ...]
     draining: frozenset[str] = frozenset()  # nodes
+    restarts: tuple[int, ...] = ()  # of each expert's processes
 
 
 class Controller:
@@ -77,7 +78,7 @@ class Controller:
         self._wake = threading.Event()
         self._stopping = False
         self._published = membership.routed()
-        self._not_before: dict[int, float] = {}
+        self._backoff = Backoff()  # after starts that were given up
         self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
         self._nodes: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
@@ -97,6 +98,8 @@ class Controller:
             changes = self._placed(self._membership.changes(wanted), nodes)
             if not validate_only:
                 self._membership.scale(wanted)
+                for expert in wanted:  # whoever asks for it again may have mended it
+                    self._backoff.cleared(expert)
             revision = self._membership.revision
         self._wake.set()
         return revision, changes
@@ -123,7 +126,9 @@ class Controller:
         with self._lock:
             m = self._membership
             members = tuple(replace(member) for _, member in sorted(m.members.items()))
-            return Snapshot(m.revision, tuple(m.desired), members, dict(m.notes), nodes, frozenset(m.avoided))
+            return Snapshot(
+                m.revision, tuple(m.desired), members, dict(m.notes), nodes, frozenset(m.avoided), tuple(m.restarts)
+            )
 
     def load(self) -> HeadLoad | None:
         """What the replicas do; None while the head does not answer."""
@@ -178,10 +183,11 @@ class Controller:
                 self._give_up(key, f"it could not load: {pulse.progress.error}", now)
             else:
                 self._note(key, pulse, now)
-        for key in vitals.lost:
+        for key, why in vitals.lost.items():
             with self._lock:
                 if key in self._membership.members:
-                    self._membership.lost(key, now)
+                    log.warning("expert %d replica %d is lost: %s", *key, why)
+                    self._membership.lost(key, why, now)
 
     def _note(self, key: Key, pulse: Pulse, now: float) -> None:
         with self._lock:
@@ -191,6 +197,11 @@ class Controller:
 
     def _expire(self, now: float) -> None:
         o = self._options
+        with self._lock:
+            failed = self._membership.failed()
+        for member in failed:
+            why = f"its process ended {member.failures} times before it was ready"
+            self._give_up(member.key, f"{why}: {member.why}" if member.why else why, now)
         for member in self._in_state(State.STARTING):
             if not member.incarnation and now - member.since > o.placement_timeout:
                 needs = ", ".join(f"{name} {amount:g}" for name, amount in (o.needs or {}).items()) or "nothing"
@@ -215,7 +226,7 @@ class Controller:
         self._ops.stop(key)
         with self._lock:
             self._membership.take_back(key, why)
-        self._not_before[expert] = now + _PAUSE_SECONDS
+            self._backoff.failed(expert, now)
 
     def _reconcile(self, now: float) -> None:
         for member in self._in_state(State.LOST):
@@ -230,7 +241,7 @@ class Controller:
             if not change.start:
                 with self._lock:
                     self._membership.drain(change.key, now)
-            elif now >= self._not_before.get(expert, now):
+            elif not self._backoff.pauses(expert, now):
                 self._ops.start(change.key, change.node_id, frozenset(self._membership.avoided))
                 with self._lock:
                     self._membership.begin(change.key, change.node_id, now)
@@ -244,8 +255,8 @@ class Controller:
         self._published = {key: incarnation for key, incarnation in routed.items() if key not in cold}
         with self._lock:
             for key in self._published:
-                if key in self._membership.members:
-                    self._membership.joined(key, now)
+                if key in self._membership.members and self._membership.joined(key, now):
+                    self._backoff.cleared(key[0])
 
     def _retire(self, now: float) -> None:
         draining = [m for m in self._in_state(State.DRAINING) if now - m.since >= _SETTLE_SECONDS]
@@ -273,17 +284,7 @@ class Controller:
     def _placed(self, changes: list[Change], nodes: tuple[NodeInfo, ...]) -> list[Change]:
         """Give each replica that starts a node."""
         avoided = self._membership.avoided
-        free = {node.node_id: dict(node.free) for node in nodes if node.alive and node.node_id not in avoided}
+        usable = [Node(node.node_id, node.free) for node in nodes if node.alive and node.node_id not in avoided]
         there = [member.placed for member in self._membership.members.values()]
-        found = []
-        for change in changes:
-            if change.start:
-                needs = self._options.needs or {}
-                node_id = place(change.key[0], [Node(n, f) for n, f in free.items()], there, needs)
-                for name, amount in needs.items():
-                    if node_id:
-                        free[node_id][name] -= amount
-                there.append(Placed(*change.key, node_id))
-                change = Change(change.key, node_id, True)
-            found.append(change)
-        return found
+        where = assign([change.key for change in changes if change.start], usable, there, self._options.needs or {})
+        return [replace(change, node_id=where[change.key]) if change.start else change for change in changes]

@@ -87,11 +87,7 @@ def _replicas(look: Look) -> Samples:
 
 
 def _restarts(look: Look) -> Samples:
-    for expert, _ in enumerate(look.snapshot.desired) if look.snapshot else ():
-        yield (
-            (str(expert),),
-            sum(m.restarts for m in look.snapshot.members if m.key[0] == expert) if look.snapshot else 0,
-        )
+    return _by_expert(look.snapshot.restarts) if look.snapshot else ()
 
 
 def _by_expert(counts: Iterable[int]) -> Samples:

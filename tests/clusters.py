@@ -28,7 +28,9 @@ class FakeCluster:
         self.busy_seconds: dict[Key, float] = {}  # since the head began
         self.head_answers = True
         self._ended: set[Key] = set()
-        self._lost: set[Key] = set()
+        self._lost: dict[Key, str] = {}
+        self.crashing: set[Key] = set()  # they have another process whenever they are asked
+        self.broken: dict[Key, str] = {}  # they are lost whenever they are asked, because of this
         self._names = itertools.count()
 
     # ---- the test's side ----
@@ -47,7 +49,7 @@ class FakeCluster:
     def lose(self, key: Key) -> None:
         """Its process ends for good."""
         self._ended.add(key)
-        self._lost.add(key)
+        self._lost[key] = "its node is gone"
         del self.processes[key]
 
     def wait(self, condition: Callable[[], bool]) -> bool:
@@ -66,15 +68,17 @@ class FakeCluster:
     def stop(self, key: Key) -> None:
         self.stopped.append(key)
         self.processes.pop(key, None)
-        self._lost.discard(key)
+        self._lost.pop(key, None)
 
     def ask(self, keys: Collection[Key]) -> Vitals:
-        pulses = {key: self._pulse(key) for key in keys if key in self.processes}
-        return Vitals(pulses, frozenset(self._lost & set(keys)))
+        for key in self.crashing & set(keys) & set(self.processes):
+            self.process(key, self.processes[key].node_id)
+        lost = {key: why for key, why in (self._lost | self.broken).items() if key in keys}
+        return Vitals({key: self._pulse(key) for key in keys if key in self.processes and key not in lost}, lost)
 
     def _pulse(self, key: Key) -> Pulse:
         p = self.processes[key]
-        ready = key not in self.loading and key not in self.errors
+        ready = key not in self.loading | self.crashing and key not in self.errors
         return Pulse(p.incarnation, p.pid, p.node_id, LoadProgress(0, 1, ready, self.errors.get(key, "")))
 
     def ended(self) -> frozenset[Key]:

@@ -4,7 +4,8 @@ what is observed goes in, what to do comes out; the controller does it.
     STARTING -> READY -> DRAINING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
                                                   or LOST when Ray says that it will not come back
 
-Only READY replicas, and UNREACHABLE ones of an expert that has no other, are routed to.
+Only READY replicas, and UNREACHABLE ones of an expert that has no other, are routed to. A process that ends before its
+replica has joined is a failure; after a few in a row the attempt to start it is one that `failed`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from enum import StrEnum
 from cluster.policy.placement import Placed, surplus
 
 Key = tuple[int, int]  # expert, slot
+
+MOST_FAILURES = 3  # in a row
 
 
 class State(StrEnum):
@@ -28,7 +31,9 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Member:
-    """A replica. Times are seconds on the controller's clock; `since` is when it came into its state."""
+    """A replica. Times are seconds on the controller's clock; `since` is when it came into its state. `served` says
+    whether it has ever joined, which is when it stops being an attempt; `failures` are counted since it last did.
+    """
 
     key: Key
     state: State
@@ -37,7 +42,10 @@ class Member:
     pid: int = 0
     incarnation: str = ""
     restarts: int = 0
+    failures: int = 0
+    served: bool = False
     loaded: bool = False  # its weights are there: it may join
+    why: str = ""  # it is lost
 
     @property
     def placed(self) -> Placed:
@@ -63,7 +71,9 @@ class Membership:
         self.members: dict[Key, Member] = {}
         self.notes: dict[int, str] = {}  # by expert: why its last scaling was taken back
         self.avoided: set[str] = set()  # nodes whose replicas shall move away
-        self._restarts: dict[Key, int] = {}
+        self.restarts = [0] * len(self.desired)  # of each expert's processes, whichever slot they had
+        self._noted: dict[int, Key] = {}  # by expert: whose note it is
+        self._past: dict[Key, Member] = {}  # those that another is started in the place of
 
     # ---- what is wanted ----
 
@@ -72,7 +82,8 @@ class Membership:
         for expert, count in wanted.items():
             assert count >= 1, "an expert keeps a replica"
             self.desired[expert] = count
-            self.notes.pop(expert, None)
+            self._forget_note(expert)
+        self._past = {key: member for key, member in self._past.items() if key[0] not in wanted}
         self.revision += 1
 
     def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
@@ -98,15 +109,23 @@ class Membership:
         return found
 
     def take_back(self, key: Key, why: str) -> None:
-        """A replica could not be started: note why, and want one less, unless it was to replace one that was lost."""
+        """A replica could not be started: note why, and want one less, unless it has served before: then it is missed."""
         expert, _ = key
-        self.notes[expert] = why
-        if restarts := self.members.pop(key).restarts:
-            self._restarts[key] = restarts
+        self.notes[expert], self._noted[expert] = why, key
+        member = self.members.pop(key)
+        if member.served:
+            member.failures = 0
+            if member.incarnation:
+                self._restarted(member)
+            self._past[key] = member
             return
         there = sum(m.state is not State.DRAINING for m in self.of(expert))
         self.desired[expert] = max(1, min(self.desired[expert], there))
         self.revision += 1
+
+    def _forget_note(self, expert: int) -> None:
+        self.notes.pop(expert, None)
+        self._noted.pop(expert, None)
 
     # ---- what is ----
 
@@ -117,7 +136,9 @@ class Membership:
     def begin(self, key: Key, node_id: str, now: float) -> None:
         """A replica is being started."""
         assert key not in self.members, f"{key} is here already"
-        self.members[key] = Member(key, State.STARTING, now, node_id, restarts=self._restarts.pop(key, 0))
+        self.members[key] = member = Member(key, State.STARTING, now, node_id)
+        if past := self._past.pop(key, None):
+            member.restarts, member.failures, member.served = past.restarts, past.failures, past.served
 
     def drain(self, key: Key, now: float) -> None:
         """A replica shall go: it is routed to no more."""
@@ -133,18 +154,21 @@ class Membership:
         if member.state is not State.DRAINING:
             self._enter(member, State.UNREACHABLE, now)
 
-    def lost(self, key: Key, now: float) -> None:
+    def lost(self, key: Key, why: str, now: float) -> None:
         """It will not come back by itself; the one that is started in its place counts as a restart."""
         member = self.members[key]
-        if member.state is not State.DRAINING:
+        if member.state not in (State.DRAINING, State.LOST):
+            member.failures += member.state is State.STARTING
+            self._restarted(member)
+            member.why, self._past[key] = why, member
             self._enter(member, State.LOST, now)
-            self._restarts[key] = member.restarts + 1
 
     def alive(self, key: Key, incarnation: str, pid: int, node_id: str, loaded: bool, now: float) -> None:
         """It answered. A process other than the one before begins anew, and counts as a restart."""
         member = self.members[key]
         if member.incarnation not in ("", incarnation):
-            member.restarts += 1
+            member.failures += member.state is State.STARTING
+            self._restarted(member)
         fresh = member.incarnation != incarnation
         member.incarnation, member.pid, member.node_id, member.loaded = incarnation, pid, node_id, loaded
         if member.state is State.UNREACHABLE and not fresh:
@@ -152,11 +176,20 @@ class Membership:
         elif member.state is not State.DRAINING and fresh:
             self._enter(member, State.STARTING, now)
 
-    def joined(self, key: Key, now: float) -> None:
-        """The head routes to it."""
+    def joined(self, key: Key, now: float) -> bool:
+        """The head routes to it; whether that is new."""
         member = self.members[key]
-        if member.state is State.STARTING:
-            self._enter(member, State.READY, now)
+        if member.state is not State.STARTING:
+            return False
+        member.served, member.failures = True, 0
+        self._enter(member, State.READY, now)
+        if self._noted.get(key[0]) == key:
+            self._forget_note(key[0])
+        return True
+
+    def failed(self) -> list[Member]:
+        """Those whose processes end one after the other without ever joining."""
+        return [m for m in self.members.values() if m.failures >= MOST_FAILURES and m.state is not State.DRAINING]
 
     def routed(self) -> dict[Key, str]:
         """Incarnations of those that the head should route to, by key: with those that may join."""
@@ -171,6 +204,10 @@ class Membership:
     def unsettled(self) -> list[Key]:
         """Those to ask how they are."""
         return [m.key for m in self.members.values() if m.state in (State.STARTING, State.UNREACHABLE)]
+
+    def _restarted(self, member: Member) -> None:
+        member.restarts += 1
+        self.restarts[member.key[0]] += 1
 
     def _enter(self, member: Member, state: State, now: float) -> None:
         if member.state is not state:

@@ -38,6 +38,21 @@ def place(expert: int, nodes: Sequence[Node], placed: Collection[Placed], needs:
     return min(fitting, key=crowd).node_id if fitting else ""
 
 
+def assign(
+    keys: Sequence[tuple[int, int]], nodes: Sequence[Node], placed: Collection[Placed], needs: Mapping[str, float]
+) -> dict[tuple[int, int], str]:
+    """A node for each of these replicas (expert, slot), one after the other: see `place`."""
+    free = {node.node_id: dict(node.free) for node in nodes}
+    there, found = list(placed), dict[tuple[int, int], str]()
+    for expert, slot in keys:
+        node_id = place(expert, [Node(name, left) for name, left in free.items()], there, needs)
+        for name, amount in needs.items() if node_id else ():
+            free[node_id][name] = free[node_id].get(name, 0.0) - amount
+        there.append(Placed(expert, slot, node_id))
+        found[expert, slot] = node_id
+    return found
+
+
 def surplus(count: int, replicas: Sequence[Placed], placed: Collection[Placed]) -> list[Placed]:
     """Which `count` replicas of one expert go: those without a node, then those that share theirs with most of the same
     expert, then of all; the highest slot of equal ones.

@@ -128,15 +128,52 @@ def test_a_replica_that_does_not_load_is_taken_back(error: str) -> None:
     assert (error or "not loaded within 200 s") in snapshot.notes[0]
 
 
-def test_a_sole_copy_that_cannot_load_is_tried_again_and_again_but_not_at_once() -> None:
+def test_a_sole_copy_that_cannot_load_is_tried_again_and_again_but_ever_less_often() -> None:
     rig = Rig(1)
     rig.cluster.kill((0, 0))
     rig.cluster.errors[0, 0] = "OSError: gone"
-    rig.tick(200)
-    assert 3 <= len(rig.cluster.started) <= 5, "in twenty seconds"
+    rig.tick(800)
+    assert len(rig.cluster.started) == 4, "after 5, 10, 20 and 40 s"
+    assert "OSError: gone" in rig.controller.snapshot().notes[0]
     rig.cluster.errors.clear()
-    rig.tick(100)
+    rig.tick(610)
     assert rig.states() == {(0, 0): State.READY} and rig.routed == {(0, 0)}
+    assert rig.controller.snapshot().notes == {}
+    rig.cluster.kill((0, 0))
+    rig.cluster.errors[0, 0] = "OSError: gone"
+    rig.tick(60)
+    assert len(rig.cluster.started) == 6, "it has served, so the pauses begin anew"
+
+
+def test_a_process_that_crashes_while_it_loads_is_given_up_with_the_scaling() -> None:
+    rig = Rig(1)
+    rig.cluster.crashing = {(0, 1)}
+    rig.controller.scale({0: 2})
+    assert not rig.tick(10)
+    snapshot = rig.controller.snapshot()
+    assert snapshot.desired == (1,) and rig.cluster.stopped == [(0, 1)] and len(rig.cluster.started) == 1
+    assert "its process ended 3 times before it was ready" in snapshot.notes[0]
+
+
+def test_a_process_that_cannot_be_made_is_given_up_with_ray_s_reason() -> None:
+    rig = Rig(1)
+    rig.cluster.broken = {(0, 1): "ValueError: the checkpoint has changed"}
+    rig.controller.scale({0: 2})
+    assert not rig.tick(10)
+    snapshot = rig.controller.snapshot()
+    assert snapshot.desired == (1,) and len(rig.cluster.started) == 3
+    assert snapshot.notes[0].endswith("ended 3 times before it was ready: ValueError: the checkpoint has changed")
+
+
+def test_an_operator_who_asks_again_is_not_kept_waiting() -> None:
+    rig = Rig(1)
+    rig.cluster.errors[0, 1] = "OSError: gone"
+    rig.controller.scale({0: 2})
+    rig.tick(3)
+    assert rig.controller.snapshot().desired == (1,)
+    rig.cluster.errors.clear()
+    rig.controller.scale({0: 2})
+    assert not rig.tick(2) and rig.routed == {(0, 0), (0, 1)}
 
 
 def test_a_head_that_does_not_answer_is_told_later() -> None:

@@ -84,12 +84,51 @@ def test_one_that_was_only_away_is_ready_again() -> None:
 
 def test_one_that_is_lost_is_started_again_in_its_slot_and_counts_as_a_restart() -> None:
     m = running(2)
-    m.lost((0, 0), 1.0)
+    m.lost((0, 0), "its node is gone", 1.0)
     assert m.members[0, 0].state is State.LOST and m.routed() == {(0, 1): "a"}
     m.gone((0, 0))
     assert m.changes() == [Change((0, 0), "", True)]
     ready(m, (0, 0), "b")
     assert m.members[0, 0].restarts == 1
+    m.scale({0: 1})
+    m.drain((0, 0), 2.0)
+    m.gone((0, 0))
+    assert m.restarts == [1], "what was counted stays counted"
+
+
+def test_processes_that_end_before_they_join_are_failures_until_one_joins() -> None:
+    m = running(1)
+    m.scale({0: 2})
+    m.begin((0, 1), "n0", 0.0)
+    for name in "abc":
+        m.alive((0, 1), name, 8, "n0", False, 1.0)
+    assert m.members[0, 1].failures == 2 and m.failed() == []
+    ready(m, (0, 1), "c")
+    assert m.members[0, 1].failures == 0
+    for name in "defg":
+        m.alive((0, 1), name, 8, "n0", False, 2.0)
+    assert [member.key for member in m.failed()] == [(0, 1)], "the first had joined, the next three had not"
+    m.take_back((0, 1), "why")
+    assert m.desired == [2] and m.changes() == [Change((0, 1), "", True)], "it has served, so it is missed"
+    m.begin((0, 1), "n0", 3.0)
+    assert m.failed() == [] and m.notes == {0: "why"}
+    ready(m, (0, 1), "h")
+    assert m.notes == {} and m.members[0, 1].restarts == 7
+
+
+def test_failures_are_remembered_over_attempts_that_are_lost() -> None:
+    m = running(1)
+    m.scale({0: 2})
+    for _ in range(2):
+        m.begin((0, 1), "n0", 0.0)
+        m.lost((0, 1), "ValueError: no", 1.0)
+        assert m.failed() == []
+        m.gone((0, 1))
+    m.begin((0, 1), "n0", 0.0)
+    m.lost((0, 1), "ValueError: no", 1.0)
+    assert [member.why for member in m.failed()] == ["ValueError: no"]
+    m.take_back((0, 1), "why")
+    assert m.desired == [1] and m.changes() == [], "it never served: one less is wanted"
 
 
 def test_a_scaling_that_fails_is_taken_back_with_its_reason() -> None:
@@ -107,7 +146,7 @@ def test_a_scaling_that_fails_is_taken_back_with_its_reason() -> None:
 
 def test_the_place_of_a_lost_one_stays_wanted() -> None:
     m = running(2)
-    m.lost((0, 1), 1.0)
+    m.lost((0, 1), "its node is gone", 1.0)
     m.gone((0, 1))
     m.begin((0, 1), "", 1.0)
     m.take_back((0, 1), "no node")
@@ -160,7 +199,7 @@ class Course(RuleBasedStateMachine):
             case "ended":
                 self.m.ended(key, 0.0)
             case "lost":
-                self.m.lost(key, 0.0)
+                self.m.lost(key, "why", 0.0)
             case "alive":
                 self.m.alive(key, member.incarnation or "a", 7, "n0", data.draw(st.booleans()), 0.0)
             case "restarted":
@@ -170,7 +209,7 @@ class Course(RuleBasedStateMachine):
                 self.m.joined(key, 0.0)
             case "gone" if member.state in (State.DRAINING, State.LOST):
                 self.m.gone(key)
-            case "take back" if member.state is State.STARTING:
+            case "take back" if member.state in (State.STARTING, State.LOST):
                 self.m.take_back(key, "why")
 
     @invariant()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.policy.placement import Node, Placed, place, surplus
+from cluster.policy.placement import Node, Placed, assign, place, surplus
 
 A, B, C = (Node(name, {"CPU": 4.0, "GPU": 1.0}) for name in "abc")
 
@@ -22,6 +22,15 @@ def test_a_node_must_have_what_is_needed() -> None:
     assert place(0, [small], [], {"GPU": 1.0}) == "", "Ray waits for one, and may get it from an autoscaler"
     assert place(0, [small], [], {"GPU": 0.0}) == "small"
     assert place(0, [], [], {}) == ""
+
+
+def test_what_one_takes_the_next_does_not_find() -> None:
+    keys = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert assign(keys[:3], [A, B], [], {"GPU": 0.5}) == {(0, 0): "a", (1, 0): "b", (0, 1): "b"}
+    assert assign(keys, [A, B], [Placed(0, 9, "a")], {"GPU": 1.0}) == {keys[0]: "b", keys[1]: "a"} | dict.fromkeys(
+        keys[2:], ""
+    )
+    assert assign(keys[:2], [A], [], {}) == dict.fromkeys(keys[:2], "a"), "what needs nothing always fits"
 
 
 def test_those_without_a_node_go_first_then_those_that_share_theirs() -> None:
