@@ -126,8 +126,19 @@ Key = tuple[int, int]  # a replica: its expert and its slot among that expert's 
 
 
 @dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Of the machine that a process runs on, in bytes: all of it, and what is in use, by whomever."""
+
+    node_id: str
+    total: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine of the cluster; `free` is what Ray has not reserved there."""
+    """A machine of the cluster; `free` is what Ray has not reserved there. Memory is in bytes; what is in use is 0
+    where no process of ours could be asked yet.
+    """
 
     node_id: str
     address: str

@@ -12,13 +12,14 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 from actors.expert import Expert
 from actors.head import Head
 from actors.load import HeadLoad, LoadCounter
-from actors.messages import ActorOptions, ActorReport, ActorSpec, Message, Pulse, RouterOptions
+from actors.messages import ActorOptions, ActorReport, ActorSpec, HostMemory, Message, Pulse, RouterOptions
 from actors.patience import Patience
 from actors.remote_transport import RayTransport
 from actors.replicas import Replica, Replicas, Table
@@ -63,6 +64,11 @@ class ExpertActor:
         """Which process this is, and how far its weights are."""
         node = ray.get_runtime_context().get_node_id()
         return Pulse(self._expert.incarnation, os.getpid(), node, self._expert.progress())
+
+    @ray.method(concurrency_group="control")
+    def memory(self) -> HostMemory:
+        """Of this machine."""
+        return _host_memory()
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
@@ -128,6 +134,11 @@ class HeadActor:
         node, mine = ray.get_runtime_context().get_node_id(), self._head.incarnation
         return HeadLoad(mine, counter.snapshot(), r.queued(), counter.retries[:], counter.hedges[:], r.doubted(), node)
 
+    @ray.method(concurrency_group="control")
+    def memory(self) -> HostMemory:
+        """Of this machine."""
+        return _host_memory()
+
     @ray.method(concurrency_group="work")
     def step(self, plan: bytes) -> bytes:
         """`Head.step` on pickled data: Ray moves `bytes` faster than objects."""
@@ -162,6 +173,11 @@ def _failed(ref: Any) -> bool:
 def _located(report: ActorReport) -> ActorReport:
     node = ray.get_runtime_context().get_node_id()
     return dataclasses.replace(report, node_id=node)
+
+
+def _host_memory() -> HostMemory:
+    memory = psutil.virtual_memory()
+    return HostMemory(ray.get_runtime_context().get_node_id(), memory.total, memory.total - memory.available)
 
 
 def start_actor(

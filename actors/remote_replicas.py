@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from actors.load import HeadLoad
-from actors.messages import Key, NodeInfo, Pulse, Vitals
+from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
 from actors.remote import Members, cause, stop_actors
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
+_MEMORY_SECONDS = 0.5  # for a process to say how much memory its machine has left
 
 Start = Callable[[Key, str, Collection[str]], tuple[str, Any]]  # which, node or "", nodes to avoid -> name, handle
 
@@ -26,6 +28,8 @@ class RayReplicas:
         self._members = Members(time.time_ns())  # a later serve counts higher
         self._watches: dict[Any, Key] = {}
         self._asked: dict[Any, Key] = {}
+        self._nodes: dict[Key, str] = {}
+        self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
 
     def members(self) -> Members:
         """Those that were published last: what a restarted head is given."""
@@ -42,6 +46,7 @@ class RayReplicas:
     def stop(self, key: Key) -> None:
         """See `ClusterOps`."""
         name, _ = self._handles.pop(key)
+        self._nodes.pop(key, None)
         for calls in (self._asked, self._watches):
             for ref in [ref for ref, of in calls.items() if of == key]:
                 del calls[ref]
@@ -57,6 +62,7 @@ class RayReplicas:
             key = self._asked.pop(ref)
             try:
                 pulses[key] = ray.get(ref)
+                self._nodes[key] = pulses[key].node_id
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError) as error:
                 lost[key] = cause(error)
             except ray.exceptions.RayError:
@@ -83,9 +89,10 @@ class RayReplicas:
                 self._watches[handle.watch.remote()] = expert, slot
         return cold
 
-    def adopt(self, incarnations: Mapping[Key, str]) -> None:
+    def adopt(self, pulses: Mapping[Key, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
-        self._members = self._next(incarnations)
+        self._nodes = {key: pulse.node_id for key, pulse in pulses.items()}
+        self._members = self._next({key: pulse.incarnation for key, pulse in pulses.items()})
         self._watches = {handle.watch.remote(): (expert, slot) for expert, slot, _, handle in self._members.replicas}
 
     def _next(self, incarnations: Mapping[Key, str]) -> Members:
@@ -102,20 +109,44 @@ class RayReplicas:
 
     def nodes(self) -> list[NodeInfo]:
         """See `ClusterOps`."""
-        state: Any = ray._private.state
-        free: dict[str, dict[str, float]] = state.available_resources_per_node()
-        nodes: list[dict[str, Any]] = state.nodes()
-        return [
-            NodeInfo(
-                node["NodeID"],
-                node["NodeManagerAddress"],
-                bool(node["Alive"]),
-                free.get(node["NodeID"], {}),
-                int(node["Resources"].get("GPU", 0)),
-                int(node["Resources"].get("memory", 0)),
-            )
-            for node in nodes
-        ]
+        memory = self._look_at_memory()
+        return [_with(node, memory[node.node_id]) if node.node_id in memory else node for node in machines()]
+
+    def _look_at_memory(self) -> Mapping[str, HostMemory]:
+        """Ask one process on each node, as Ray does not know; those that do not answer soon count as before."""
+        somebody = {node_id: key for key, node_id in list(self._nodes.items())}  # another thread may start or stop some
+        handles = [self._handles[key][1] for key in somebody.values() if key in self._handles]
+        refs = [handle.memory.remote() for handle in (self._head, *handles)]
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)
+        for ref in done:
+            try:
+                found: HostMemory = ray.get(ref)
+            except ray.exceptions.RayError:
+                continue  # it ended: another is asked the next time
+            self._memory = {**self._memory, found.node_id: found}
+        return self._memory
+
+
+def machines() -> list[NodeInfo]:
+    """The cluster's, as Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
+    state: Any = ray._private.state
+    free: dict[str, dict[str, float]] = state.available_resources_per_node()
+    nodes: list[dict[str, Any]] = state.nodes()
+    return [
+        NodeInfo(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            bool(node["Alive"]),
+            free.get(node["NodeID"], {}),
+            int(node["Resources"].get("GPU", 0)),
+            int(node["Resources"].get("memory", 0)),
+        )
+        for node in nodes
+    ]
+
+
+def _with(node: NodeInfo, memory: HostMemory) -> NodeInfo:
+    return replace(node, memory_total=memory.total, memory_used=memory.used if node.alive else 0)
 
 
 def _done(calls: Mapping[Any, Key]) -> list[Any]:

@@ -46,10 +46,11 @@ def status(client: Client, *, as_json: bool = False) -> int:
 
 
 def _tables(found: Status) -> list[Table]:
-    nodes = Table("node", "address", "state", "GPUs", "replicas", title="Nodes")
+    nodes = Table("node", "address", "state", "GPUs", "memory GiB", "replicas", title="Nodes")
     for node in found.nodes:
         here = sum(r.node_id == node.id for e in found.experts for r in e.replicas)
-        nodes.add_row(node.id[:12], node.address, state_of_node(node), str(node.accelerator_count), str(here))
+        memory = f"{node.memory_used_bytes / 2**30:.1f} of {node.memory_total_bytes / 2**30:.1f}"
+        nodes.add_row(node.id[:12], node.address, state_of_node(node), str(node.accelerator_count), memory, str(here))
     experts = Table(
         "expert", "replicas", "wanted", "rows", "relative", "p50 ms", "p99 ms", "again", "hedged", title="Experts"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
 from cluster.address import is_loopback
-from cluster.config import Config
+from cluster.config import ActorSection, Config
 from model.batch import LoadProgress
 from model.checkpoint import Checkpoint
 
@@ -62,6 +62,12 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         for expert in range(checkpoint.config.num_local_experts)
     ]
     return head, experts
+
+
+def needs_of(section: ActorSection) -> dict[str, float]:
+    """What Ray reserves for such an actor, by resource."""
+    needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
+    return {name: amount for name, amount in needs.items() if amount}
 
 
 def check_fits(config: Config, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from actors.messages import ActorOptions, ActorSpec, Key, RouterOptions
+from actors.messages import ActorOptions, ActorReport, ActorSpec, Key, RouterOptions
 from actors.remote import (
     find_actor,
     progress_of,
@@ -20,11 +20,12 @@ from actors.remote import (
     stop_actors,
 )
 from actors.remote_head import RemoteHead
-from actors.remote_replicas import RayReplicas
+from actors.remote_replicas import RayReplicas, machines
 from cluster import local_ray
 from cluster.config import ActorSection, Config
-from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
+from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.local_ray import LocalRay
+from cluster.policy.placement import Node, Placed, assign
 from model.batch import LoadProgress
 from model.checkpoint import Checkpoint
 
@@ -57,22 +58,21 @@ def launch(
     nothing new behind. `local` is the Ray that `local_ray.prepare` began to start, None to join
     `cluster.ray_address`.
     """
-    names: list[str] = []
+    actors = _Actors(config, checkpoint)
     try:
         if local is not None:
             report("starting Ray", {})
             local = local_ray.wait(local, stop, config.cluster.start_timeout_s)
         _connect(config, local)
-        actors = _Actors(config, checkpoint)
-        handles, names = actors.start_all()
+        handles = actors.start_all(stop)
         _wait_for_weights(handles, report, stop, config.cluster.start_timeout_s)
         experts = {key: (name, handles[name]) for name in handles if (key := _key(name)) is not None}
         pulses = {key: pulse_of(handle) for key, (_, handle) in experts.items()}
     except BaseException:
-        _let_go(names, config, local)
+        _let_go(actors.new, config, local)
         raise
     ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
-    ops.adopt({key: pulse.incarnation for key, pulse in pulses.items()})
+    ops.adopt(pulses)
     options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
     head = RemoteHead(handles[HEAD_NAME], ops.members, options)
 
@@ -101,30 +101,43 @@ def _connect(config: Config, local: LocalRay | None) -> None:
 
 
 class _Actors:
-    """Starts and finds actors of a configuration."""
+    """Starts and finds actors of a configuration. `new` are the names of those that did not run before."""
 
     def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
         self._config, self._namespace = config, config.cluster.namespace
         self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
+        self.new: list[str] = []
 
-    def start_all(self) -> tuple[dict[str, Any], list[str]]:
-        """Handles by name, and the names of those that did not run before. Replicas that an earlier serve has added are
-        kept.
-        """
-        running = _running(self._namespace)
+    def start_all(self, stop: threading.Event) -> dict[str, Any]:
+        """Handles by name. Replicas that an earlier serve has added are kept."""
+        reports = {name: _report(name, self._namespace) for name in _running(self._namespace)}
         wanted = {HEAD_NAME: self._head_spec}
         for spec in self._expert_specs:
             expert = spec.expert or 0
             wanted |= {expert_name(expert, slot): spec for slot in range(self._config.experts.replicas)}
-            wanted |= {name: spec for name in running if (key := _key(name)) is not None and key[0] == expert}
-        stale = [name for name in running if name in wanted and _is_other(name, wanted[name], self._namespace)]
-        stale += [name for name in running if name not in wanted]
-        if stale:
-            log.info("replacing %s: they hold another checkpoint or run other code", ", ".join(stale))
+            wanted |= {name: spec for name in reports if (key := _key(name)) is not None and key[0] == expert}
+        good = {name: r for name, r in reports.items() if r is not None and name in wanted and r.spec == wanted[name]}
+        if stale := [name for name in reports if name not in good]:
+            log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
         wanted = {name: spec for name, spec in wanted.items() if name not in stale or self._is_configured(name)}
-        new = [name for name in wanted if name not in running or name in stale]
-        return {name: self._start(name, spec) for name, spec in wanted.items()}, new
+        self.new = [name for name in wanted if name not in good]
+        handles = {HEAD_NAME: self._start(HEAD_NAME, wanted.pop(HEAD_NAME))}
+        placed = [Placed(*key, report.node_id) for name, report in good.items() if (key := _key(name)) is not None]
+        nodes = self._nodes(handles[HEAD_NAME], [key for name in self.new if (key := _key(name))], placed, stop)
+        return handles | {name: self._start(name, spec, nodes.get(name, "")) for name, spec in wanted.items()}
+
+    def _nodes(self, head: Any, keys: list[Key], placed: list[Placed], stop: threading.Event) -> dict[str, str]:
+        """Nodes for new experts, by name, once it is known what the head takes; none where there is no choice."""
+        alive = [node for node in machines() if node.alive]
+        if len(alive) < 2 or not keys:
+            return {}
+        if needs_of(self._config.head):
+            _wait_for_node(head, stop, self._config.cluster.start_timeout_s)
+            alive = [node for node in machines() if node.alive]
+        keys.sort(key=lambda key: key[::-1])  # first one of each expert
+        where = assign(keys, [Node(n.node_id, n.free) for n in alive], placed, needs_of(self._config.experts))
+        return {expert_name(*key): node_id for key, node_id in where.items()}
 
     def _is_configured(self, name: str) -> bool:
         key = _key(name)
@@ -147,14 +160,22 @@ def _running(namespace: str) -> list[str]:
     return [name for name in names if name == HEAD_NAME or _key(name) is not None]
 
 
-def _is_other(name: str, spec: ActorSpec, namespace: str) -> bool:
+def _report(name: str, namespace: str) -> ActorReport | None:
+    """What an actor is; None if it does not answer, so that it cannot be adopted."""
     handle = find_actor(name, namespace)
-    if handle is None:
-        return False
     try:
-        return report_of(handle).spec != spec
+        return report_of(handle) if handle is not None else None
     except ray.exceptions.RayError:
-        return True  # it does not answer, so it cannot be adopted
+        return None
+
+
+def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
+    end, ref = time.monotonic() + timeout, head.memory.remote()
+    while not ray.wait([ref], timeout=_POLL)[0]:
+        if stop.is_set():
+            raise LaunchStopped
+        if time.monotonic() > end:
+            raise LaunchFailed(f"no node took the head within {timeout:g} s (`ray status` shows what it waits for)")
 
 
 def _options(section: ActorSection) -> ActorOptions:

@@ -20,7 +20,7 @@ from cluster.address import bind, split
 from cluster.autoscaler import Autoscaler
 from cluster.config import Config
 from cluster.controller import Controller, ControllerOptions
-from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_exposure, check_fits
+from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_exposure, check_fits, needs_of
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
@@ -191,12 +191,10 @@ def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) 
         membership.begin(key, pulse.node_id, now)
         membership.alive(key, pulse.incarnation, pulse.pid, pulse.node_id, True, now)
         membership.joined(key, now)
-    section = config.experts
-    needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
     options = ControllerOptions(
         placement_timeout=config.scaling.placement_timeout_s,
         start_timeout=config.cluster.start_timeout_s,
-        needs={name: amount for name, amount in needs.items() if amount},
+        needs=needs_of(config.experts),
     )
     return Controller(ops, membership, options)
 

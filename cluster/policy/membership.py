@@ -109,7 +109,7 @@ class Membership:
         return found
 
     def take_back(self, key: Key, why: str) -> None:
-        """A replica could not be started: note why, and want one less, unless it has served before: then it is missed."""
+        """A replica could not be started: note why, and want one less, unless it has served before and is missed."""
         expert, _ = key
         self.notes[expert], self._noted[expert] = why, key
         member = self.members.pop(key)

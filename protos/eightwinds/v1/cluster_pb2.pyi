@@ -361,9 +361,9 @@ class Node(message.Message):
     accelerator_count: builtins.int
     """Its GPUs."""
     memory_total_bytes: builtins.int
-    """Memory that Ray may reserve there."""
+    """Its memory; what Ray may reserve of it while none of our processes there has said more."""
     memory_used_bytes: builtins.int
-    """Memory that Ray has reserved there."""
+    """Memory that is in use there, by whomever; 0 while it is not known."""
     def __init__(
         self,
         *,
