@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+_EIGHTWINDS = [sys.executable, "-m", "cluster.cli"]
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -39,12 +41,28 @@ class Server:
 @contextmanager
 def serving(*settings: str) -> Iterator[Server]:
     """A server of the demo checkpoint with these settings (a.b=c); it ends with the block."""
+    with state_folder() as state, serving_in(state, *settings) as server:
+        yield server
+
+
+@contextmanager
+def state_folder() -> Iterator[Path]:
+    """Where servers that follow each other keep what they leave to the next; nothing of it outlives the block."""
     state = Path(tempfile.mkdtemp(prefix="ewb-"))
-    environment = os.environ | {"EIGHTWINDS_STATE": str(state), "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-    command += [word for setting in settings for word in ("--set", setting)]
+    try:
+        yield state
+    finally:
+        subprocess.run([*_EIGHTWINDS, "down"], env=_environment(state), stdout=subprocess.DEVNULL, check=False)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@contextmanager
+def serving_in(state: Path, *settings: str, keep_actors: bool = False) -> Iterator[Server]:
+    """A server that adopts the actors that one before has kept in this folder, and keeps them for the next if asked."""
+    command = [*_EIGHTWINDS, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    command += [word for setting in settings for word in ("--set", setting)] + ["--keep-actors"] * keep_actors
     with (state / "stderr.log").open("w") as log:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(state))
     try:
         assert child.stdout is not None
         ready = child.stdout.readline()
@@ -55,4 +73,7 @@ def serving(*settings: str) -> Iterator[Server]:
     finally:
         child.terminate()
         child.wait(90)
-        shutil.rmtree(state, ignore_errors=True)
+
+
+def _environment(state: Path) -> dict[str, str]:
+    return os.environ | {"EIGHTWINDS_STATE": str(state), "RAY_AUTH_MODE": "disabled"}
