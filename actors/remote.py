@@ -9,8 +9,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psutil
 import ray
@@ -25,13 +25,14 @@ from actors.remote_transport import RayTransport
 from actors.replicas import Replica, Replicas, Table
 from actors.router import ExpertRouter
 from actors.transport import ExpertCall, encode_call
-from model.batch import HeadInfo, LoadProgress
+from model.batch import HeadInfo
 
 _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
 _WARM_SECONDS = 5.0
 _NODE_LABEL = "ray.io/node-id"
 
+K = TypeVar("K")
 Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
 
 
@@ -55,15 +56,9 @@ class ExpertActor:
         return self._expert.forward(message)
 
     @ray.method(concurrency_group="control")
-    def progress(self) -> LoadProgress:
-        """See `Expert.progress`."""
-        return self._expert.progress()
-
-    @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:
         """Which process this is, and how far its weights are."""
-        node = ray.get_runtime_context().get_node_id()
-        return Pulse(self._expert.incarnation, os.getpid(), node, self._expert.progress())
+        return _pulse(self._expert)
 
     @ray.method(concurrency_group="control")
     def memory(self) -> HostMemory:
@@ -145,9 +140,9 @@ class HeadActor:
         return pickle.dumps(self._head.step(pickle.loads(plan)))
 
     @ray.method(concurrency_group="control")
-    def progress(self) -> LoadProgress:
-        """See `Head.progress`."""
-        return self._head.progress()
+    def pulse(self) -> Pulse:
+        """Which process this is, and how far its weights are."""
+        return _pulse(self._head)
 
     @ray.method(concurrency_group="control")
     def report(self) -> ActorReport:
@@ -173,6 +168,10 @@ def _failed(ref: Any) -> bool:
 def _located(report: ActorReport) -> ActorReport:
     node = ray.get_runtime_context().get_node_id()
     return dataclasses.replace(report, node_id=node)
+
+
+def _pulse(actor: Expert | Head) -> Pulse:
+    return Pulse(actor.incarnation, os.getpid(), ray.get_runtime_context().get_node_id(), actor.progress())
 
 
 def _host_memory() -> HostMemory:
@@ -218,27 +217,26 @@ def _strategy(node_id: str, avoided: Collection[str]) -> Any:
     return "SPREAD"
 
 
-def progress_of(handles: Mapping[str, Any], timeout: float) -> Iterator[tuple[str, LoadProgress]]:
-    """The progress of each actor that answers within `timeout` seconds; a failed construction is an error in it."""
-    refs = {handle.progress.remote(): name for name, handle in handles.items()}
-    done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)
-    for ref in done:
+def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, str], dict[K, str]]:
+    """What calls of `pulse` that have ended say: who answered, who is lost for good and why, who is away and why."""
+    pulses: dict[K, Pulse] = {}
+    lost: dict[K, str] = {}
+    away: dict[K, str] = {}
+    for ref, key in calls:
         try:
-            yield refs[ref], ray.get(ref)
-        except ray.exceptions.RayError as error:
-            yield refs[ref], LoadProgress(0, 0, error=cause(error))
+            pulses[key] = ray.get(ref)
+        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError) as error:
+            lost[key] = cause(error)
+        except ray.exceptions.RayError as error:  # it restarts, or cannot be reached
+            away[key] = cause(error)
+    return pulses, lost, away
 
 
-def report_of(handle: Any, timeout: float = _PROBE_SECONDS) -> ActorReport:
-    """What an actor holds; raises Ray's error if it does not answer."""
-    report: ActorReport = ray.get(handle.report.remote(), timeout=timeout)
-    return report
-
-
-def pulse_of(handle: Any, timeout: float = _PROBE_SECONDS) -> Pulse:
-    """Which process an expert's actor is; raises Ray's error if it does not answer."""
-    pulse: Pulse = ray.get(handle.pulse.remote(), timeout=timeout)
-    return pulse
+def reports_of(handles: Mapping[str, Any], timeout: float = _PROBE_SECONDS) -> dict[str, ActorReport]:
+    """What the actors hold, of those that answer within `timeout` seconds; one that restarts may."""
+    refs = {handle.report.remote(): name for name, handle in handles.items()}
+    done = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[0] if refs else []
+    return {refs[ref]: ray.get(ref) for ref in done if not _failed(ref)}
 
 
 def cause(error: Exception) -> str:

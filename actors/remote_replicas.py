@@ -9,7 +9,7 @@ import ray
 
 from actors.load import HeadLoad
 from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
-from actors.remote import Members, cause, stop_actors
+from actors.remote import Members, pulses_in, stop_actors
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
@@ -56,17 +56,8 @@ class RayReplicas:
         """See `ClusterOps`."""
         for key in set(keys) - set(self._asked.values()):
             self._asked[self._handles[key][1].pulse.remote()] = key
-        pulses: dict[Key, Pulse] = {}
-        lost: dict[Key, str] = {}
-        for ref in _done(self._asked):
-            key = self._asked.pop(ref)
-            try:
-                pulses[key] = ray.get(ref)
-                self._nodes[key] = pulses[key].node_id
-            except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError) as error:
-                lost[key] = cause(error)
-            except ray.exceptions.RayError:
-                continue  # it restarts, or cannot be reached: it will be asked again
+        pulses, lost, _ = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
+        self._nodes.update({key: pulse.node_id for key, pulse in pulses.items()})
         return Vitals(pulses, lost)
 
     def ended(self) -> frozenset[Key]:

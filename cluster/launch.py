@@ -5,17 +5,17 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import ray
 
-from actors.messages import ActorOptions, ActorReport, ActorSpec, Key, RouterOptions
+from actors.messages import ActorOptions, ActorSpec, Key, Pulse, RouterOptions
 from actors.remote import (
     find_actor,
-    progress_of,
-    pulse_of,
-    report_of,
+    pulses_in,
+    reports_of,
     start_actor,
     stop_actors,
 )
@@ -25,6 +25,7 @@ from cluster import local_ray
 from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.local_ray import LocalRay
+from cluster.policy.membership import MOST_FAILURES
 from cluster.policy.placement import Node, Placed, assign
 from model.batch import LoadProgress
 from model.checkpoint import Checkpoint
@@ -32,6 +33,7 @@ from model.checkpoint import Checkpoint
 log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
+_NOTHING_YET = LoadProgress(0, 0)
 HEAD_NAME = "head"
 _EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
 
@@ -65,12 +67,12 @@ def launch(
             local = local_ray.wait(local, stop, config.cluster.start_timeout_s)
         _connect(config, local)
         handles = actors.start_all(stop)
-        _wait_for_weights(handles, report, stop, config.cluster.start_timeout_s)
-        experts = {key: (name, handles[name]) for name in handles if (key := _key(name)) is not None}
-        pulses = {key: pulse_of(handle) for key, (_, handle) in experts.items()}
+        found = _wait_for_weights(handles, report, stop, config.cluster.start_timeout_s)
     except BaseException:
         _let_go(actors.new, config, local)
         raise
+    experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
+    pulses = {key: found[name] for key, (name, _) in experts.items()}
     ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
     ops.adopt(pulses)
     options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
@@ -110,14 +112,15 @@ class _Actors:
 
     def start_all(self, stop: threading.Event) -> dict[str, Any]:
         """Handles by name. Replicas that an earlier serve has added are kept."""
-        reports = {name: _report(name, self._namespace) for name in _running(self._namespace)}
+        running = _running(self._namespace)
+        reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         wanted = {HEAD_NAME: self._head_spec}
         for spec in self._expert_specs:
             expert = spec.expert or 0
             wanted |= {expert_name(expert, slot): spec for slot in range(self._config.experts.replicas)}
-            wanted |= {name: spec for name in reports if (key := _key(name)) is not None and key[0] == expert}
-        good = {name: r for name, r in reports.items() if r is not None and name in wanted and r.spec == wanted[name]}
-        if stale := [name for name in reports if name not in good]:
+            wanted |= {name: spec for name in running if (key := _key(name)) is not None and key[0] == expert}
+        good = {name: r for name, r in reports.items() if name in wanted and r.spec == wanted[name]}
+        if stale := [name for name in running if name not in good]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
         wanted = {name: spec for name, spec in wanted.items() if name not in stale or self._is_configured(name)}
@@ -160,17 +163,8 @@ def _running(namespace: str) -> list[str]:
     return [name for name in names if name == HEAD_NAME or _key(name) is not None]
 
 
-def _report(name: str, namespace: str) -> ActorReport | None:
-    """What an actor is; None if it does not answer, so that it cannot be adopted."""
-    handle = find_actor(name, namespace)
-    try:
-        return report_of(handle) if handle is not None else None
-    except ray.exceptions.RayError:
-        return None
-
-
 def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
-    end, ref = time.monotonic() + timeout, head.memory.remote()
+    end, ref = time.monotonic() + timeout, head.pulse.remote()
     while not ray.wait([ref], timeout=_POLL)[0]:
         if stop.is_set():
             raise LaunchStopped
@@ -184,27 +178,30 @@ def _options(section: ActorSection) -> ActorOptions:
 
 def _wait_for_weights(
     handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
-) -> None:
-    end = time.monotonic() + timeout
-    progress: dict[str, LoadProgress] = {name: LoadProgress(0, 0) for name in handles}
-    while True:
-        waiting = {name: handle for name, handle in handles.items() if not progress[name].ready}
-        if not waiting:
-            return
-        progress.update(progress_of(waiting, _POLL))
-        report("loading weights", progress)
-        for name, p in progress.items():
-            if p.error:
-                raise LaunchFailed(f"{name} could not load: {p.error}")
+) -> dict[str, Pulse]:
+    """The pulses of all, once all have their weights. One that ends meanwhile has Ray's restarts, but not for ever."""
+    end, failures = time.monotonic() + timeout, Counter[str]()
+    found: dict[str, Pulse] = {}
+    while waiting := [name for name in handles if name not in found or not found[name].progress.ready]:
+        calls = {handles[name].pulse.remote(): name for name in waiting}
+        done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=_POLL)
+        pulses, lost, away = pulses_in((ref, calls[ref]) for ref in done)
+        found |= pulses
+        failures.update(list(away))
+        report("loading weights", {name: found[name].progress if name in found else _NOTHING_YET for name in handles})
+        failed = {name: pulse.progress.error for name, pulse in pulses.items() if pulse.progress.error}
+        failed |= lost | {name: why for name, why in away.items() if failures[name] >= MOST_FAILURES}
+        for name, why in failed.items():
+            raise LaunchFailed(f"{name} could not load: {why}")
         if stop.is_set():
             raise LaunchStopped
         if time.monotonic() > end:
-            missing = ", ".join(sorted(waiting))
             raise LaunchFailed(
-                f"{missing} not ready after {timeout:g} s: does the cluster have the resources that "
+                f"{', '.join(sorted(waiting))} not ready after {timeout:g} s: does the cluster have the resources that "
                 "head.* and experts.* ask for? (`ray status` shows pending actors)"
             )
         time.sleep(_POLL / 5)
+    return found
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:

@@ -4,7 +4,7 @@ import psutil
 import ray
 
 from actors.messages import ActorReport
-from actors.remote import find_actor, report_of
+from actors.remote import find_actor, reports_of
 from cluster.launch import HEAD_NAME, expert_name
 from cluster.served_model import DEMO_FOLDER
 from model.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ def reports(server: Server) -> dict[str, ActorReport]:
     ray.init(address=server.local.address, namespace="eightwinds", log_to_driver=False)
     try:
         names = [HEAD_NAME, *(expert_name(e, 0) for e in range(8))]
-        return {name: report_of(find_actor(name, "eightwinds")) for name in names}
+        return reports_of({name: find_actor(name, "eightwinds") for name in names})
     finally:
         ray.shutdown()
 

@@ -2,6 +2,9 @@
 
 import urllib.request
 
+import psutil
+import pytest
+
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2
 from tests.integration.conftest import StartServer
@@ -51,6 +54,14 @@ def test_scaled_by_the_command_seen_in_the_metrics_and_adopted_by_the_next_serve
         wait_for(lambda: len(second.actors()) == 9, "two replicas to end")
         assert ask(client, request()) == wanted
     assert [slot for slot, _ in replicas(second, 2)] == [0]
+
+
+def test_a_node_s_memory_is_what_its_machine_says(server: Server) -> None:
+    with server.client() as client:
+        (node,) = client.status().nodes
+    memory = psutil.virtual_memory()
+    assert node.memory_total_bytes == memory.total
+    assert node.memory_used_bytes == pytest.approx(memory.total - memory.available, rel=0.5)
 
 
 def test_a_replica_that_finds_no_node_is_taken_back_with_the_reason(start: StartServer) -> None:
