@@ -1,6 +1,7 @@
 """The head's actor, as the engine sees it: `actors.messages.HeadHandle`."""
 
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,22 +13,30 @@ from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 
 class RemoteHead:
-    """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers."""
+    """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers.
+
+    A step may take as long as it takes, but a head that computes still answers its `pulse`. One that does not for
+    `hang_seconds` is ended, upon which Ray starts it anew.
+    """
 
     def __init__(
         self,
         head: Any,
         members: Callable[[], Members],
         options: RouterOptions,
+        hang_seconds: float = 30.0,
         begin_timeout: float = 120.0,
     ) -> None:
         """`members` is asked at each `begin`."""
-        self._head, self._members, self._options, self._begin_timeout = head, members, options, begin_timeout
+        self._head, self._members, self._options = head, members, options
+        self._hang_seconds, self._begin_timeout = hang_seconds, begin_timeout
         self._ref: Any = None
+        self._pulse: Any = None  # asked for because a step takes long
+        self._asked_at = 0.0
 
     def begin(self, epoch: int) -> HeadInfo:
         """See `HeadHandle`."""
-        self._ref = None
+        self._ref = self._pulse = None
         ref = self._head.adopt.remote(epoch, self._members(), self._options)
         info: HeadInfo = self._get(ref, self._begin_timeout)
         return info
@@ -42,10 +51,20 @@ class RemoteHead:
             return None
         done, _ = ray.wait([self._ref], timeout=timeout)
         if not done:
+            self._look_for_life()
             return None
-        ref, self._ref = self._ref, None
+        ref, self._ref, self._pulse = self._ref, None, None
         result: StepResult | StepFailure = pickle.loads(self._get(ref, None))
         return result
+
+    def _look_for_life(self) -> None:
+        if self._pulse is not None and ray.wait([self._pulse], timeout=0)[0]:
+            self._pulse = None  # it lives; or it ended, which the step's own end tells
+        if self._pulse is None:
+            self._pulse, self._asked_at = self._head.pulse.remote(), time.monotonic()
+        elif time.monotonic() - self._asked_at > self._hang_seconds:
+            ray.kill(self._head, no_restart=False)
+            raise HeadLost(f"it did not answer for {self._hang_seconds:g} s and was ended")
 
     def _get(self, ref: Any, timeout: float | None) -> Any:
         try:

@@ -117,7 +117,8 @@ class ExpertRouter:
         if self._patience:
             now = self._clock()
             part.resend_at = now + self._patience.deadline(part.rows)
-            part.hedge_at = now + self._patience.hedge_after(part.rows)
+            several = len(self.replicas.table[part.expert]) > 1
+            part.hedge_at = now + self._patience.hedge_after(part.rows) if several else math.inf
         return call
 
     # ---- combine ----

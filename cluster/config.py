@@ -36,9 +36,12 @@ class ActorSection(_Section):
 
 
 class HeadSection(ActorSection):
-    """The head actor. A restarted head is waited for `grace_s` seconds."""
+    """The head actor. A restarted head is waited for `grace_s` seconds; one that has work and does not even say that it
+    lives for `hang_s` seconds is ended and begins anew.
+    """
 
     grace_s: float = Field(default=60.0, gt=0)
+    hang_s: float = Field(default=30.0, gt=0)
 
 
 class ExpertsSection(ActorSection):

@@ -76,7 +76,7 @@ def launch(
     ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
     ops.adopt(pulses)
     options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
-    head = RemoteHead(handles[HEAD_NAME], ops.members, options)
+    head = RemoteHead(handles[HEAD_NAME], ops.members, options, config.head.hang_s)
 
     def close(keep: bool) -> None:
         if keep:

@@ -127,6 +127,23 @@ def kill_head(stage: Stage, times: int, quiet: Tally) -> Row:
     return Row("kill -9 of the head", times, quiet, tally, windows, exact=stage.exact)
 
 
+def freeze_head(stage: Stage, times: int, quiet: Tally) -> Row:
+    """SIGSTOP the head and leave it so: after `head.hang_s` it must be ended and begin anew."""
+    v, windows = stage.victims, list[tuple[float, float]]()
+    tally = stage.streams.start()
+    time.sleep(1.0)
+    for _ in range(times):
+        before = v.status().head.restart_count
+        at = send(v.head(), signal.SIGSTOP)
+        while v.status().head.restart_count == before:
+            assert time.monotonic() < at + 120.0, "a frozen head stays"
+            time.sleep(0.1)
+        windows.append((at, time.monotonic() + 1.0))
+        time.sleep(2.0)
+    stage.streams.stop()
+    return Row("SIGSTOP of the head, for good", times, quiet, tally, windows, exact=stage.exact)
+
+
 def kill_serve(stage: Stage, times: int, quiet: Tally) -> Row:
     """SIGKILL `serve`, start another as a supervisor does; in odd turns an expert is killed, too. The streams are our
     client's, which go on by themselves; a request that finds no server is sent again.

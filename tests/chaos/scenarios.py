@@ -2,6 +2,7 @@
 
 from tests.chaos.elasticity import drain_node, kill_node, scale
 from tests.chaos.failures import (
+    freeze_head,
     freeze_one_of_two,
     kill_every_copy,
     kill_head,
@@ -20,6 +21,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
     "kill-sole-copy": (kill_sole_copy, 20, 1),
     "kill-every-copy": (kill_every_copy, 10, 0),
     "kill-head": (kill_head, 10, 1),
+    "freeze-head": (freeze_head, 2, 0),
     "kill-serve": (kill_serve, 6, 1),
     "scale": (scale, 50, 1),
     "storm": (storm, 60, 8),
