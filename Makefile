@@ -6,7 +6,8 @@
 #   make proto    generate the stubs anew
 #   make bench    microseconds per dispatch; time until ready
 #   make bench-serve   the server under load, and what the engine costs (20 minutes)
-#   make chaos    kills, freezes and scalings under load, every token compared (30 minutes); chaos-short: each a few times
+#   make chaos    kills, freezes, slow-downs, scalings under load, every token compared (45 minutes); chaos-short: a few
+#   make multihost   several hosts on this machine, lost, cut off and drained (15 minutes; needs root); multihost-short
 #   make fuzz     20,000 requests that no sane client sends
 #   make clean    remove caches and build products (the environment stays)
 
@@ -20,7 +21,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration fuzz chaos chaos-short check lint types contracts protos stubs proto bench bench-serve clean venv \
+.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short check lint types contracts protos stubs proto bench bench-serve clean venv \
         venv-runtime constraints
 
 help:
@@ -90,12 +91,22 @@ fuzz: $(DEVELOPER)
 	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/test_fuzz.py
 
 chaos: $(DEVELOPER)
-	@echo 'chaos: 190 kills, freezes and scalings (30 minutes)'
-	@$(BIN)/python -m tests.chaos --publish docs/chaos.md
+	@echo 'chaos: 290 kills, freezes, slow-downs and scalings, then some in bfloat16 (45 minutes)'
+	@$(BIN)/python -m tests.chaos --publish docs/chaos/one_machine.md
+	@$(BIN)/python -m tests.chaos kill-one-of-two kill-head --times 20 --set model.dtype=bfloat16 \
+	    --publish docs/chaos/bfloat16.md
 
 chaos-short: $(DEVELOPER)
 	@echo 'chaos: each a few times'
 	@$(BIN)/python -m tests.chaos --short
+
+multihost: $(DEVELOPER)
+	@echo 'multihost: three hosts in namespaces of their own, then Ray with its autoscaler (15 minutes)'
+	@$(BIN)/python -m tests.multihost --publish docs/chaos/hosts.md
+
+multihost-short: $(DEVELOPER)
+	@echo 'multihost: the most telling ones, once'
+	@$(BIN)/python -m tests.multihost --short --skip-unable
 
 integration: unit
 	@echo 'test: integration'

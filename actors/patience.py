@@ -67,8 +67,10 @@ class Patience:
         return self._slow * self.expect(rows) if self._slow < math.inf else math.inf
 
     def parts(self, rows: int, replicas: int) -> int:
-        """Among how many replicas to split a call: as long as a part's rows cost as much as a call does by itself."""
+        """Among how many replicas to split a call: as long as a part's rows cost as much as a call does by itself, and
+        each part has some.
+        """
         start, slope = self.line()
         if replicas < 2 or start <= 0:
             return 1
-        return max(1, min(replicas, int(rows * slope / start)))
+        return max(1, min(replicas, rows, int(rows * slope / start)))

@@ -80,6 +80,7 @@ class Replicas:
 
     def send(self, replica: Replica, rows: int) -> None:
         """A call is on its way to it."""
+        assert rows > 0, "a call without rows cannot be told from none"
         self._rows[replica] = self._rows.get(replica, 0) + rows
 
     def answered(self, replica: Replica, rows: int) -> None:

@@ -23,6 +23,7 @@ _BUSY_SECONDS = 0.1  # between ticks while a replica starts or drains
 _IDLE_SECONDS = 0.5  # ... and otherwise: the end of a process is seen within this
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
 _NODES_SECONDS = 2.0  # how old what is known of the nodes may be
+_NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was
 
 
 class NoSuchNode(Exception):
@@ -80,7 +81,7 @@ class Controller:
         self._published = membership.routed()
         self._backoff = Backoff()  # after starts that were given up
         self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
-        self._nodes: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())
+        self._nodes = _NOT_LOOKED
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     # ---- callers' side ----
@@ -184,6 +185,7 @@ class Controller:
             else:
                 self._note(key, pulse, now)
         for key, why in vitals.lost.items():
+            self._nodes = _NOT_LOOKED  # perhaps with its node, where no other shall begin then
             with self._lock:
                 if key in self._membership.members:
                     log.warning("expert %d replica %d is lost: %s", *key, why)

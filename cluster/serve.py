@@ -6,6 +6,7 @@ said early. Ray starts in a thread, so that a signal is heard at any moment.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,8 @@ class Launcher:
 
 def serve(config: Config, keep_actors: bool = False) -> int:
     """Run a server until SIGINT or SIGTERM; returns the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("eightwinds").setLevel(logging.INFO)
     try:
         return asyncio.run(_serve(config, keep_actors))
     except (ValueError, OSError, LaunchFailed, HeadLost) as error:

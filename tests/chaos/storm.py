@@ -3,6 +3,7 @@
 import contextlib
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -48,6 +49,7 @@ def storm(stage: Stage, times: int, quiet: Tally) -> Row:
     done = Counter[str]()
     for deed in deeds:
         time.sleep(deed.pause)
+        print(f"{time.monotonic() - begin:6.1f} s: {deed}", file=sys.stderr, flush=True)
         if deed.kind == "scale":
             wanted[deed.expert] = deed.count
             v.want({deed.expert: deed.count})

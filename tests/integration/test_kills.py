@@ -1,4 +1,4 @@
-"""kill -9 of the only copy of an expert, and of the head: streams stall, and go on with the same tokens."""
+"""kill -9 of an expert's only copy or of the head, and a frozen head: streams stall, and go on as they would have."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import pytest
 
 from cluster.client import Options, text_request
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.integration.conftest import StartServer
 from tests.integration.server import Server
 
 PROMPTS = ("Once upon a time", "My favourite condiment is", "What is 37 + 48?")
@@ -19,15 +20,24 @@ def request(prompt: str, seed: int | None = None) -> pb.GenerateRequest:
     return wanted
 
 
-@pytest.mark.parametrize("actor", ["ray::ExpertActor", "ray::HeadActor"])
-def test_a_kill_under_streams_loses_no_request_and_no_token(actor: str, server: Server) -> None:
+def hit(server: Server, actor: str, signum: signal.Signals) -> None:
+    """Send a signal to such an actor under six streams: no token is lost or another, and the process is replaced."""
     requests = [request(prompt, seed) for prompt in PROMPTS for seed in (None, 7)]
     with server.client() as client:
         wanted = [client.generate(r, timeout=60).outputs[0].text for r in requests]
         streams = [client.stream(r, timeout=180) for r in requests]
         texts = [next(stream).text for stream in streams]
         victim = next(p for p in server.actors() if " ".join(psutil.Process(p).cmdline()).startswith(actor))
-        os.kill(victim, signal.SIGKILL)
+        os.kill(victim, signum)
         texts = [text + "".join(m.text for m in stream) for text, stream in zip(texts, streams, strict=True)]
     assert texts == wanted
     assert victim not in server.actors() and len(server.actors()) == 9
+
+
+@pytest.mark.parametrize("actor", ["ray::ExpertActor", "ray::HeadActor"])
+def test_a_kill_under_streams_loses_no_request_and_no_token(actor: str, server: Server) -> None:
+    hit(server, actor, signal.SIGKILL)
+
+
+def test_a_frozen_head_is_ended_and_begins_anew(start: StartServer) -> None:
+    hit(start("--set", "head.hang_s=3").wait_ready(), "ray::HeadActor", signal.SIGSTOP)

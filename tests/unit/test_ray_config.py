@@ -4,6 +4,8 @@ from pathlib import Path
 import yaml
 from jsonschema import validate  # type: ignore[import-untyped]
 
+from tests.multihost.cluster import TUNED
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -14,3 +16,9 @@ def test_ray_config_matches_the_schema_that_ray_up_checks_it_against() -> None:
     assert spec is not None and spec.origin is not None
     schema = json.loads((Path(spec.origin).parent / "autoscaler" / "ray-schema.json").read_text())
     validate(yaml.safe_load((ROOT / "ray_config.yaml").read_text()), schema)
+
+
+def test_lost_hosts_are_noticed_as_in_the_tests_with_several_hosts() -> None:
+    *_, start = yaml.safe_load((ROOT / "ray_config.yaml").read_text())["head_start_ray_commands"]
+    told = dict(word.split("=", 1) for word in start.split() if word.startswith("RAY_"))
+    assert told == TUNED, "tests/multihost/cluster.py measures with what ray_config.yaml says"

@@ -68,3 +68,8 @@ def test_hedges_begin_where_one_in_a_hundred_is_slower() -> None:
 @pytest.mark.parametrize(("rows", "replicas", "parts"), [(4, 4, 1), (10, 4, 2), (15, 4, 3), (1000, 4, 4), (1000, 1, 1)])
 def test_a_part_costs_at_least_what_a_call_does_by_itself(rows: int, replicas: int, parts: int) -> None:
     assert learnt(0.01, 0.002).parts(rows, replicas) == parts
+
+
+def test_no_part_is_without_rows_however_much_a_row_costs() -> None:
+    steep = learnt(0.001, 0.01)
+    assert [steep.parts(rows, 4) for rows in (1, 2, 3, 9)] == [1, 2, 3, 4]

@@ -1,5 +1,6 @@
 """The controller's rounds, on a cluster that computes nothing and a clock that only tests move."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import pytest
@@ -99,6 +100,15 @@ def test_one_that_is_lost_for_good_is_started_anew() -> None:
     rig.tick(2)
     assert rig.cluster.stopped == [(0, 0)] and rig.cluster.started == [((0, 0), "n0")]
     assert not rig.tick(2) and rig.routed == {(0, 0), (0, 1)}
+
+
+def test_one_that_is_lost_with_its_node_is_not_started_there_again() -> None:
+    rig = Rig(2, nodes=("n0", "n1"))
+    rig.controller.snapshot()  # the nodes are looked at
+    rig.cluster.machines[0] = dataclasses.replace(rig.cluster.machines[0], alive=False)
+    rig.cluster.lose((0, 0))
+    rig.tick(2)
+    assert rig.cluster.started == [((0, 0), "n1")]
 
 
 def test_a_replica_that_finds_no_node_in_time_is_taken_back_with_the_reason() -> None:

@@ -1,0 +1,224 @@
+"""A Ray cluster on several hosts with `eightwinds serve` on the first, and what is looked at and done from outside.
+
+The first host has Ray's head node and the server; the others are workers, and only they can take the head actor, so
+that a scenario can lose its host. Ray's own defaults notice a host that hangs after a minute, `TUNED` after seconds.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import psutil
+
+from cluster.client import Client
+from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.multihost.hosts import PYTHON, Host, Hosts
+
+PORT = 6379
+EXPERTS = 8
+TUNED = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "4",
+}
+_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+_SYSTEM_CONFIG = {"max_direct_call_object_size": 524288}
+_PATIENCE = 240.0
+
+
+class Serve:
+    """A serve process on a host."""
+
+    def __init__(self, host: Host, *arguments: str) -> None:
+        self.address, self._host = f"{host.address}:50051", host
+        command = [PYTHON, "-m", "cluster.cli", "serve", f"--listen={self.address}", f"--http={host.address}:8000"]
+        command += ["--insecure", *arguments]
+        self.log = host.disk / "tmp" / f"serve-{time.monotonic_ns()}.log"
+        self.began, self.took = time.monotonic(), 0.0
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                host.command(command, _ENVIRONMENT), stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self._line = ""
+        self._said = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("ready "):
+                self._line, self.took = line, time.monotonic() - self.began
+                self._said.set()
+        self._said.set()
+
+    def wait_ready(self) -> "Serve":
+        """Wait for the ready line; `took` is how many seconds it took to come."""
+        assert self._said.wait(_PATIENCE) and self._line, f"serve is not ready: {self.log.read_text()[-3000:]}"
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        (process,) = psutil.Process(self._process.pid).children()  # of nsenter's, which only waits for it
+        process.kill()
+        self._process.wait(20)
+
+
+class Cluster:
+    """Ray on all hosts, and a server with these settings. `close` only lets go: the hosts' end is theirs, too."""
+
+    def __init__(self, hosts: Hosts, settings: Sequence[str] = (), detection: Mapping[str, str] = TUNED) -> None:
+        self.hosts = hosts
+        self._arguments = [f"--ray-address={hosts.all[0].address}:{PORT}"]
+        self._arguments += [word for setting in settings for word in ("--set", setting)]
+        system = f"--system-config={json.dumps(_SYSTEM_CONFIG)}"
+        start_ray(hosts.all[0], "--head", "--include-dashboard=false", f"--port={PORT}", system, environment=detection)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.join, self.workers))
+        self.serves = [self.serve()]
+        self.client = Client(self.serves[0].wait_ready().address)
+
+    @property
+    def workers(self) -> list[Host]:
+        """All hosts but the first."""
+        return self.hosts.all[1:]
+
+    def join(self, host: Host) -> None:
+        """Let a host's Ray join."""
+        start_ray(host, f"--address={self.hosts.all[0].address}:{PORT}", '--resources={"worker": 1}')
+
+    def serve(self) -> Serve:
+        """Start a server on the first host."""
+        return Serve(self.hosts.all[0], *self._arguments)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    # ---- what there is ----
+
+    def status(self) -> pb.GetStatusResponse:
+        """GetStatus."""
+        return self.client.status(timeout=60)
+
+    def node_of(self, host: Host) -> str:
+        """The id of the host's node, the living one if it joined several times; "" if none lives."""
+        nodes = [node for node in self.status().nodes if node.address == host.address]
+        return next((node.id for node in nodes if node.state != pb.Node.STATE_LOST), "")
+
+    def replicas(self, host: Host | None = None) -> list[tuple[int, pb.Replica]]:
+        """Each replica with its expert; of one host only, if it is given."""
+        found = [(expert.expert, replica) for expert in self.status().experts for replica in expert.replicas]
+        node = self.node_of(host) if host else ""
+        return [(expert, replica) for expert, replica in found if host is None or replica.node_id == node]
+
+    def actors(self, host: Host | None = None) -> set[tuple[str, int]]:
+        """The processes of head and experts, of one host or of all: the host's name and the process id."""
+        found = set()
+        for where in [host] if host else self.hosts.all:
+            for process in where.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+                    if " ".join(process.cmdline()).startswith(("ray::HeadActor", "ray::ExpertActor")):
+                        found.add((where.name, process.pid))
+        return found
+
+    def head_host(self) -> Host:
+        """Where the head actor runs."""
+        wait(lambda: bool(self.status().head.node_id), "the head to answer")
+        node = self.status().head.node_id
+        return next(host for host in self.hosts.all if host.up and self.node_of(host) == node)
+
+    def other_worker(self) -> Host:
+        """A worker host on which the head actor does not run."""
+        head = self.head_host()
+        return next(host for host in self.workers if host is not head)
+
+    # ---- what is done ----
+
+    def scale(self, count: int) -> float:
+        """Want so many replicas of each expert, and wait for them; how many seconds it took."""
+        self.client.scale(dict.fromkeys(range(EXPERTS), count), timeout=60)
+        return self.wait_replicas(count)
+
+    def spread(self) -> None:
+        """Two replicas of each expert, on different hosts, all hosts having some."""
+        self.scale(1)
+        self.scale(2)
+        places = [{r.node_id for r in expert.replicas} for expert in self.status().experts]
+        assert all(len(place) == 2 for place in places), f"two replicas of an expert share a host: {places}"
+
+    def wait_replicas(self, count: int, gone: Host | None = None) -> float:
+        """Wait until each expert has so many replicas, all ready, none of them on the node that `gone` was."""
+        lost = {node.id for node in self.status().nodes if gone and node.address == gone.address}
+
+        def settled() -> bool:
+            experts = self.status().experts
+            return all(
+                len(e.replicas) == count
+                and all(r.state == pb.REPLICA_STATE_READY and r.node_id not in lost for r in e.replicas)
+                for e in experts
+            )
+
+        return wait(settled, f"{count} replicas of each expert", self._story)
+
+    def wait_lost(self, host: Host) -> float:
+        """Wait until Ray has given the host up; how many seconds it took."""
+        return wait(lambda: not self.node_of(host), f"{host.name} to be given up", self._story)
+
+    def wait_node(self, host: Host) -> float:
+        """Wait until the host's node takes part."""
+        return wait(lambda: bool(self.node_of(host)), f"{host.name} to take part", self._story)
+
+    def wait_empty(self, host: Host) -> float:
+        """Wait until the host has no replica, and no process of one; how many seconds it took."""
+        return wait(lambda: not self.replicas(host) and not self.actors(host), f"{host.name} to be empty", self._story)
+
+    def wait_head(self, restarts: int) -> float:
+        """Wait until the head has been restarted so often, and answers."""
+
+        def back() -> bool:
+            head = self.status().head
+            return head.restart_count >= restarts and head.state == pb.REPLICA_STATE_READY
+
+        return wait(back, f"restart {restarts} of the head", self._story)
+
+    def _story(self) -> str:
+        return f"{self.status()}\n{self.serves[-1].log.read_text()[-4000:]}"
+
+
+def start_ray(host: Host, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    """`ray start` on a host. One CPU: Ray starts a spare process for each."""
+    command = [PYTHON, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={host.address}", "--num-cpus=1"]
+    command += ["--object-store-memory=150000000", *arguments]
+    host.run(*command, environment=_ENVIRONMENT | dict(environment or {}))
+
+
+def wait(condition: Callable[[], bool], what: str, story: Callable[[], str] = str) -> float:
+    """Wait until it holds; how many seconds it took. `story` is told if it does not come to pass."""
+    begin = time.monotonic()
+    while True:
+        try:
+            if condition():
+                return time.monotonic() - begin
+        except grpc.RpcError as error:
+            if time.monotonic() > begin + _PATIENCE:
+                raise AssertionError(f"{what}: the server does not answer: {error}") from None
+        assert time.monotonic() < begin + _PATIENCE, f"{what}: not within {_PATIENCE:g} s\n{story()}"
+        time.sleep(0.1)
+
+
+def keep_logs(hosts: Hosts, folder: Path) -> None:
+    """Copy what the servers said, and Ray's logs of each host."""
+    for host in hosts.all:
+        there = host.disk / "tmp"
+        for log in [*there.glob("serve-*.log"), *there.glob("ray/session_2*/logs/*.*")]:
+            kept = folder / host.name / log.relative_to(there)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, kept)

@@ -1,0 +1,183 @@
+"""Hosts on this machine, each with network, processes, file system, name and shared memory of its own, on one switch.
+
+The switch is a bridge in the jail's own network, so that whoever runs this reaches the hosts as 10.78.0.1, 10.78.0.2
+and so on. A host that is killed loses its processes and keeps its disk, like one that loses power.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from tests.multihost import jail
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PREFIX = Path(sys.prefix).resolve()
+PYTHON = str(PREFIX / "bin" / "python")
+_INIT = Path(__file__).with_name("init.sh")
+_DISKS = Path("/run/hosts")
+_NETWORK = "10.78.0"
+_BRIDGE = "switch"
+_PATIENCE = 30.0
+
+
+class Host:
+    """One of them; `Hosts` makes it."""
+
+    def __init__(self, number: int) -> None:
+        self.name, self.address = f"h{number}", f"{_NETWORK}.{number}"
+        self.disk = _DISKS / self.name
+        self._hardware_address = f"02:00:0a:4e:00:{number:02x}"  # the same after a boot, or others would not find it
+        self._first: psutil.Process | None = None  # its process 1, as the jail numbers it
+        self._parent: subprocess.Popen[str] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs."""
+        return self._parent is not None
+
+    def boot(self) -> None:
+        """Start it, with the disk that it had if it ran before."""
+        assert not self.up, f"{self.name} runs already"
+        kinds = ("--mount", "--net", "--pid", "--ipc", "--uts")
+        command = ["unshare", *kinds, "--fork", "--kill-child", "--propagation", "private", "bash", str(_INIT)]
+        command += [self.name, str(self.disk), *_shared()]
+        self.disk.mkdir(parents=True, exist_ok=True)
+        with (self.disk / "boot.log").open("w") as log:
+            self._parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self._parent.stdout is not None
+        if self._parent.stdout.readline() != "up\n":
+            raise RuntimeError(f"{self.name} did not boot: {(self.disk / 'boot.log').read_text()}")
+        (self._first,) = psutil.Process(self._parent.pid).children()
+        self._plug_in()
+
+    def _plug_in(self) -> None:
+        assert self._first is not None
+        inside, wire = ["nsenter", "-t", str(self._first.pid), "-n", "ip"], self._wire
+        peer = ["peer", "name", "eth0", "address", self._hardware_address, "netns", str(self._first.pid)]
+        _do("ip", "link", "add", wire, "type", "veth", *peer)
+        _do("ip", "link", "set", wire, "master", _BRIDGE, "up")
+        _do(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        _do(*inside, "link", "set", "eth0", "up")
+        _do(*inside, "route", "add", "default", "via", f"{_NETWORK}.254")  # Ray finds its own address by this route
+
+    @property
+    def _wire(self) -> str:
+        return f"to-{self.name}"
+
+    def kill(self) -> None:
+        """SIGKILL for its process 1, and so for all of them."""
+        if self._parent is None:
+            return
+        if self._first is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._first.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._parent.wait(_PATIENCE)
+        self._parent.kill()
+        self._parent.wait()
+        self._parent = self._first = None
+        if _there(self._wire):  # the kernel takes it away with the host's network, but that may take its time
+            with contextlib.suppress(RuntimeError):
+                _do("ip", "link", "del", self._wire)
+
+    def cut(self) -> None:
+        """Pull the cable: what is sent is lost, and nobody is told."""
+        _do("ip", "link", "set", self._wire, "down")
+
+    def heal(self) -> None:
+        """Put the cable back."""
+        _do("ip", "link", "set", self._wire, "up")
+
+    def command(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
+        """The words that run these in the host, as root with a clean environment, where the checkout is."""
+        assert self._first is not None, f"{self.name} is down"
+        path = f"{PREFIX / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        clean = {"HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "PATH": path, "PYTHONPATH": str(ROOT)}
+        assigned = [f"{name}={value}" for name, value in (clean | dict(environment or {})).items()]
+        enter = ["nsenter", "-t", str(self._first.pid), "-m", "-u", "-i", "-n", "-p", "-r", "-w"]
+        return [*enter, "env", "-i", "-C", str(ROOT), *assigned, *words]
+
+    def run(self, *words: str, environment: Mapping[str, str] | None = None, timeout: float = 120.0) -> str:
+        """Run a command in it to its end; what it printed. RuntimeError if it fails."""
+        command = self.command(words, environment)
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{self.name}: {' '.join(words)}: exit code {done.returncode}\n{done.stdout[-3000:]}")
+        return done.stdout
+
+    def processes(self) -> Iterator[psutil.Process]:
+        """All that run in it."""
+        if self._first is None:
+            return
+        mine = os.readlink(f"/proc/{self._first.pid}/ns/pid")
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{process.pid}/ns/pid") == mine:
+                    yield process
+
+    def kill_processes(self, name: str) -> int:
+        """SIGKILL for its processes of this name; how many there were."""
+        found = [process for process in self.processes() if process.name() == name]
+        for process in found:
+            os.kill(process.pid, signal.SIGKILL)
+        return len(found)
+
+
+class Hosts:
+    """`count` of them, up when it is made. Use it with `with`; they are gone at its end, their disks, too."""
+
+    def __init__(self, count: int) -> None:
+        assert jail.inside(), "hosts live in a jail: see tests.multihost.jail"
+        _do("ip", "link", "add", _BRIDGE, "type", "bridge")
+        _do("ip", "addr", "add", f"{_NETWORK}.254/24", "dev", _BRIDGE)
+        _do("ip", "link", "set", _BRIDGE, "up")
+        self.all = [Host(number) for number in range(1, count + 1)]
+        for host in self.all:
+            host.boot()
+
+    def __enter__(self) -> "Hosts":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getitem__(self, name: str) -> Host:
+        return next(host for host in self.all if host.name == name)
+
+    def close(self) -> None:
+        """Remove all of it; safe to call twice."""
+        for host in self.all:
+            host.kill()
+        if _there(_BRIDGE):
+            _do("ip", "link", "del", _BRIDGE)
+        shutil.rmtree(_DISKS, ignore_errors=True)
+
+
+def _shared() -> list[str]:
+    """What hosts see of this machine besides its root disk: the checkout and the Python that runs this."""
+    return sorted({str(ROOT), str(PREFIX), str(Path(sys.base_prefix).resolve())})
+
+
+def _there(interface: str) -> bool:
+    return interface in (name for _, name in socket.if_nameindex())
+
+
+def _do(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")

@@ -1,0 +1,17 @@
+"""The scenarios on three hosts by name, and how often each is played."""
+
+from tests.multihost.disturbances import blip, drain, kill_serve
+from tests.multihost.losses import cut, cut_head_host, kill_head_host, kill_host, kill_raylet, kill_sole_host
+from tests.multihost.stage import Scenario
+
+SCENARIOS: dict[str, tuple[Scenario, int, int]] = {  # how often: in full, in short
+    "blip": (blip, 5, 1),
+    "kill-host": (kill_host, 3, 1),
+    "kill-raylet": (kill_raylet, 2, 0),
+    "cut": (cut, 2, 0),
+    "kill-sole-host": (kill_sole_host, 2, 0),
+    "kill-head-host": (kill_head_host, 2, 0),
+    "cut-head-host": (cut_head_host, 1, 0),
+    "drain": (drain, 2, 0),
+    "kill-serve": (kill_serve, 2, 0),
+}
