@@ -229,8 +229,11 @@ def test_a_large_call_is_split_over_its_replicas() -> None:
         for rows in (1, 10, 100):
             rig.patience.observe(rows, 0.001 + 0.01 * rows)
     rig.layer()
-    slots = {e: [c.replica.slot for c in rig.transport.sent if c.replica.expert == e] for e in range(EXPERTS)}
-    assert all(sorted(found) == [0, 1, 2] for found in slots.values())
+    for expert, rows in enumerate(some_dispatch(seed=1).experts_TK.flatten().bincount(minlength=EXPERTS).tolist()):
+        sent = [call for call in rig.transport.sent if call.replica.expert == expert]
+        assert len({call.replica for call in sent}) == len(sent) == min(rows, 3)
+        assert sum(len(call.rows_RD) for call in sent) == rows
+        assert all(len(call.rows_RD) for call in sent), "a part without rows is none"
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
