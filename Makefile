@@ -7,7 +7,7 @@
 #   make bench    microseconds per dispatch; time until ready
 #   make bench-serve   the server under load, and what the engine costs (20 minutes)
 #   make chaos    kills, freezes, slow-downs, scalings under load, every token compared (45 minutes); chaos-short: a few
-#   make multihost   several hosts on this machine, lost, cut off and drained (15 minutes; needs root); multihost-short
+#   make multihost   several hosts on this machine, lost, cut off, drained (15 minutes; needs root); multihost-short: two
 #   make fuzz     20,000 requests that no sane client sends
 #   make clean    remove caches and build products (the environment stays)
 
