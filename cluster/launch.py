@@ -5,7 +5,6 @@ import os
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -25,15 +24,13 @@ from cluster import local_ray
 from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.local_ray import LocalRay
-from cluster.policy.membership import MOST_FAILURES
 from cluster.policy.placement import Node, Placed, assign
-from model.batch import LoadProgress
+from cluster.roll_call import RollCall
 from model.checkpoint import Checkpoint
 
 log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
-_NOTHING_YET = LoadProgress(0, 0)
 HEAD_NAME = "head"
 _EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
 
@@ -179,18 +176,13 @@ def _options(section: ActorSection) -> ActorOptions:
 def _wait_for_weights(
     handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
 ) -> dict[str, Pulse]:
-    """The pulses of all, once all have their weights. One that ends meanwhile has Ray's restarts, but not for ever."""
-    end, failures = time.monotonic() + timeout, Counter[str]()
-    found: dict[str, Pulse] = {}
-    while waiting := [name for name in handles if name not in found or not found[name].progress.ready]:
-        calls = {handles[name].pulse.remote(): name for name in waiting}
-        done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=_POLL)
-        pulses, lost, away = pulses_in((ref, calls[ref]) for ref in done)
-        found |= pulses
-        failures.update(list(away))
-        report("loading weights", {name: found[name].progress if name in found else _NOTHING_YET for name in handles})
-        failed = {name: pulse.progress.error for name, pulse in pulses.items() if pulse.progress.error}
-        failed |= lost | {name: why for name, why in away.items() if failures[name] >= MOST_FAILURES}
+    """The pulses of all, once all have their weights."""
+    end, call = time.monotonic() + timeout, RollCall(handles)
+    while waiting := call.waiting:
+        refs = {handles[name].pulse.remote(): name for name in waiting}
+        done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_POLL)
+        failed = call.note(*pulses_in((ref, refs[ref]) for ref in done), now=time.monotonic())
+        report("loading weights", call.progress())
         for name, why in failed.items():
             raise LaunchFailed(f"{name} could not load: {why}")
         if stop.is_set():
@@ -201,7 +193,7 @@ def _wait_for_weights(
                 "head.* and experts.* ask for? (`ray status` shows pending actors)"
             )
         time.sleep(_POLL / 5)
-    return found
+    return call.pulses
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:

@@ -1,0 +1,50 @@
+"""Who of the actors that are being started is there, who is awaited, and who will not come. Pure: it is told what was
+answered, and the time in seconds.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from actors.messages import Pulse
+from cluster.policy.membership import MOST_FAILURES
+from model.batch import LoadProgress
+
+AWAY_SECONDS = 60.0  # until one that cannot be reached is given up; a restart takes a few
+_NOTHING_YET = LoadProgress(0, 0)
+
+
+class RollCall:
+    """By name. One that ends while others still load has Ray's restarts, but not for ever."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.pulses: dict[str, Pulse] = {}
+        self._names = list(names)
+        self._ends = Counter[str]()
+        self._away: dict[str, float] = {}  # since when
+
+    @property
+    def waiting(self) -> list[str]:
+        """Those without their weights."""
+        return [name for name in self._names if not self.progress()[name].ready]
+
+    def progress(self) -> dict[str, LoadProgress]:
+        """How far each is."""
+        return {name: self.pulses[name].progress if name in self.pulses else _NOTHING_YET for name in self._names}
+
+    def note(
+        self, pulses: Mapping[str, Pulse], lost: Mapping[str, str], away: Mapping[str, str], now: float
+    ) -> dict[str, str]:
+        """What those that were asked answered, or why they could not; why who will not come, will not."""
+        failed = dict(lost)
+        for name, pulse in pulses.items():
+            self._away.pop(name, None)
+            self._ends[name] += name in self.pulses and pulse.incarnation != self.pulses[name].incarnation
+            self.pulses[name] = pulse
+            if pulse.progress.error:
+                failed[name] = pulse.progress.error
+            elif self._ends[name] >= MOST_FAILURES:
+                failed[name] = f"its process ended {self._ends[name]} times before it was ready"
+        for name, why in away.items():
+            if now - self._away.setdefault(name, now) > AWAY_SECONDS:
+                failed[name] = why
+        return failed
