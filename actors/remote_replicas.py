@@ -1,5 +1,6 @@
 """The experts' actors on Ray, as the controller sees them: `actors.messages.ClusterOps`."""
 
+import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from actors.remote import Members, pulses_in, stop_actors
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
-_MEMORY_SECONDS = 0.5  # for a process to say how much memory its machine has left
+_MEMORY_SECONDS = 0.1  # for a process to say how much memory its machine has left
 
 Start = Callable[[Key, str, Collection[str]], tuple[str, Any]]  # which, node or "", nodes to avoid -> name, handle
 
@@ -104,8 +105,9 @@ class RayReplicas:
         return [_with(node, memory[node.node_id]) if node.node_id in memory else node for node in machines()]
 
     def _look_at_memory(self) -> Mapping[str, HostMemory]:
-        """Ask one process on each node, as Ray does not know; those that do not answer soon count as before."""
-        somebody = {node_id: key for key, node_id in list(self._nodes.items())}  # another thread may start or stop some
+        """Ask one process on each node, any, as Ray does not know; where none answers at once, all counts as before."""
+        there = list(self._nodes.items())  # another thread may start or stop some
+        somebody = {node_id: key for key, node_id in random.sample(there, len(there))}
         handles = [self._handles[key][1] for key in somebody.values() if key in self._handles]
         refs = [handle.memory.remote() for handle in (self._head, *handles)]
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)

@@ -20,7 +20,7 @@ from cluster.policy.placement import Node, assign
 log = logging.getLogger("eightwinds.controller")
 
 _BUSY_SECONDS = 0.1  # between ticks while a replica starts or drains
-_IDLE_SECONDS = 0.5  # ... and otherwise: the end of a process is seen within this
+_IDLE_SECONDS = 0.25  # ... and otherwise: the end of a process is seen within this
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
 _NODES_SECONDS = 2.0  # how old what is known of the nodes may be
 _NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was

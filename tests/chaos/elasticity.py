@@ -1,12 +1,13 @@
 """Replicas that come and go because somebody wants it, and nodes that do."""
 
+import statistics
 import time
 from collections.abc import Callable
 
 from benchmarks.load import percentile
-from tests.chaos.idle import IdleProcesses
+from tests.chaos.idle import IdleProcesses, one_share
 from tests.chaos.stage import Row, Stage
-from tests.chaos.streams import Tally
+from tests.chaos.streams import Tally, merged
 from tests.chaos.victims import EVERY, Victims
 
 _CYCLES_IN_TURN = 5
@@ -17,20 +18,29 @@ def scale(stage: Stage, times: int, quiet: Tally) -> Row:
     these cost the streams is the machine's contention and not ours.
     """
     v, windows = stage.victims, list[tuple[float, float]]()
-    ours, idle = Tally(), Tally()
+    pairs = list[tuple[Tally, Tally]]()
     v.scale(dict.fromkeys(EVERY, 1))
     warm_up(v, stage)
     before = v.footprint()
-    for done in range(0, times, _CYCLES_IN_TURN):
-        cycles = min(_CYCLES_IN_TURN, times - done)
-        windows += _cycles(stage, ours, cycles, lambda: _up_and_down(v, stage.rng.randrange(8)))
-        _cycles(stage, idle, cycles, _start_and_end)
+    with one_share() as fair:
+        for done in range(0, times, _CYCLES_IN_TURN):
+            cycles, pair = min(_CYCLES_IN_TURN, times - done), (Tally(), Tally())
+            windows += _cycles(stage, pair[0], cycles, lambda: _up_and_down(v, stage.rng.randrange(8)))
+            _cycles(stage, pair[1], cycles, _start_and_end)
+            pairs.append(pair)
     after = v.footprint()
-    tpots = [1000 * percentile(t, p) for t in (ours.tpots, idle.tpots) for p in (50, 99)]
-    notes = "TPOT p50/p99 ms {:.1f}/{:.1f}, with idle processes instead {:.1f}/{:.1f}".format(*tpots)
-    notes += f" ({tpots[1] / tpots[3]:.2f} x); "
+    notes = _compared(pairs) + ("" if fair else " (which take less than their part: another session)") + "; "
     notes += ", ".join(f"{after[what] - before[what]:+d} {what} of {before[what]}" for what in after)
-    return Row("scale an expert 1 -> 3 -> 1", times, quiet, ours, windows, notes)
+    return Row("scale an expert 1 -> 3 -> 1", times, quiet, merged(ours for ours, _ in pairs), windows, notes)
+
+
+def _compared(pairs: list[tuple[Tally, Tally]]) -> str:
+    ours, idle = (merged(side).tpots for side in zip(*pairs, strict=True))
+    numbers = [1000 * percentile(tpots, p) for tpots in (ours, idle) for p in (50, 99)]
+    ratios = sorted(percentile(a.tpots, 99) / percentile(b.tpots, 99) for a, b in pairs)
+    numbers += [numbers[1] / numbers[3], statistics.median(ratios), ratios[0], ratios[-1]]
+    text = "TPOT p50/p99 ms {:.1f}/{:.1f}, with idle processes instead {:.1f}/{:.1f}; p99 {:.2f} x, by turns {:.2f} x"
+    return (text + " ({:.2f} to {:.2f})").format(*numbers)
 
 
 def warm_up(v: Victims, stage: Stage) -> None:

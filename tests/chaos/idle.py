@@ -3,12 +3,36 @@
 python -m tests.chaos.idle EXPERT      prints a line when it is there, and waits to be killed
 """
 
+import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
+_AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+@contextlib.contextmanager
+def one_share() -> Iterator[bool]:
+    """Let processes compete whatever session they are of; whether they do.
+
+    Linux's autogroup gives each session a share of the CPUs. Ray's processes are a session of their own, so idle ones
+    that are started beside it would take little from it, and replicas their full part.
+    """
+    if not _AUTOGROUP.exists() or _AUTOGROUP.read_text() == "0\n":
+        yield True
+        return
+    try:
+        _AUTOGROUP.write_text("0\n")
+    except OSError:  # only root may
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        _AUTOGROUP.write_text("1\n")
 
 
 class IdleProcesses:

@@ -7,7 +7,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -22,6 +22,7 @@ _PROMPTS = (
     "The weather in",
     "A long road",
     "def ",
+    " ".join(f"{a} + {b} = {a + b}." for a in range(4, 14) for b in range(3, 9)),  # some prefill steps long
 )
 _SCHEMA = '{"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 4, "maxItems": 8}'
 DEADLINE = 180.0
@@ -78,6 +79,19 @@ class Tally:
         """Seconds between messages of a stream; those that overlap one of the windows, if there are any."""
         pairs = [(a, b) for times in self.arrivals for a, b in itertools.pairwise(times)]
         return [b - a for a, b in pairs if windows is None or any(s <= b and a <= e for s, e in windows)]
+
+
+def merged(tallies: Iterable[Tally]) -> Tally:
+    """All of them in one."""
+    total = Tally()
+    for tally in tallies:
+        total.done += tally.done
+        total.different += tally.different
+        total.refused += tally.refused
+        total.failed += tally.failed
+        total.arrivals += tally.arrivals
+        total.tpots += tally.tpots
+    return total
 
 
 class Streams:

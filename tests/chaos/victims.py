@@ -73,7 +73,7 @@ class Victims:
                 for e, count in counts.items()
             )
 
-        return wait(settled, f"replicas {counts}")
+        return wait(settled, f"replicas {counts}", every=0.2)  # looking costs the streams something, too
 
     def wait_state(self, expert: int, pid: int, state: pb.ReplicaState.ValueType) -> float:
         """Wait until the replica of that process is in a state."""
@@ -121,12 +121,12 @@ def send(pid: int, signum: signal.Signals) -> float:
     return time.monotonic()
 
 
-def wait(condition: Callable[[], bool], what: str) -> float:
-    """Wait until it holds; how many seconds it took."""
+def wait(condition: Callable[[], bool], what: str, every: float = 0.05) -> float:
+    """Wait until it holds, looking `every` so many seconds; how many it took."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() < begin + _PATIENCE, f"{what}: not within {_PATIENCE:g} s"
-        time.sleep(0.05)
+        time.sleep(every)
     return time.monotonic() - begin
 
 
