@@ -194,6 +194,11 @@ class Engine:
                 result = self._head.poll(_POLL_SECONDS)
         except HeadLost as error:
             log.warning("the head is lost (%s); its sequences will be run again", error)
+            with self._wake:
+                given_up = self._scheduler.head_lost()
+            if given_up:
+                log.error("given up, as heads end one after the other in their steps: %s", [s.key for s in given_up])
+            self._report_failure(given_up, "internal")
             self._begin_again()
             return
         if isinstance(result, StepResult):

@@ -17,6 +17,8 @@ from cluster.policy.prefix import extend_keys
 from cluster.policy.sequence import Sequence
 from model.batch import Chunk, NewSequence, SampledToken, StepPlan, StepResult
 
+_MOST_LOSSES = 5  # of heads in a row
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -92,6 +94,17 @@ class Scheduler:
             self._preempt(self._running[-1])
         self._release = []
         self.pool.forget_contents()
+
+    def head_lost(self) -> list[Sequence]:
+        """The head ended in a step. Answers those under which it did so too often in a row, which are dropped: one of
+        them may be why, and the others shall not wait for ever.
+        """
+        for sequence in self._running:
+            sequence.losses += 1
+        given_up = [sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES]
+        for sequence in given_up:
+            self.abort(sequence.key)
+        return given_up
 
     def resize(self, limits: Limits) -> list[Sequence]:
         """The head has another cache from now on; nothing runs. Answers those that can never fit, which are dropped."""
@@ -200,6 +213,7 @@ class Scheduler:
 
     def _drawn(self, sequence: Sequence, token: SampledToken) -> Drawn:
         sequence.token_ids.append(token.token_id)
+        sequence.losses = 0
         self.queue.drawn(sequence)
         enough = sequence.output_length >= sequence.sampling.min_tokens
         stopped = token.token_id in sequence.stop_ids and enough

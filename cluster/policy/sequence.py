@@ -37,6 +37,7 @@ class Sequence:
     cached: int | None = None  # prompt tokens that were found in the cache when it first entered
     scores: list[tuple[float, Alternatives]] = field(default_factory=list)  # of the prompt's tokens from the second on
     routing: tuple[tuple[int, ...], ...] = ()  # what experts ran since the last token, by layer; traced ones only
+    losses: int = 0  # heads that ended in a step of it since its last token
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -53,6 +53,28 @@ def test_a_head_that_stays_away_fails_its_sequences_and_ends_the_engine(
         engine.submit([request("c")])
 
 
+def test_a_request_under_which_heads_end_one_after_the_other_is_given_up(
+    make: Make, head: FakeHead, events: Events
+) -> None:
+    engine = make(max_running=1)
+    head.outcomes.extend([HeadLost("killed")] * 5)
+    engine.submit([request("a"), request("b")])
+    events.wait_for_end("a", "b")
+    assert events.failures() == {"a": "internal"}
+    assert events.tokens("b") == expected(head, request("b"))
+    check_idle(engine, events)
+
+
+def test_a_request_that_goes_on_between_losses_is_kept(make: Make, head: FakeHead, events: Events) -> None:
+    engine, a = make(), request("a", max_tokens=6)
+    for _ in range(3):
+        head.outcomes.extend([HeadLost("killed")] * 4 + [""])
+    engine.submit([a])
+    events.wait_for_end("a")
+    assert events.tokens("a") == expected(head, a)
+    check_idle(engine, events)
+
+
 def test_who_waits_is_served_by_the_head_that_comes_back(make: Make, head: FakeHead, events: Events) -> None:
     engine = make(max_running=1)
     head.hold()
