@@ -151,10 +151,13 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What is known of replicas that were asked: those that answered, and those that are gone for good, with why."""
+    """What is known of replicas that were asked: those that answered, those that are gone for good, with why, and those
+    that cannot be asked just now, with why.
+    """
 
     pulses: Mapping[Key, Pulse] = field(default_factory=dict)
     lost: Mapping[Key, str] = field(default_factory=dict)
+    away: Mapping[Key, str] = field(default_factory=dict)
 
 
 class ExpertUnavailable(Exception):
@@ -210,9 +213,9 @@ class ClusterOps(Protocol):
         """Those whose process has ended since they last were published, each once."""
         ...
 
-    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
         """Have the head route to these and no others. Answers those that did not join since a warm-up call failed, or
-        all of them if the head does not answer: then it is to be told again.
+        None if the head does not answer: then it is to be told again.
         """
         ...
 

@@ -91,7 +91,8 @@ class HeadActor:
     def adopt(self, epoch: int, members: Members, options: RouterOptions) -> HeadInfo:
         """Route to these experts, and `begin` the epoch."""
         if options != self._options:
-            self._replicas, self._options, self._revision = Replicas(()), options, -1
+            with self._swapping:  # a later `update` may be under way
+                self._replicas, self._options = Replicas(self._replicas.table), options
             patience = Patience() if options.fault_tolerance else None
             self._counter = LoadCounter(self._head.expert_count) if options.load else None
             transport = RayTransport(self._head.spec.device)
@@ -106,6 +107,8 @@ class HeadActor:
         """
         table = _table(members, self._head.expert_count)
         known = {r for row in self._replicas.table for r in row}
+        if known:  # who goes, goes at once
+            self._swap(members.revision, tuple(tuple(r for r in row if r in known) for row in table))
         cold = self._warm_up([r for row in table for r in row if r not in known])
         self._swap(members.revision, tuple(tuple(r for r in row if r not in cold) for row in table))
         return [(r.expert, r.slot) for r in cold]

@@ -8,15 +8,18 @@ from typing import Any
 import ray
 
 from actors.messages import HeadLost, HeadTaken, RouterOptions
-from actors.remote import Members, cause
+from actors.remote import Members, cause, pulses_in
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
+
+_LOOK_SECONDS = 1.0
 
 
 class RemoteHead:
     """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers.
 
-    A step may take as long as it takes, but a head that computes still answers its `pulse`. One that does not for
-    `hang_seconds` is ended, upon which Ray starts it anew.
+    A step may take as long as it takes, and so may the loading of weights, but a head that is at it still answers its
+    `pulse`. One that has answered and does so no more for `hang_seconds` is ended, upon which Ray starts it anew. One
+    whose process has not answered yet has `begin_timeout` seconds for that.
     """
 
     def __init__(
@@ -31,14 +34,18 @@ class RemoteHead:
         self._head, self._members, self._options = head, members, options
         self._hang_seconds, self._begin_timeout = hang_seconds, begin_timeout
         self._ref: Any = None
-        self._pulse: Any = None  # asked for because a step takes long
-        self._asked_at = 0.0
+        self._pulse: Any = None  # asked for because a call takes long
+        self._asked_at, self._patience = 0.0, begin_timeout
 
     def begin(self, epoch: int) -> HeadInfo:
         """See `HeadHandle`."""
         self._ref = self._pulse = None
+        self._patience = self._begin_timeout
         ref = self._head.adopt.remote(epoch, self._members(), self._options)
-        info: HeadInfo = self._get(ref, self._begin_timeout)
+        while not ray.wait([ref], timeout=_LOOK_SECONDS)[0]:
+            self._look_for_life()
+        info: HeadInfo = self._get(ref)
+        self._pulse, self._patience = None, self._hang_seconds
         return info
 
     def submit(self, plan: StepPlan) -> None:
@@ -54,22 +61,25 @@ class RemoteHead:
             self._look_for_life()
             return None
         ref, self._ref, self._pulse = self._ref, None, None
-        result: StepResult | StepFailure = pickle.loads(self._get(ref, None))
+        result: StepResult | StepFailure = pickle.loads(self._get(ref))
         return result
 
     def _look_for_life(self) -> None:
         if self._pulse is not None and ray.wait([self._pulse], timeout=0)[0]:
-            self._pulse = None  # it lives; or it ended, which the step's own end tells
+            pulses, _, _ = pulses_in([(self._pulse, "head")])
+            self._pulse = None
+            if pulses:  # else it ended, which the end of the call tells
+                self._patience = self._hang_seconds
         if self._pulse is None:
             self._pulse, self._asked_at = self._head.pulse.remote(), time.monotonic()
-        elif time.monotonic() - self._asked_at > self._hang_seconds:
+        elif time.monotonic() - self._asked_at > self._patience:
             ray.kill(self._head, no_restart=False)
-            raise HeadLost(f"it did not answer for {self._hang_seconds:g} s and was ended")
+            raise HeadLost(f"it did not answer for {self._patience:g} s and was ended")
 
-    def _get(self, ref: Any, timeout: float | None) -> Any:
+    def _get(self, ref: Any) -> Any:
         try:
-            return ray.get(ref, timeout=timeout)
+            return ray.get(ref)
         except HeadTaken:
             raise
-        except ray.exceptions.RayError as error:  # died, unavailable, timed out: what it had is in doubt
+        except ray.exceptions.RayError as error:  # died or unavailable: what it had is in doubt
             raise HeadLost(cause(error)) from None

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import ray
 
 from actors.load import HeadLoad
 from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
-from actors.remote import Members, pulses_in, stop_actors
+from actors.remote import Member, Members, pulses_in, stop_actors
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
@@ -46,26 +46,29 @@ class RayReplicas:
 
     def stop(self, key: Key) -> None:
         """See `ClusterOps`."""
-        name, _ = self._handles.pop(key)
-        self._nodes.pop(key, None)
+        name, _ = self._handles[key]
         for calls in (self._asked, self._watches):
             for ref in [ref for ref, of in calls.items() if of == key]:
                 del calls[ref]
-        stop_actors([name], self._namespace, timeout=1.0)
+        stop_actors([name], self._namespace, timeout=1.0)  # if Ray is away and raises, it is to be stopped again
+        del self._handles[key]
+        self._nodes.pop(key, None)
 
     def ask(self, keys: Collection[Key]) -> Vitals:
         """See `ClusterOps`."""
         for key in set(keys) - set(self._asked.values()):
             self._asked[self._handles[key][1].pulse.remote()] = key
-        pulses, lost, _ = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
+        pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
         self._nodes.update({key: pulse.node_id for key, pulse in pulses.items()})
-        return Vitals(pulses, lost)
+        alive = {(*key, pulse.incarnation) for key, pulse in pulses.items()}
+        self._watch(m for m in self._members.replicas if m[:3] in alive)  # a watch may break while its process lives
+        return Vitals(pulses, lost, away)
 
     def ended(self) -> frozenset[Key]:
         """See `ClusterOps`."""
         return frozenset(self._watches.pop(ref) for ref in _done(self._watches))
 
-    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
         """See `ClusterOps`."""
         members = self._next(incarnations)
         try:
@@ -73,19 +76,22 @@ class RayReplicas:
         except ray.exceptions.RayError:  # a head that comes back is given those that it had, if they are still wanted
             known = {member[:3] for member in self._members.replicas}
             self._members = Members(members.revision, [m for m in members.replicas if m[:3] in known])
-            return frozenset(incarnations)
+            return None
         self._members = Members(members.revision, [m for m in members.replicas if m[:2] not in cold])
-        watched = set(self._watches.values())
-        for expert, slot, _, handle in self._members.replicas:
-            if (expert, slot) not in watched:
-                self._watches[handle.watch.remote()] = expert, slot
+        self._watch(self._members.replicas)
         return cold
 
     def adopt(self, pulses: Mapping[Key, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
         self._nodes = {key: pulse.node_id for key, pulse in pulses.items()}
         self._members = self._next({key: pulse.incarnation for key, pulse in pulses.items()})
-        self._watches = {handle.watch.remote(): (expert, slot) for expert, slot, _, handle in self._members.replicas}
+        self._watch(self._members.replicas)
+
+    def _watch(self, members: Iterable[Member]) -> None:
+        watched = set(self._watches.values())
+        for expert, slot, _, handle in members:
+            if (expert, slot) not in watched:
+                self._watches[handle.watch.remote()] = expert, slot
 
     def _next(self, incarnations: Mapping[Key, str]) -> Members:
         replicas = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
@@ -108,7 +114,7 @@ class RayReplicas:
         """Ask one process on each node, any, as Ray does not know; where none answers at once, all counts as before."""
         there = list(self._nodes.items())  # another thread may start or stop some
         somebody = {node_id: key for key, node_id in random.sample(there, len(there))}
-        handles = [self._handles[key][1] for key in somebody.values() if key in self._handles]
+        handles = [entry[1] for key in somebody.values() if (entry := self._handles.get(key))]
         refs = [handle.memory.remote() for handle in (self._head, *handles)]
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)
         for ref in done:

@@ -3,9 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from cluster.controller import Controller
+from cluster.controller import Controller, RevisionMoved
 from cluster.expert_load import Counters, between
 from cluster.policy.membership import State
 from cluster.policy.scaling import ScalingPolicy, Use, decide
@@ -29,13 +29,14 @@ class Autoscaler:
         self._controller, self.policy, self._clock, self._interval = controller, policy, clock, interval
         self._before: Counters | None = None
         self._changed: dict[int, float] = {}
+        self._desired: list[int] = []  # as of the last look: whatever else changes it has its cooldown, too
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="autoscaler", daemon=True)
 
     def set(self, policy: ScalingPolicy) -> None:
         """Follow another policy from now on."""
-        self.policy, self._before = policy, None
+        self.policy, self._before, self._desired = policy, None, []
         self._wake.set()
 
     def start(self) -> None:
@@ -64,6 +65,7 @@ class Autoscaler:
         now, head = self._clock(), self._controller.load()
         before, self._before = self._before, Counters(now, head=head)
         snapshot = self._controller.snapshot()
+        self._note_changes(snapshot.desired, now)
         if before is None or head is None or before.head is None or before.head.incarnation != head.incarnation:
             return {}
         experts = [m.key[0] for m in snapshot.members if m.state is State.READY]
@@ -79,6 +81,14 @@ class Autoscaler:
                 log.info(
                     "expert %d: %d -> %d replicas, %.0f %% busy", e, uses[e].desired, count, 100 * uses[e].utilization
                 )
-            self._controller.scale(wanted)
-            self._changed.update(dict.fromkeys(wanted, now))
+            try:
+                self._controller.scale(wanted, expected_revision=snapshot.revision, afresh=False)
+            except RevisionMoved:  # somebody else was quicker: the next look sees what came of it
+                return {}
+            self._note_changes([wanted.get(e, count) for e, count in enumerate(snapshot.desired)], now)
         return wanted
+
+    def _note_changes(self, desired: Sequence[int], now: float) -> None:
+        changed = [e for e, (old, new) in enumerate(zip(self._desired, desired, strict=False)) if old != new]
+        self._changed.update(dict.fromkeys(changed, now))
+        self._desired = list(desired)

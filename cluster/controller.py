@@ -16,6 +16,7 @@ from actors.messages import ClusterOps, Key, NodeInfo, Pulse
 from cluster.policy.backoff import Backoff
 from cluster.policy.membership import Change, Member, Membership, State
 from cluster.policy.placement import Node, assign
+from cluster.policy.publication import Publication
 
 log = logging.getLogger("eightwinds.controller")
 
@@ -31,7 +32,7 @@ class NoSuchNode(Exception):
 
 
 class HeadNode(Exception):
-    """The head runs there, and cannot be moved."""
+    """The head runs there, or may, and cannot be moved."""
 
 
 class RevisionMoved(Exception):
@@ -78,8 +79,8 @@ class Controller:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
-        self._published = membership.routed()
-        self._backoff = Backoff()  # after starts that were given up
+        self._publication = Publication(membership.routed())
+        self._backoff: Backoff[int] = Backoff()  # by expert, after starts that were given up
         self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
         self._nodes = _NOT_LOOKED
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
@@ -87,10 +88,14 @@ class Controller:
     # ---- callers' side ----
 
     def scale(
-        self, wanted: Mapping[int, int], validate_only: bool = False, expected_revision: int | None = None
+        self,
+        wanted: Mapping[int, int],
+        validate_only: bool = False,
+        expected_revision: int | None = None,
+        afresh: bool = True,
     ) -> tuple[int, list[Change]]:
-        """Want so many replicas of these experts; the revision from then on, and what will start and end. Raises
-        RevisionMoved.
+        """Want so many replicas of these experts; the revision from then on, and what will start and end. `afresh`, at
+        once, whatever has failed before: whoever asks may have mended it. Raises RevisionMoved.
         """
         nodes = self._fresh_nodes()
         with self._lock:
@@ -98,8 +103,8 @@ class Controller:
                 raise RevisionMoved(f"the placement has revision {self._membership.revision}, not {expected_revision}")
             changes = self._placed(self._membership.changes(wanted), nodes)
             if not validate_only:
-                self._membership.scale(wanted)
-                for expert in wanted:  # whoever asks for it again may have mended it
+                self._membership.scale(wanted, afresh)
+                for expert in wanted if afresh else ():
                     self._backoff.cleared(expert)
             revision = self._membership.revision
         self._wake.set()
@@ -111,9 +116,12 @@ class Controller:
         """
         if not any(node.alive and node.node_id == node_id for node in self._ops.nodes()):
             raise NoSuchNode(f"there is no node {node_id!r}; GetStatus lists them")
-        load = None if cancel else self._ops.load()
-        if load is not None and load.node_id == node_id:
-            raise HeadNode("the head runs on this node and cannot be moved while it serves; move `serve` instead")
+        if not cancel:
+            load = self._ops.load()
+            if load is None:
+                raise HeadNode("the head does not answer, and may run on this node: try again when it is back")
+            if load.node_id == node_id:
+                raise HeadNode("the head runs on this node and cannot be moved while it serves; move `serve` instead")
         with self._lock:
             (self._membership.avoided.discard if cancel else self._membership.avoided.add)(node_id)
             self._drains.pop(node_id, None)
@@ -190,6 +198,10 @@ class Controller:
                 if key in self._membership.members:
                     log.warning("expert %d replica %d is lost: %s", *key, why)
                     self._membership.lost(key, why, now)
+        with self._lock:
+            for key, why in vitals.away.items():
+                if key in self._membership.members:
+                    self._membership.members[key].away = why
 
     def _note(self, key: Key, pulse: Pulse, now: float) -> None:
         with self._lock:
@@ -202,15 +214,20 @@ class Controller:
         with self._lock:
             failed = self._membership.failed()
         for member in failed:
-            why = f"its process ended {member.failures} times before it was ready"
-            self._give_up(member.key, f"{why}: {member.why}" if member.why else why, now)
+            why = f"it failed {member.failures} times before it was ready: {member.why}"
+            self._give_up(member.key, why, now)
         for member in self._in_state(State.STARTING):
             if not member.incarnation and now - member.since > o.placement_timeout:
                 needs = ", ".join(f"{name} {amount:g}" for name, amount in (o.needs or {}).items()) or "nothing"
                 why = f"no node took it within {o.placement_timeout:g} s (it needs: {needs}; see `ray status`)"
+                if member.away:
+                    why = f"its process did not start within {o.placement_timeout:g} s: {member.away}"
                 self._give_up(member.key, why, now)
             elif member.incarnation and not member.loaded and now - member.since > o.start_timeout:
                 self._give_up(member.key, f"its weights were not loaded within {o.start_timeout:g} s", now)
+        for member in self._in_state(State.UNREACHABLE):  # one that is silent may be slow, and is left alone
+            if member.away and now - member.since > o.start_timeout:
+                self._give_up(member.key, f"it did not come back within {o.start_timeout:g} s: {member.away}", now)
 
     def _expire_drains(self, now: float) -> None:
         with self._lock:
@@ -226,6 +243,7 @@ class Controller:
         why = f"replica {slot} was not started: {why}"
         log.error("expert %d: %s", expert, why)
         self._ops.stop(key)
+        self._publication.forget(key)
         with self._lock:
             self._membership.take_back(key, why)
             self._backoff.failed(expert, now)
@@ -251,21 +269,24 @@ class Controller:
     def _publish(self, now: float) -> None:
         with self._lock:
             routed = self._membership.routed()
-        if routed == self._published:
+        wanted = self._publication.due(routed, now)
+        if wanted is None:
             return
-        cold = self._ops.publish(routed)
-        self._published = {key: incarnation for key, incarnation in routed.items() if key not in cold}
+        cold = self._ops.publish(wanted)
         with self._lock:
-            for key in self._published:
-                if key in self._membership.members and self._membership.joined(key, now):
+            for key in self._publication.told(wanted, cold, now):
+                if self._membership.joined(key, now):
                     self._backoff.cleared(key[0])
+            for key in cold or ():
+                self._membership.cold(key)
 
     def _retire(self, now: float) -> None:
         draining = [m for m in self._in_state(State.DRAINING) if now - m.since >= _SETTLE_SECONDS]
         load = self._ops.load() if draining else None
         for member in draining:
-            rows = load.queued_rows.get(member.key, 0) if load else 0
-            if rows == 0 or now - member.since > self._options.drain_timeout:
+            idle = load is not None and not load.queued_rows.get(member.key)
+            left = idle and not self._publication.may_reach(member.key)
+            if left or now - member.since > self._options.drain_timeout:
                 self._ops.stop(member.key)
                 with self._lock:
                     self._membership.gone(member.key)

@@ -75,14 +75,16 @@ class Engine:
         """Takes the head over (`begin`); `sink` gets each step's events on the engine's thread."""
         self._head, self._config, self._sink, self._clock = head, config, sink, clock
         self._epoch = time.time_ns()  # a later engine, or a later head of ours, always counts higher
-        self._info: HeadInfo = head.begin(self._epoch)
+        self._stopping = False
+        info = self._begin()
+        assert info is not None, "nobody stops it yet"
+        self._info: HeadInfo = info
         self._scheduler = Scheduler(config.limits(self._info))
         self._bounds = QueueBounds(config.max_queued, config.max_queued_tokens)
         self._pace = Pace(config.prefill_slowdown)
         self.accounts = Accounts()
         self._wake = threading.Condition()
         self._gone: collections.deque[str] = collections.deque()
-        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -228,23 +230,28 @@ class Engine:
 
     def _begin_again(self) -> None:
         """Adopt the (restarted) head anew and queue every sequence for another prefill."""
-        end = self._clock() + self._config.head_grace
         with self._wake:
             self._scheduler.requeue_all()
+        if info := self._begin():
+            self.accounts.head_restarts += info.incarnation != self._info.incarnation
+            self._info = info
+            with self._wake:
+                unfit = self._scheduler.resize(self._config.limits(info))
+            self._report_failure(unfit, "unavailable")
+
+    def _begin(self) -> HeadInfo | None:
+        """Adopt the head, or wait for it to come back; None if the engine is stopped meanwhile. Raises HeadLost."""
+        end = self._clock() + self._config.head_grace
         while not self._stopping:
             self._epoch += 1
             try:
-                before, self._info = self._info, self._head.begin(self._epoch)
-                self.accounts.head_restarts += before.incarnation != self._info.incarnation
-                break
+                return self._head.begin(self._epoch)
             except HeadLost as error:
                 if self._clock() >= end:
                     raise
                 log.warning("the head does not answer yet: %s", error)
                 time.sleep(_RETRY_SECONDS)
-        with self._wake:
-            unfit = self._scheduler.resize(self._config.limits(self._info))
-        self._report_failure(unfit, "unavailable")
+        return None
 
     def _report_failure(self, sequences: list[Sequence], kind: str) -> None:
         for sequence in sequences:

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from actors.messages import ActorOptions, ActorSpec, Key, Pulse, RouterOptions
+from actors.messages import ActorOptions, ActorSpec, Key, RouterOptions
 from actors.remote import (
     find_actor,
     pulses_in,
@@ -24,7 +24,7 @@ from cluster import local_ray
 from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.local_ray import LocalRay
-from cluster.policy.placement import Node, Placed, assign
+from cluster.policy.placement import Node, Placed, assign, missing
 from cluster.roll_call import RollCall
 from model.checkpoint import Checkpoint
 
@@ -64,10 +64,17 @@ def launch(
             local = local_ray.wait(local, stop, config.cluster.start_timeout_s)
         _connect(config, local)
         handles = actors.start_all(stop)
-        found = _wait_for_weights(handles, report, stop, config.cluster.start_timeout_s)
+        call = RollCall(handles, actors.spare(handles))
+        try:
+            _wait_for_weights(call, handles, report, stop, config.cluster.start_timeout_s)
+        finally:  # what failed is not to be found by the next launch, nor routed to by this one
+            for name, why in call.failed.items():
+                log.warning("%s is ended: %s", name, why)
+            stop_actors(list(call.failed), config.cluster.namespace)
     except BaseException:
         _let_go(actors.new, config, local)
         raise
+    handles, found = {name: handles[name] for name in call.names}, call.pulses
     experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
     pulses = {key: found[name] for key, (name, _) in experts.items()}
     ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
@@ -108,24 +115,40 @@ class _Actors:
         self.new: list[str] = []
 
     def start_all(self, stop: threading.Event) -> dict[str, Any]:
-        """Handles by name. Replicas that an earlier serve has added are kept."""
+        """Handles by name. Replicas of an earlier serve are kept, however many; each expert has as many as configured
+        at least, in whatever slots are free.
+        """
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
-        wanted = {HEAD_NAME: self._head_spec}
-        for spec in self._expert_specs:
-            expert = spec.expert or 0
-            wanted |= {expert_name(expert, slot): spec for slot in range(self._config.experts.replicas)}
-            wanted |= {name: spec for name in running if (key := _key(name)) is not None and key[0] == expert}
-        good = {name: r for name, r in reports.items() if name in wanted and r.spec == wanted[name]}
+        good = {name: report for name, report in reports.items() if report.spec == self._spec(name)}
         if stale := [name for name in running if name not in good]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
-        wanted = {name: spec for name, spec in wanted.items() if name not in stale or self._is_configured(name)}
-        self.new = [name for name in wanted if name not in good]
-        handles = {HEAD_NAME: self._start(HEAD_NAME, wanted.pop(HEAD_NAME))}
         placed = [Placed(*key, report.node_id) for name, report in good.items() if (key := _key(name)) is not None]
-        nodes = self._nodes(handles[HEAD_NAME], [key for name in self.new if (key := _key(name))], placed, stop)
-        return handles | {name: self._start(name, spec, nodes.get(name, "")) for name, spec in wanted.items()}
+        new = missing([(p.expert, p.slot) for p in placed], len(self._expert_specs), self._config.experts.replicas)
+        self.new = [expert_name(*key) for key in new] + ([] if HEAD_NAME in good else [HEAD_NAME])
+        handles = {HEAD_NAME: self._start(HEAD_NAME, self._head_spec)}
+        nodes = self._nodes(handles[HEAD_NAME], new, placed, stop)
+        for expert, slot in [(p.expert, p.slot) for p in placed] + new:
+            name = expert_name(expert, slot)
+            handles[name] = self._start(name, self._expert_specs[expert], nodes.get(name, ""))
+        return handles
+
+    def spare(self, names: Collection[str]) -> dict[str, list[str]]:
+        """Those that ran before, each with others of the same expert: it may fail as long as one of them does not."""
+        keys = {name: key for name in names if (key := _key(name)) is not None}
+        return {
+            name: [other for other in keys if keys[other][0] == keys[name][0] and other != name]
+            for name in keys
+            if name not in self.new
+        }
+
+    def _spec(self, name: str) -> ActorSpec | None:
+        """What the actor of this name should be; None if there should be none."""
+        key = _key(name)
+        if key is None:
+            return self._head_spec if name == HEAD_NAME else None
+        return self._expert_specs[key[0]] if key[0] < len(self._expert_specs) else None
 
     def _nodes(self, head: Any, keys: list[Key], placed: list[Placed], stop: threading.Event) -> dict[str, str]:
         """Nodes for new experts, by name, once it is known what the head takes; none where there is no choice."""
@@ -135,13 +158,9 @@ class _Actors:
         if needs_of(self._config.head):
             _wait_for_node(head, stop, self._config.cluster.start_timeout_s)
             alive = [node for node in machines() if node.alive]
-        keys.sort(key=lambda key: key[::-1])  # first one of each expert
-        where = assign(keys, [Node(n.node_id, n.free) for n in alive], placed, needs_of(self._config.experts))
+        first = sorted(keys, key=lambda key: key[::-1])  # one of each expert before second ones
+        where = assign(first, [Node(n.node_id, n.free) for n in alive], placed, needs_of(self._config.experts))
         return {expert_name(*key): node_id for key, node_id in where.items()}
-
-    def _is_configured(self, name: str) -> bool:
-        key = _key(name)
-        return key is None or key[1] < self._config.experts.replicas
 
     def start_expert(self, key: Key, node_id: str, avoided: Collection[str]) -> tuple[str, Any]:
         """Begin to start one more replica: its name and handle."""
@@ -174,17 +193,19 @@ def _options(section: ActorSection) -> ActorOptions:
 
 
 def _wait_for_weights(
-    handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
-) -> dict[str, Pulse]:
-    """The pulses of all, once all have their weights."""
-    end, call = time.monotonic() + timeout, RollCall(handles)
-    while waiting := call.waiting:
-        refs = {handles[name].pulse.remote(): name for name in waiting}
+    call: RollCall, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
+) -> None:
+    """Call until all have their weights at the same time: one that had may have ended since."""
+    end = time.monotonic() + timeout
+    while True:
+        refs = {handles[name].pulse.remote(): name for name in call.names}
         done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_POLL)
-        failed = call.note(*pulses_in((ref, refs[ref]) for ref in done), now=time.monotonic())
+        missed = call.note(*pulses_in((ref, refs[ref]) for ref in done), now=time.monotonic())
         report("loading weights", call.progress())
-        for name, why in failed.items():
+        for name, why in missed.items():
             raise LaunchFailed(f"{name} could not load: {why}")
+        if not (waiting := call.waiting):
+            return
         if stop.is_set():
             raise LaunchStopped
         if time.monotonic() > end:
@@ -193,7 +214,6 @@ def _wait_for_weights(
                 "head.* and experts.* ask for? (`ray status` shows pending actors)"
             )
         time.sleep(_POLL / 5)
-    return call.pulses
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:

@@ -31,6 +31,7 @@ class FakeCluster:
         self._lost: dict[Key, str] = {}
         self.crashing: set[Key] = set()  # they have another process whenever they are asked
         self.broken: dict[Key, str] = {}  # they are lost whenever they are asked, because of this
+        self.away: dict[Key, str] = {}  # they cannot be asked, because of this
         self._names = itertools.count()
 
     # ---- the test's side ----
@@ -74,7 +75,10 @@ class FakeCluster:
         for key in self.crashing & set(keys) & set(self.processes):
             self.process(key, self.processes[key].node_id)
         lost = {key: why for key, why in (self._lost | self.broken).items() if key in keys}
-        return Vitals({key: self._pulse(key) for key in keys if key in self.processes and key not in lost}, lost)
+        away = {key: why for key, why in self.away.items() if key in keys and key not in lost}
+        silent = lost | away
+        pulses = {key: self._pulse(key) for key in keys if key in self.processes and key not in silent}
+        return Vitals(pulses, lost, away)
 
     def _pulse(self, key: Key) -> Pulse:
         p = self.processes[key]
@@ -85,11 +89,11 @@ class FakeCluster:
         ended, self._ended = frozenset(self._ended), set()
         return ended
 
-    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key]:
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
         before = self.published[-1] if self.published else {}
         new = {key for key, name in incarnations.items() if before.get(key) != name}
         if not self.head_answers:
-            return frozenset(incarnations)
+            return None
         cold = new & self.cold
         with self._changed:
             self.published.append({key: name for key, name in incarnations.items() if key not in cold})

@@ -5,7 +5,8 @@ what is observed goes in, what to do comes out; the controller does it.
                                                   or LOST when Ray says that it will not come back
 
 Only READY replicas, and UNREACHABLE ones of an expert that has no other, are routed to. A process that ends before its
-replica has joined is a failure; after a few in a row the attempt to start it is one that `failed`.
+replica has joined is a failure, and so is a warm-up call that it does not answer; after a few in a row the attempt to
+start it is one that `failed`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ class Member:
     failures: int = 0
     served: bool = False
     loaded: bool = False  # its weights are there: it may join
-    why: str = ""  # it is lost
+    away: str = ""  # why it cannot be asked: its process is about to start, or the network fails
+    why: str = ""  # it is lost, or failed last
 
     @property
     def placed(self) -> Placed:
@@ -77,13 +79,15 @@ class Membership:
 
     # ---- what is wanted ----
 
-    def scale(self, wanted: Mapping[int, int]) -> None:
-        """Want so many replicas of these experts."""
+    def scale(self, wanted: Mapping[int, int], afresh: bool = True) -> None:
+        """Want so many replicas of these experts; `afresh`, as if no attempt had failed."""
         for expert, count in wanted.items():
             assert count >= 1, "an expert keeps a replica"
             self.desired[expert] = count
-            self._forget_note(expert)
-        self._past = {key: member for key, member in self._past.items() if key[0] not in wanted}
+            if afresh:
+                self._forget_note(expert)
+        if afresh:
+            self._past = {key: member for key, member in self._past.items() if key[0] not in wanted}
         self.revision += 1
 
     def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
@@ -113,6 +117,7 @@ class Membership:
         expert, _ = key
         self.notes[expert], self._noted[expert] = why, key
         member = self.members.pop(key)
+        self._past.pop(key, None)
         if member.served:
             member.failures = 0
             if member.incarnation:
@@ -139,6 +144,7 @@ class Membership:
         self.members[key] = member = Member(key, State.STARTING, now, node_id)
         if past := self._past.pop(key, None):
             member.restarts, member.failures, member.served = past.restarts, past.failures, past.served
+            member.why = past.why
 
     def drain(self, key: Key, now: float) -> None:
         """A replica shall go: it is routed to no more."""
@@ -167,8 +173,10 @@ class Membership:
         """It answered. A process other than the one before begins anew, and counts as a restart."""
         member = self.members[key]
         if member.incarnation not in ("", incarnation):
-            member.failures += member.state is State.STARTING
+            if member.state is State.STARTING:
+                member.failures, member.why = member.failures + 1, "its process ended"
             self._restarted(member)
+        member.away = ""
         fresh = member.incarnation != incarnation
         member.incarnation, member.pid, member.node_id, member.loaded = incarnation, pid, node_id, loaded
         if member.state is State.UNREACHABLE and not fresh:
@@ -176,19 +184,25 @@ class Membership:
         elif member.state is not State.DRAINING and fresh:
             self._enter(member, State.STARTING, now)
 
+    def cold(self, key: Key) -> None:
+        """It did not answer a warm-up call."""
+        member = self.members[key]
+        if member.state is State.STARTING:
+            member.failures, member.why = member.failures + 1, "it did not answer a warm-up call"
+
     def joined(self, key: Key, now: float) -> bool:
         """The head routes to it; whether that is new."""
         member = self.members[key]
         if member.state is not State.STARTING:
             return False
-        member.served, member.failures = True, 0
+        member.served, member.failures, member.why = True, 0, ""
         self._enter(member, State.READY, now)
         if self._noted.get(key[0]) == key:
             self._forget_note(key[0])
         return True
 
     def failed(self) -> list[Member]:
-        """Those whose processes end one after the other without ever joining."""
+        """Those that fail one time after the other without ever joining."""
         return [m for m in self.members.values() if m.failures >= MOST_FAILURES and m.state is not State.DRAINING]
 
     def routed(self) -> dict[Key, str]:

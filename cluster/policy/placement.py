@@ -38,6 +38,18 @@ def place(expert: int, nodes: Sequence[Node], placed: Collection[Placed], needs:
     return min(fitting, key=crowd).node_id if fitting else ""
 
 
+def missing(there: Collection[tuple[int, int]], experts: int, count: int) -> list[tuple[int, int]]:
+    """Replicas (expert, slot) to start so that each expert has `count`, in slots that are free; with more than that
+    there is nothing to start.
+    """
+    found = list[tuple[int, int]]()
+    for expert in range(experts):
+        taken = {slot for e, slot in there if e == expert}
+        free = (slot for slot in range(len(taken) + count) if slot not in taken)
+        found += [(expert, next(free)) for _ in range(count - len(taken))]
+    return found
+
+
 def assign(
     keys: Sequence[tuple[int, int]], nodes: Sequence[Node], placed: Collection[Placed], needs: Mapping[str, float]
 ) -> dict[tuple[int, int], str]:

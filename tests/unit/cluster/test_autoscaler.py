@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from cluster.autoscaler import Autoscaler
+from cluster.controller import Snapshot
 from cluster.policy.scaling import ScalingPolicy
 from tests.unit.cluster.test_controller import Rig
 
@@ -51,6 +52,50 @@ def test_a_change_is_followed_by_its_cooldown() -> None:
     assert autoscaler.look() == {}
     work(rig, 5.0, 10.0, 0.0)
     assert autoscaler.look() == {0: 3}
+
+
+def test_what_an_operator_changes_has_its_cooldown_too() -> None:
+    rig = Rig(1)
+    autoscaler = looking(rig)
+    autoscaler.look()
+    rig.controller.scale({0: 2})
+    rig.tick(3)
+    work(rig, 5.0, 0.1)
+    assert autoscaler.look() == {}, "although it is idle"
+    work(rig, 5.0, 0.1)
+    assert autoscaler.look() == {}
+    work(rig, 5.0, 0.1)
+    assert autoscaler.look() == {0: 1}
+
+
+def test_who_is_quicker_than_the_autoscaler_is_not_overridden() -> None:
+    rig = Rig(1)
+    autoscaler = looking(rig)
+    autoscaler.look()
+    work(rig, 5.0, 5.0)
+    good = rig.controller.snapshot
+
+    def snapshot() -> Snapshot:
+        before = good()
+        rig.controller.scale({0: 3})
+        return before
+
+    rig.controller.snapshot = snapshot  # type: ignore[method-assign]
+    assert autoscaler.look() == {}
+    assert good().desired == (3,)
+
+
+def test_a_start_that_fails_is_not_repeated_at_once_and_its_reason_stays() -> None:
+    rig = Rig(1)
+    rig.cluster.errors[0, 1] = "OSError: gone"
+    autoscaler = looking(rig, ScalingPolicy(True, 2, 3, 6, 0.7, 0.2, cooldown=0.0))
+    autoscaler.look()
+    for _ in range(12):
+        work(rig, 5.0, 2.0)
+        autoscaler.look()
+        rig.tick(3)
+        assert len(rig.cluster.started) < 2 or "OSError: gone" in rig.controller.snapshot().notes[0]
+    assert 3 <= len(rig.cluster.started) <= 4, "after 5, 10, 20 s"
 
 
 def test_nothing_is_decided_without_the_head_or_after_it_was_away() -> None:

@@ -59,7 +59,7 @@ def test_a_replica_joins_once_its_weights_are_there_and_it_has_answered_the_head
     assert rig.tick(2) and rig.states()[1, 1] is State.STARTING, "its warm-up call failed"
     assert rig.routed == {(0, 0), (1, 0)}
     rig.cluster.cold.clear()
-    assert not rig.tick() and rig.states()[1, 1] is State.READY
+    assert not rig.tick(seconds=5.0) and rig.states()[1, 1] is State.READY
     assert rig.routed == {(0, 0), (1, 0), (1, 1)} and rig.cluster.started == [((1, 1), "n0")]
 
 
@@ -162,7 +162,7 @@ def test_a_process_that_crashes_while_it_loads_is_given_up_with_the_scaling() ->
     assert not rig.tick(10)
     snapshot = rig.controller.snapshot()
     assert snapshot.desired == (1,) and rig.cluster.stopped == [(0, 1)] and len(rig.cluster.started) == 1
-    assert "its process ended 3 times before it was ready" in snapshot.notes[0]
+    assert "it failed 3 times before it was ready: its process ended" in snapshot.notes[0]
 
 
 def test_a_process_that_cannot_be_made_is_given_up_with_ray_s_reason() -> None:
@@ -172,7 +172,68 @@ def test_a_process_that_cannot_be_made_is_given_up_with_ray_s_reason() -> None:
     assert not rig.tick(10)
     snapshot = rig.controller.snapshot()
     assert snapshot.desired == (1,) and len(rig.cluster.started) == 3
-    assert snapshot.notes[0].endswith("ended 3 times before it was ready: ValueError: the checkpoint has changed")
+    assert snapshot.notes[0].endswith("failed 3 times before it was ready: ValueError: the checkpoint has changed")
+
+
+def test_a_replica_that_answers_no_warm_up_call_is_given_up_and_holds_nobody_up_meanwhile() -> None:
+    rig = Rig(1, 1)
+    rig.cluster.cold = {(0, 1)}
+    rig.controller.scale({0: 2})
+    rig.tick(3)
+    told = len(rig.cluster.published)
+    rig.controller.scale({1: 2})
+    rig.tick(2)
+    assert rig.states()[1, 1] is State.READY and len(rig.cluster.published) == told + 1
+    assert not rig.tick(200)
+    snapshot = rig.controller.snapshot()
+    assert snapshot.desired == (1, 2) and rig.cluster.stopped == [(0, 1)]
+    assert "it failed 3 times before it was ready: it did not answer a warm-up call" in snapshot.notes[0]
+
+
+def test_one_whose_process_does_not_come_back_is_replaced_but_one_that_is_silent_is_not() -> None:
+    rig = Rig(1, 1)
+    rig.cluster.kill((0, 0))
+    rig.cluster.kill((1, 0))
+    rig.cluster.away[0, 0] = "it restarts"
+    del rig.cluster.processes[1, 0]
+    rig.tick(202, seconds=1.0)
+    assert rig.cluster.stopped == [(0, 0)] and rig.routed == {(1, 0)}
+    assert rig.controller.snapshot().notes[0].endswith("it did not come back within 200 s: it restarts")
+    rig.cluster.away.clear()
+    assert rig.tick(10, seconds=1.0), "the silent one is waited for still"
+    assert rig.states() == {(0, 0): State.READY, (1, 0): State.UNREACHABLE}
+
+
+def test_a_process_that_never_starts_is_told_from_one_without_a_node() -> None:
+    rig = Rig(1)
+    rig.cluster.away[0, 1] = "its worker crashed"
+    rig.controller.scale({0: 2})
+    rig.tick(63, seconds=1.0)
+    assert rig.controller.snapshot().notes[0].endswith("did not start within 60 s: its worker crashed")
+
+
+def test_what_ray_fails_to_end_is_ended_later() -> None:
+    rig, good = Rig(2), FakeCluster.stop
+
+    def bad(cluster: FakeCluster, key: Key) -> None:
+        rig.cluster.stop = good.__get__(rig.cluster)  # type: ignore[method-assign]
+        raise RuntimeError("Ray is away")
+
+    rig.cluster.stop = bad.__get__(rig.cluster)  # type: ignore[method-assign]
+    rig.controller.scale({0: 1})
+    with pytest.raises(RuntimeError):
+        rig.tick(10)
+    assert not rig.tick(10) and rig.cluster.stopped == [(0, 1)] and rig.states() == {(0, 0): State.READY}
+
+
+def test_one_that_drains_is_not_ended_while_the_head_may_still_route_to_it() -> None:
+    rig = Rig(2)
+    rig.cluster.head_answers = False
+    rig.controller.scale({0: 1})
+    rig.tick(20)
+    assert rig.cluster.stopped == []
+    rig.cluster.head_answers = True
+    assert not rig.tick(2) and rig.cluster.stopped == [(0, 1)]
 
 
 def test_an_operator_who_asks_again_is_not_kept_waiting() -> None:
@@ -252,8 +313,12 @@ def test_neither_an_unknown_node_nor_the_heads_is_drained() -> None:
     rig = Rig(1, nodes=("head", "n0"))
     with pytest.raises(NoSuchNode, match="no node 'n9'"):
         rig.controller.drain_node("n9", 1.0)
-    with pytest.raises(HeadNode):
+    with pytest.raises(HeadNode, match="runs on this node"):
         rig.controller.drain_node("head", 1.0)
+    rig.cluster.head_answers = False
+    with pytest.raises(HeadNode, match="does not answer"):
+        rig.controller.drain_node("n0", 1.0)
+    rig.controller.drain_node("n0", 1.0, cancel=True)
 
 
 def test_what_goes_wrong_in_a_round_is_logged_and_the_next_tries_again(caplog: pytest.LogCaptureFixture) -> None:

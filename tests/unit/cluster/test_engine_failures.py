@@ -37,6 +37,15 @@ def test_a_head_that_comes_back_late_is_waited_for(make: Make, head: FakeHead, e
     check_idle(engine, events)
 
 
+def test_a_head_that_is_lost_before_the_first_step_is_waited_for(make: Make, head: FakeHead, events: Events) -> None:
+    head.begin_errors.extend([HeadLost("killed")] * 2)
+    engine = make()
+    engine.submit([request("a")])
+    events.wait_for_end("a")
+    assert events.tokens("a") == expected(head, request("a"))
+    check_idle(engine, events)
+
+
 def test_a_head_that_stays_away_fails_its_sequences_and_ends_the_engine(
     make: Make, head: FakeHead, events: Events
 ) -> None:

@@ -44,3 +44,27 @@ def test_one_that_cannot_be_reached_is_given_up_after_a_while() -> None:
     assert call.note({}, {}, {"head": "unavailable"}, 60.0) == {}
     assert call.note({}, {}, {"head": "unavailable"}, 60.0 + AWAY_SECONDS) == {}
     assert call.note({}, {}, {"head": "unavailable"}, 60.1 + AWAY_SECONDS) == {"head": "unavailable"}
+
+
+def test_a_spare_one_may_fail_as_long_as_another_of_its_expert_does_not() -> None:
+    spare = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
+    call = RollCall(["head", "expert-0-0", "expert-0-1"], spare)
+    assert call.note({"expert-0-1": pulse(error="no memory")}, {}, {}, 1.0) == {}
+    assert call.names == ["head", "expert-0-0"] and call.failed == {"expert-0-1": "no memory"}
+    assert call.note({"head": pulse(ready=True)}, {"expert-0-0": "gone"}, {}, 2.0) == {"expert-0-0": "gone"}
+
+
+def test_two_that_could_stand_in_for_each_other_do_not_fail_together() -> None:
+    spare = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
+    call = RollCall(["expert-0-0", "expert-0-1"], spare)
+    assert set(call.note({}, dict.fromkeys(spare, "gone"), {}, 1.0)) == set(spare)
+
+
+def test_one_that_was_ready_and_restarts_is_awaited_again() -> None:
+    call = RollCall(["head", "expert-0-0"])
+    call.note({"head": pulse(ready=True), "expert-0-0": pulse("a", ready=True)}, {}, {}, 1.0)
+    assert call.waiting == []
+    call.note({}, {}, {"expert-0-0": "it restarts"}, 2.0)
+    assert call.waiting == ["expert-0-0"]
+    call.note({"expert-0-0": pulse("b", ready=True)}, {}, {}, 3.0)
+    assert call.waiting == [] and call.pulses["expert-0-0"].incarnation == "b"

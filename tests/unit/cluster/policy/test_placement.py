@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.policy.placement import Node, Placed, assign, place, surplus
+from cluster.policy.placement import Node, Placed, assign, missing, place, surplus
 
 A, B, C = (Node(name, {"CPU": 4.0, "GPU": 1.0}) for name in "abc")
 
@@ -51,3 +51,10 @@ def test_copies_of_an_expert_on_two_nodes_differ_by_one_at_most(nodes: int, coun
         here = [sum(p.node_id == n.node_id for p in placed) for n in names]
         assert max(here) - min(here) <= 1, going
         placed.remove(surplus(1, placed, placed)[0])
+
+
+def test_what_is_missing_goes_into_free_slots() -> None:
+    assert missing([], 2, 2) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert missing([(0, 1), (1, 0)], 2, 1) == [], "a drained expert's only replica has another slot"
+    assert missing([(0, 1), (0, 3), (1, 2)], 2, 3) == [(0, 0), (1, 0), (1, 1)]
+    assert missing([(0, 0), (0, 1), (0, 2)], 1, 2) == [], "more than configured stay"
