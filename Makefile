@@ -91,7 +91,7 @@ fuzz: $(DEVELOPER)
 	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/test_fuzz.py
 
 chaos: $(DEVELOPER)
-	@echo 'chaos: 290 kills, freezes, slow-downs and scalings, then some in bfloat16 (45 minutes)'
+	@echo 'chaos: 280 kills, freezes, slow-downs and scalings, then some in bfloat16 (45 minutes)'
 	@$(BIN)/python -m tests.chaos --publish docs/chaos/one_machine.md
 	@$(BIN)/python -m tests.chaos kill-one-of-two kill-head --times 20 --set model.dtype=bfloat16 \
 	    --publish docs/chaos/bfloat16.md

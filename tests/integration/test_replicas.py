@@ -1,5 +1,7 @@
 """Replicas as an operator sees them: scaled while serving, kept by the next serve, measured."""
 
+import os
+import signal
 import urllib.request
 
 import psutil
@@ -54,6 +56,23 @@ def test_scaled_by_the_command_seen_in_the_metrics_and_adopted_by_the_next_serve
         wait_for(lambda: len(second.actors()) == 9, "two replicas to end")
         assert ask(client, request()) == wanted
     assert [slot for slot, _ in replicas(second, 2)] == [0]
+
+
+def test_one_that_does_not_answer_the_next_serve_is_left_behind_if_its_expert_has_another(start: StartServer) -> None:
+    first = start().wait_ready()
+    with first.client() as client:
+        wanted = ask(client, request())
+        client.scale({2: 2})
+    wait_for(lambda: len(replicas(first, 2)) == 2, "a second replica")
+    (_, frozen), kept = replicas(first, 2)
+    first.process.kill()
+    first.process.wait()
+    os.kill(frozen, signal.SIGSTOP)
+    second = start(state=first.state).wait_ready()
+    assert replicas(second, 2) == [kept], "nobody asked for another in slot 0"
+    wait_for(lambda: len(second.actors()) == 9, "the frozen one to end")
+    with second.client() as client:
+        assert ask(client, request()) == wanted
 
 
 def test_a_node_s_memory_is_what_its_machine_says(server: Server) -> None:
