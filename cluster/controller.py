@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from actors.load import HeadLoad
 from actors.messages import ClusterOps, Key, NodeInfo, Pulse
+from cluster.nodes import Nodes
 from cluster.policy.backoff import Backoff
 from cluster.policy.membership import Change, Member, Membership, State
-from cluster.policy.placement import Node, assign
 from cluster.policy.publication import Publication
 
 log = logging.getLogger("eightwinds.controller")
@@ -23,8 +23,6 @@ log = logging.getLogger("eightwinds.controller")
 _BUSY_SECONDS = 0.1  # between ticks while a replica starts or drains
 _IDLE_SECONDS = 0.25  # ... and otherwise: the end of a process is seen within this
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
-_NODES_SECONDS = 2.0  # how old what is known of the nodes may be
-_NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was
 
 
 class NoSuchNode(Exception):
@@ -82,7 +80,7 @@ class Controller:
         self._publication = Publication(membership.routed())
         self._backoff: Backoff[int] = Backoff()  # by expert, after starts that were given up
         self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
-        self._nodes = _NOT_LOOKED
+        self._nodes = Nodes(ops.nodes, options.needs or {}, clock)
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     # ---- callers' side ----
@@ -97,7 +95,7 @@ class Controller:
         """Want so many replicas of these experts; the revision from then on, and what will start and end. `afresh`, at
         once, whatever has failed before: whoever asks may have mended it. Raises RevisionMoved.
         """
-        nodes = self._fresh_nodes()
+        nodes = self._nodes.fresh()
         with self._lock:
             if expected_revision is not None and expected_revision != self._membership.revision:
                 raise RevisionMoved(f"the placement has revision {self._membership.revision}, not {expected_revision}")
@@ -131,7 +129,7 @@ class Controller:
 
     def snapshot(self) -> Snapshot:
         """What there is now."""
-        nodes = self._fresh_nodes()
+        nodes = self._nodes.fresh()
         with self._lock:
             m = self._membership
             members = tuple(replace(member) for _, member in sorted(m.members.items()))
@@ -193,7 +191,7 @@ class Controller:
             else:
                 self._note(key, pulse, now)
         for key, why in vitals.lost.items():
-            self._nodes = _NOT_LOOKED  # perhaps with its node, where no other shall begin then
+            self._nodes.outdated()  # perhaps with its node, where no other shall begin then
             with self._lock:
                 if key in self._membership.members:
                     log.warning("expert %d replica %d is lost: %s", *key, why)
@@ -255,7 +253,7 @@ class Controller:
                 self._membership.gone(member.key)
         with self._lock:
             changes = self._membership.changes()
-        nodes = self._fresh_nodes() if any(change.start for change in changes) else ()
+        nodes = self._nodes.fresh() if any(change.start for change in changes) else ()
         for change in self._placed(changes, nodes):
             expert, _ = change.key
             if not change.start:
@@ -295,19 +293,6 @@ class Controller:
         with self._lock:
             return [member for member in self._membership.members.values() if member.state is state]
 
-    # ---- nodes ----
-
-    def _fresh_nodes(self) -> tuple[NodeInfo, ...]:
-        at, nodes = self._nodes
-        if self._clock() - at > _NODES_SECONDS:
-            nodes = tuple(self._ops.nodes())
-            self._nodes = self._clock(), nodes
-        return nodes
-
     def _placed(self, changes: list[Change], nodes: tuple[NodeInfo, ...]) -> list[Change]:
-        """Give each replica that starts a node."""
-        avoided = self._membership.avoided
-        usable = [Node(node.node_id, node.free) for node in nodes if node.alive and node.node_id not in avoided]
-        there = [member.placed for member in self._membership.members.values()]
-        where = assign([change.key for change in changes if change.start], usable, there, self._options.needs or {})
-        return [replace(change, node_id=where[change.key]) if change.start else change for change in changes]
+        m = self._membership
+        return self._nodes.place(changes, nodes, [member.placed for member in m.members.values()], m.avoided)

@@ -72,8 +72,8 @@ def test_started_is_when_it_first_ran(make: Make, head: FakeHead, events: Events
     engine.submit([request("a", max_tokens=2), request("b", max_tokens=2)])
     events.wait_for_end("a", "b")
     started = {k: {e.started for e in v if isinstance(e, TokenEvent)} for k, v in events.by_key.items()}
-    assert started["a"] == {100}
-    assert len(started["b"]) == 1 and started["b"].pop() > 100
+    assert [len(moments) for moments in started.values()] == [1, 1], "however many tokens follow"
+    assert min(started["a"]) < min(started["b"])
 
 
 def test_an_abort_frees_slot_and_pages_before_the_next_step(make: Make, head: FakeHead, events: Events) -> None:

@@ -1,0 +1,50 @@
+"""The machines as they were last looked at, and where replicas go among them."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from actors.messages import NodeInfo
+from cluster.policy.membership import Change
+from cluster.policy.placement import Node, Placed, assign
+
+_FRESH_SECONDS = 2.0  # how old what is known may be
+_NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was
+
+
+class Nodes:
+    """May be used from any thread."""
+
+    def __init__(
+        self,
+        look: Callable[[], Iterable[NodeInfo]],
+        needs: Mapping[str, float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`look` asks Ray; `needs` is what it reserves for a replica."""
+        self._look, self._needs, self._clock = look, needs, clock
+        self._seen = _NOT_LOOKED
+
+    def fresh(self) -> tuple[NodeInfo, ...]:
+        """Those there are, as of a moment ago."""
+        at, nodes = self._seen
+        if self._clock() - at > _FRESH_SECONDS:
+            nodes = tuple(self._look())
+            self._seen = self._clock(), nodes
+        return nodes
+
+    def outdated(self) -> None:
+        """One may be gone: look again when somebody asks."""
+        self._seen = _NOT_LOOKED
+
+    def place(
+        self,
+        changes: Sequence[Change],
+        nodes: Sequence[NodeInfo],
+        there: Collection[Placed],
+        avoided: Collection[str],
+    ) -> list[Change]:
+        """Give each replica that starts a node."""
+        usable = [Node(node.node_id, node.free) for node in nodes if node.alive and node.node_id not in avoided]
+        where = assign([change.key for change in changes if change.start], usable, there, self._needs)
+        return [replace(change, node_id=where[change.key]) if change.start else change for change in changes]
