@@ -1,5 +1,6 @@
 """Starts `eightwinds serve` as an operator would, and looks at what it leaves behind."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -66,8 +67,12 @@ class Server:
     def actors(self) -> set[int]:
         """Processes of its actors that live."""
         assert self.local is not None
-        named = {pid: " ".join(psutil.Process(pid).cmdline()) for pid in self.local.pids()}
-        return {pid for pid, name in named.items() if name.startswith(("ray::HeadActor", "ray::ExpertActor"))}
+        found = set()
+        for pid in self.local.pids():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+                if " ".join(psutil.Process(pid).cmdline()).startswith(("ray::HeadActor", "ray::ExpertActor")):
+                    found.add(pid)
+        return found
 
     def close(self) -> None:
         """End it whatever its state, and what it left behind."""
