@@ -199,7 +199,7 @@ class Controller:
         with self._lock:
             for key, why in vitals.away.items():
                 if key in self._membership.members:
-                    self._membership.members[key].away = why
+                    self._membership.away(key, why)
 
     def _note(self, key: Key, pulse: Pulse, now: float) -> None:
         with self._lock:
@@ -241,7 +241,6 @@ class Controller:
         why = f"replica {slot} was not started: {why}"
         log.error("expert %d: %s", expert, why)
         self._ops.stop(key)
-        self._publication.forget(key)
         with self._lock:
             self._membership.take_back(key, why)
             self._backoff.failed(expert, now)

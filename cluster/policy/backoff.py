@@ -1,6 +1,6 @@
 """How long to leave something alone that does not succeed. Pure: times are arguments, on one clock, in seconds."""
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
 
 _FIRST, _LONGEST = 5.0, 60.0
@@ -23,6 +23,10 @@ class Backoff(Generic[K]):
     def cleared(self, key: K) -> None:
         """It succeeded, or somebody wants it tried at once."""
         self._pauses.pop(key, None)
+
+    def keep(self, keys: Collection[K]) -> None:
+        """Forget all others."""
+        self._pauses = {key: pause for key, pause in self._pauses.items() if key in keys}
 
     def pauses(self, key: K, now: float) -> bool:
         """Whether to leave it alone now."""

@@ -184,6 +184,10 @@ class Membership:
         elif member.state is not State.DRAINING and fresh:
             self._enter(member, State.STARTING, now)
 
+    def away(self, key: Key, why: str) -> None:
+        """It cannot be asked just now, which it may survive."""
+        self.members[key].away = why
+
     def cold(self, key: Key) -> None:
         """It did not answer a warm-up call."""
         member = self.members[key]

@@ -19,6 +19,7 @@ class Publication:
 
     def due(self, routed: Mapping[Key, str], now: float) -> dict[Key, str] | None:
         """What to tell the head so that it routes to these; None if there is nothing new."""
+        self._cold.keep(routed.keys())  # who is not there has ended, and another in its place begins anew
         paused = {key for key in routed if self._cold.pauses(key, now)}
         served = {expert for expert, _ in routed.keys() - paused}
         wanted = {key: incarnation for key, incarnation in routed.items() if key not in paused or key[0] not in served}
@@ -35,10 +36,6 @@ class Publication:
         for key in self._known:
             self._cold.cleared(key)
         return list(self._known)
-
-    def forget(self, key: Key) -> None:
-        """A replica has ended; another may come in its place."""
-        self._cold.cleared(key)
 
     def may_reach(self, key: Key) -> bool:
         """Whether the head may still route to it."""

@@ -45,5 +45,5 @@ def test_the_only_one_is_tried_again_at_once() -> None:
 def test_one_in_the_place_of_another_begins_anew() -> None:
     publication, routed = Publication({A: "a"}), {A: "a", B: "b"}
     publication.told(routed, {B}, 0.0)
-    publication.forget(B)
+    assert publication.due({A: "a"}, 0.05) is None, "it has ended"
     assert publication.due(routed, 0.1) == routed
