@@ -182,11 +182,16 @@ class Engine:
                 key = self._gone.popleft()
                 self._scheduler.abort(key)
                 self.accounts.forget(key, self._clock())
-            paced = None if self._config.static_batching else self._pace.prefill_tokens(self._scheduler.running_count)
-            plan = self._scheduler.plan(self._epoch, self._info.incarnation, paced)
+            plan = self._scheduler.plan(self._epoch, self._info.incarnation, self._most_prefill())
             if plan.admit:
                 self.accounts.start(self._scheduler.running(), self._clock())
             return plan
+
+    def _most_prefill(self) -> int | None:
+        """Prompt tokens beside decodes; any number after a loss, until every stream that stands still is back."""
+        if self._config.static_batching or self._scheduler.recovering:
+            return None
+        return self._pace.prefill_tokens(self._scheduler.running_count)
 
     def _step(self, plan: StepPlan) -> None:
         try:

@@ -31,9 +31,13 @@ _ADDRESS_FILE = "ray_current_cluster"
 _OBJECT_STORE_BYTES = 200_000_000
 # Rows of up to 512 KiB travel inside the call instead of through the object store: eight calls of 256 KiB took 7 ms
 # instead of 17 (docs/adr/0002-object-refs.md).
+# A call to a process that has ended fails when Ray knows why it has, or after this wait, which it looks after with each
+# heartbeat. We need not know why, and a second of each would be most of what a killed head costs.
 # Statistics that nobody here reads cost 5 % of a call.
-_SYSTEM_CONFIG = {
+SYSTEM_CONFIG = {
     "max_direct_call_object_size": 512 * 1024,
+    "timeout_ms_task_wait_for_death_info": 100,
+    "core_worker_internal_heartbeat_ms": 200,
     "event_stats": False,
     "task_events_report_interval_ms": 0,
 }
@@ -183,7 +187,7 @@ def start(namespace: str, cpus: int) -> LocalRay:
     command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"]
     command += [f"--ray-client-server-port={_free_port()}"]  # it cannot be left out, and its default may be taken
     command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
-    command += [f"--system-config={json.dumps(_SYSTEM_CONFIG)}"]
+    command += [f"--system-config={json.dumps(SYSTEM_CONFIG)}"]
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(token)

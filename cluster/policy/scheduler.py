@@ -45,6 +45,7 @@ class Scheduler:
         self._by_key: dict[str, Sequence] = {}
         self._steps = itertools.count()
         self._batch_open = True  # static batching: sequences may enter
+        self._interrupted: set[Sequence] = set()  # those that ran when a cache was lost, until their next token
 
     @property
     def running_count(self) -> int:
@@ -60,6 +61,11 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether `plan` has anything to run."""
         return bool(self._by_key)
+
+    @property
+    def recovering(self) -> bool:
+        """Whether there are sequences that ran when a head's cache was lost and are not back yet."""
+        return bool(self._interrupted)
 
     def sequences(self) -> list[Sequence]:
         """All of them, in order of arrival."""
@@ -81,6 +87,7 @@ class Scheduler:
         sequence = self._by_key.pop(key, None)
         if sequence is None:
             return False
+        self._interrupted.discard(sequence)
         if sequence.slot < 0:
             self.queue.drop(sequence)
         else:
@@ -90,17 +97,18 @@ class Scheduler:
 
     def requeue_all(self) -> None:
         """The head lost its cache: everything that ran waits again, with its tokens, in its old order."""
+        self._interrupted.update(self._running)
         while self._running:
             self._preempt(self._running[-1])
         self._release = []
         self.pool.forget_contents()
 
     def head_lost(self) -> list[Sequence]:
-        """The head ended in a step. Answers those under which it did so too often in a row, which are dropped: one of
-        them may be why, and the others shall not wait for ever.
+        """The head ended in a step. Answers those in whose steps it did so too often in a row, which are dropped: one
+        of them may be why, and the others shall not wait for ever.
         """
         for sequence in self._running:
-            sequence.losses += 1
+            sequence.losses += sequence.planned > 0
         given_up = [sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES]
         for sequence in given_up:
             self.abort(sequence.key)
@@ -214,6 +222,7 @@ class Scheduler:
     def _drawn(self, sequence: Sequence, token: SampledToken) -> Drawn:
         sequence.token_ids.append(token.token_id)
         sequence.losses = 0
+        self._interrupted.discard(sequence)
         self.queue.drawn(sequence)
         enough = sequence.output_length >= sequence.sampling.min_tokens
         stopped = token.token_id in sequence.stop_ids and enough
@@ -267,3 +276,4 @@ class Scheduler:
         assert all(self.pool.holders(page) == count for page, count in held.items()), "holders are miscounted"
         assert len(held) + self.pool.free_count == self.limits.page_count, "a page is held by nobody"
         assert len(self._by_key) == len(self._running) + len(self.queue), "a sequence is lost"
+        assert self._interrupted <= set(self._by_key.values()), "one that is gone would be waited for"

@@ -30,7 +30,11 @@ TUNED = {
     "RAY_health_check_failure_threshold": "4",
 }
 _ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-_SYSTEM_CONFIG = {"max_direct_call_object_size": 524288}
+SYSTEM_CONFIG = {
+    "max_direct_call_object_size": 524288,
+    "timeout_ms_task_wait_for_death_info": 100,
+    "core_worker_internal_heartbeat_ms": 200,
+}
 _PATIENCE = 240.0
 
 
@@ -78,7 +82,7 @@ class Cluster:
         self.hosts = hosts
         self._arguments = [f"--ray-address={hosts.all[0].address}:{PORT}"]
         self._arguments += [word for setting in settings for word in ("--set", setting)]
-        system = f"--system-config={json.dumps(_SYSTEM_CONFIG)}"
+        system = f"--system-config={json.dumps(SYSTEM_CONFIG)}"
         start_ray(hosts.all[0], "--head", "--include-dashboard=false", f"--port={PORT}", system, environment=detection)
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.join, self.workers))

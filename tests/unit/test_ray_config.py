@@ -1,10 +1,12 @@
 import json
+import shlex
 from pathlib import Path
 
 import yaml
 from jsonschema import validate  # type: ignore[import-untyped]
 
-from tests.multihost.cluster import TUNED
+from cluster import local_ray
+from tests.multihost.cluster import SYSTEM_CONFIG, TUNED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,3 +24,10 @@ def test_lost_hosts_are_noticed_as_in_the_tests_with_several_hosts() -> None:
     *_, start = yaml.safe_load((ROOT / "ray_config.yaml").read_text())["head_start_ray_commands"]
     told = dict(word.split("=", 1) for word in start.split() if word.startswith("RAY_"))
     assert told == TUNED, "tests/multihost/cluster.py measures with what ray_config.yaml says"
+
+
+def test_ray_is_told_the_same_on_one_machine_and_on_several() -> None:
+    *_, start = yaml.safe_load((ROOT / "ray_config.yaml").read_text())["head_start_ray_commands"]
+    (told,) = [word for word in shlex.split(start) if word.startswith("--system-config=")]
+    assert json.loads(told.partition("=")[2]) == SYSTEM_CONFIG
+    assert SYSTEM_CONFIG.items() <= local_ray.SYSTEM_CONFIG.items()

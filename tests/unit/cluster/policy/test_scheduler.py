@@ -178,3 +178,30 @@ def test_a_window_bounds_the_pages_of_any_length(tokens: int, pages: int) -> Non
 
 def test_without_a_window_a_sequence_needs_a_page_per_page_of_tokens() -> None:
     assert [Limits(1, 8, 10, 16).fit(tokens) for tokens in (160, 161)] == [True, False]
+
+
+def test_it_recovers_until_each_that_a_loss_interrupted_has_a_token_or_is_gone() -> None:
+    bench = Bench(Limits(2, 16, 20, 4))
+    bench.add(*(sequence(key, max_tokens=5) for key in ("a", "b", "c")))
+    bench.step()
+    assert not bench.scheduler.recovering
+    bench.head.restart()
+    bench.scheduler.requeue_all()
+    assert bench.scheduler.recovering
+    bench.scheduler.abort("b")
+    assert bench.scheduler.recovering
+    bench.step()
+    assert not bench.scheduler.recovering, "c has not begun, but it had not either"
+
+
+def test_a_loss_counts_against_those_in_the_step() -> None:
+    bench = Bench(Limits(2, 8, 40, 4))
+    bench.add(sequence("a", prompt=3, max_tokens=20))
+    bench.step()
+    bench.add(sequence("long", prompt=30, max_tokens=1))
+    bench.step()
+    a, long = bench.scheduler.running()
+    bench.scheduler.plan(1, "", prefill_tokens=0)
+    assert (a.planned, long.planned) == (1, 0)
+    assert bench.scheduler.head_lost() == []
+    assert (a.losses, long.losses) == (1, 0)
