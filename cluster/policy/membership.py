@@ -95,7 +95,8 @@ class Membership:
         nobody is on an avoided node: who is there ends once another is ready in its place.
         """
         desired = dict(enumerate(self.desired)) | dict(wanted or {})
-        everybody, found = [m.placed for m in self.members.values()], list[Change]()
+        staying = {m.key: m.placed for m in self.members.values() if m.state is not State.DRAINING}
+        found: list[Change] = []
         for expert, count in desired.items():
             members = [m for m in self.of(expert) if m.state is not State.DRAINING]
             moving = [m for m in members if m.node_id in self.avoided]
@@ -107,9 +108,11 @@ class Membership:
             found += [Change(m.key, m.node_id, False) for m in moving[: max(0, replaced)]]
             ready = [m.placed for m in there if m.state is State.READY]
             others = [m.placed for m in there if m.state is not State.READY]
-            going = surplus(len(there) - count, others, everybody)
-            going += surplus(len(there) - count - len(going), ready, everybody)
-            found += [Change((p.expert, p.slot), p.node_id, False) for p in going]
+            for candidates in (others, ready):
+                for placed in surplus(len(there) - count, candidates, staying.values()):
+                    there = [m for m in there if m.placed != placed]
+                    found.append(Change((placed.expert, placed.slot), placed.node_id, False))
+                    del staying[placed.expert, placed.slot]  # the next expert's shall not all go from the same node
         return found
 
     def take_back(self, key: Key, why: str) -> None:

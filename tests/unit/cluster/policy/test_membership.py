@@ -42,6 +42,19 @@ def test_scaling_up_starts_the_free_slots_and_down_ends_the_last() -> None:
     assert m.changes() == [Change((0, 1), "", True)]
 
 
+def test_those_that_go_leave_as_many_on_each_node() -> None:
+    m = running(*[2] * 8)
+    for (_, slot), member in m.members.items():
+        member.node_id = f"n{slot}"
+    going = [change for change in m.changes(dict.fromkeys(range(8), 1)) if not change.start]
+    assert sorted(change.node_id for change in going) == ["n0"] * 4 + ["n1"] * 4
+    assert sorted(change.key[0] for change in going) == list(range(8))
+    for change in going[:4]:
+        m.drain(change.key, 0.0)
+    m.scale(dict.fromkeys(range(8), 1), afresh=True)
+    assert [change.key for change in m.changes()] == [change.key for change in going[4:]], "who drains counts no more"
+
+
 def test_those_that_are_not_ready_go_first() -> None:
     m = running(3)
     m.ended((0, 0), 1.0)
