@@ -33,7 +33,7 @@ _SETTINGS = {
     "without fault_tolerance": "experts.fault_tolerance=false",
     "without load": "load.enabled=false",
 }
-_CLIENTS, _TOKENS, _REQUESTS = 16, 160, 32  # all of a size, so that every step has as many rows
+_CLIENTS, _TOKENS, _WARM_TOKENS = 16, 200, 20
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
             print(f"round {number + 1} of {rounds}: {last}", file=sys.stderr, flush=True)
     rows = [_row(name, values, costs[_DEFAULT]) for name, values in costs.items()]
     header = ("server", "CPU ms per token", "as it comes / this", "median", "standard error")
-    title = f"Processor time per token, {rounds} rounds of twice {_REQUESTS} requests of {_TOKENS} tokens"
+    title = f"Processor time per token, {rounds} rounds of twice {_CLIENTS} requests of {_TOKENS} tokens"
     notes = "Of `serve` and its nine actors together. Ratios are within a round.\n\n"
     publish("overhead", title, header, rows, notes + _bookkeeping(statistics.mean(costs[_DEFAULT])))
 
@@ -77,17 +77,18 @@ def _row(name: str, values: Sequence[float], whole: Sequence[float]) -> list[str
 def _cost(state: Path, setting: str, seed: int) -> float:
     """Seconds of processor time of serve and its actors per token put out."""
     with serving_in(state, *([setting] if setting else []), keep_actors=True) as server:
-        asyncio.run(_run(server, seed, _CLIENTS))  # what happens once has happened then
+        asyncio.run(_run(server, seed, _WARM_TOKENS))  # what happens once has happened then
         pids = [p.pid for role in ("serve", "actors") for p in server.processes()[role]]
         assert len(pids) == 10, f"serve and nine actors: {pids}"
         before = cpu_seconds(pids)
-        tokens = asyncio.run(_run(server, seed, _REQUESTS))
+        tokens = asyncio.run(_run(server, seed, _TOKENS))
         return (cpu_seconds(pids) - before) / tokens
 
 
-async def _run(server: Server, seed: int, requests: int) -> int:
+async def _run(server: Server, seed: int, tokens: int) -> int:
+    """Tokens put out; all requests are of a size, so that every step has as many rows."""
     rng, load = random.Random(seed), Load(server.address)
-    jobs = [Job(some_prompt(rng, 16), _TOKENS) for _ in range(requests)]
+    jobs = [Job(some_prompt(rng, 16), tokens) for _ in range(_CLIENTS)]
     outcomes = await load.closed_loop(jobs, _CLIENTS)
     await load.close()
     assert all(outcome.code == "OK" for outcome in outcomes)
