@@ -108,11 +108,12 @@ class Membership:
             found += [Change(m.key, m.node_id, False) for m in moving[: max(0, replaced)]]
             ready = [m.placed for m in there if m.state is State.READY]
             others = [m.placed for m in there if m.state is not State.READY]
+            excess = len(there) - count
             for candidates in (others, ready):
-                for placed in surplus(len(there) - count, candidates, staying.values()):
-                    there = [m for m in there if m.placed != placed]
-                    found.append(Change((placed.expert, placed.slot), placed.node_id, False))
-                    del staying[placed.expert, placed.slot]  # the next expert's shall not all go from the same node
+                for p in surplus(excess, candidates, staying.values()):
+                    found.append(Change((p.expert, p.slot), p.node_id, False))
+                    del staying[p.expert, p.slot]  # the next expert's shall not all go from the same node
+                    excess -= 1
         return found
 
     def take_back(self, key: Key, why: str) -> None:
