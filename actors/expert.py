@@ -11,6 +11,7 @@ from actors.loading import Loading, open_checkpoint
 from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
 from model.expert import ExpertWeights
+from model.host_link import HostLink, NoLink, host_link
 from model.weights import read_tensors, torch_dtype
 from model.wire import tensor_bytes, tensor_from
 
@@ -29,10 +30,12 @@ class Expert:
         self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.expert_names(self.expert)
         self._weights: ExpertWeights | None = None
+        self._link: HostLink = NoLink()
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
         tensors = read_tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
+        self._link = host_link(self.spec.device)
         self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)
 
     def progress(self) -> LoadProgress:
@@ -47,19 +50,23 @@ class Expert:
         """
         header = decode_header(message)
         rows = tensor_from(message, HEADER_BYTES, header.rows, header.columns, header.dtype_code)
+        weights = self._wait_for_weights()
         started = time.perf_counter_ns()
-        answer = self.apply(header.layer, rows)
+        (answer,) = self._link.download(weights.forward(header.layer, self._link.upload([rows])))
         took = time.perf_counter_ns() - started
         reply = RowsHeader(header.dtype_code, header.layer, header.rows, header.columns, took)
         return encode_rows(reply, tensor_bytes(answer))
 
     def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
         """The computation of `forward` on tensors."""
+        return self._wait_for_weights().forward(layer, rows_RD.to(self.spec.device))
+
+    def _wait_for_weights(self) -> ExpertWeights:
         if self._weights is None:
             progress = self._loading.wait()
             if self._weights is None:
                 raise RuntimeError(f"expert {self.expert} has no weights: {progress.error}")
-        return self._weights.forward(layer, rows_RD.to(self.spec.device))
+        return self._weights
 
     def report(self) -> ActorReport:
         """What this process holds."""

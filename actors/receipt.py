@@ -31,11 +31,12 @@ class Part:
 
 @dataclass(slots=True)
 class Receipt:
-    """What `combine` needs of a dispatch: its grouping, and its parts in the order of the grouped rows. Their answers
-    side by side are the grouped rows' outputs.
+    """What `combine` needs of a dispatch: the experts chosen and the grouping, where the rows are sent from, and its
+    parts in the order of the grouped rows.
     """
 
     dispatch: Dispatch
+    experts_TK: torch.Tensor
     grouping: Grouping
     sent_at: float
     parts: list[Part] = field(default_factory=list)
@@ -51,8 +52,8 @@ class Receipt:
         """Rows of the largest part."""
         return max((part.rows for part in self.parts), default=0)
 
-    def outputs(self) -> torch.Tensor:
-        """Outputs of all grouped rows, [R, D]."""
+    def answers(self) -> list[torch.Tensor]:
+        """Outputs of the grouped rows, part by part; side by side they are [R, D]."""
         answers = [part.answer_RD for part in self.parts if part.answer_RD is not None]
         assert len(answers) == len(self.parts), "a part has no answer yet"
-        return torch.cat(answers or [self.dispatch.x_TD[:0]])
+        return answers

@@ -26,6 +26,7 @@ from actors.replicas import Replica, Replicas, Table
 from actors.router import ExpertRouter
 from actors.transport import ExpertCall, encode_call
 from model.batch import HeadInfo
+from model.host_link import host_link
 
 _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
@@ -95,8 +96,10 @@ class HeadActor:
                 self._replicas, self._options = Replicas(self._replicas.table), options
             patience = Patience() if options.fault_tolerance else None
             self._counter = LoadCounter(self._head.expert_count) if options.load else None
-            transport = RayTransport(self._head.spec.device)
-            self._head.connect(ExpertRouter(transport, self._replicas, options.grace, patience, self._counter))
+            transport, link = RayTransport(), host_link(self._head.spec.device)
+            self._head.connect(
+                ExpertRouter(transport, self._replicas, options.grace, patience, self._counter, link=link)
+            )
         self._swap(members.revision, _table(members, self._head.expert_count))
         return self._head.begin(epoch)
 

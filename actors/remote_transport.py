@@ -16,12 +16,11 @@ _STRAY_SECONDS = 0.1  # how often abandoned calls are looked after
 class RayTransport:
     """A replica's endpoint is its actor's bound `forward`, ready for `.remote(message)`.
 
-    Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. See
-    `actors.transport.ExpertTransport`.
+    Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. Rows come from the
+    host's memory and are answered there. See `actors.transport.ExpertTransport`.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._under_way: dict[Any, int] = {}  # call ids by ref
         self._strays: dict[Any, int] = {}
         self._looked = 0.0
@@ -76,5 +75,5 @@ class RayTransport:
 
     def _reply(self, call_id: int, message: Message) -> ExpertReply:
         h = decode_header(message)
-        rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code).to(self._device)
+        rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code)
         return ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9)

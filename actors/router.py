@@ -19,6 +19,7 @@ from actors.patience import Patience
 from actors.receipt import Part, Receipt
 from actors.replicas import Replica, Replicas
 from actors.transport import ExpertCall, ExpertReply, ExpertTransport
+from model.host_link import HostLink, NoLink
 from model.routing import Dispatch, combine, group
 from model.trunk import Forward
 
@@ -29,7 +30,9 @@ _MOST_HEDGES = 4.0  # ... and at once
 
 @dataclass(slots=True)
 class StepCounts:
-    """What one step did: `expert_tokens[layer][expert]` rows, retried calls, seconds spent waiting for experts."""
+    """What one step did: `expert_tokens[layer][expert]` rows, `chosen[layer]` the experts of each token [T, K], retried
+    calls, seconds spent waiting for experts.
+    """
 
     expert_tokens: list[tuple[int, ...]] = field(default_factory=list)
     chosen: list[torch.Tensor] = field(default_factory=list)
@@ -44,6 +47,9 @@ class ExpertRouter:
     deadline that `patience` gives, or (hedging) is slower than nearly all calls are; that one then is doubted. Where
     no other replica exists a failed part is tried again until `grace` seconds have passed, then ExpertUnavailable is
     raised. `patience` None waits without deadlines, hedges and splits.
+
+    `link` is the way from the trunk's device to where the transport takes its rows from: one transfer a layer each
+    way, whatever the number of experts and replicas.
     """
 
     def __init__(
@@ -55,10 +61,11 @@ class ExpertRouter:
         load: LoadCounter | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        link: HostLink | None = None,
     ) -> None:
         self.replicas = replicas
         self._transport, self._grace, self._patience = transport, grace, patience
-        self._load = load
+        self._load, self._link = load, link or NoLink()
         self._clock, self._pause = clock, pause
         self._ids = itertools.count()
         self._strays: dict[int, tuple[Replica, int, float]] = {}  # abandoned calls: whose, how many rows, when late
@@ -71,7 +78,7 @@ class ExpertRouter:
             while True:
                 receipt = self.dispatch(dispatch)
                 counts.expert_tokens.append(receipt.grouping.counts)
-                counts.chosen.append(dispatch.experts_TK)
+                counts.chosen.append(receipt.experts_TK)
                 total_TD = self.combine(receipt, counts)
                 counts.dispatch_seconds += self._clock() - receipt.sent_at
                 dispatch = forward.send(total_TD)
@@ -83,8 +90,9 @@ class ExpertRouter:
 
     def dispatch(self, dispatch: Dispatch) -> Receipt:
         """Send the rows of every active expert."""
-        receipt = Receipt(dispatch, group(dispatch.experts_TK, len(self.replicas.table)), self._clock())
-        rows_RD = dispatch.x_TD.index_select(0, receipt.grouping.tokens_R)
+        x_TD, experts_TK = self._link.download(dispatch.x_TD, dispatch.experts_TK)
+        receipt = Receipt(dispatch, experts_TK, group(experts_TK, len(self.replicas.table)), self._clock())
+        rows_RD = x_TD.index_select(0, receipt.grouping.tokens_R)
         calls = []
         for expert, expert_rows_RD in enumerate(rows_RD.split(receipt.grouping.counts)):
             if len(expert_rows_RD):
@@ -126,6 +134,7 @@ class ExpertRouter:
     def combine(self, receipt: Receipt, counts: StepCounts) -> torch.Tensor:
         """Wait for an answer to every part of a receipt and add them up, [T, D]."""
         end, retries = self._clock() + self._grace, counts.retries
+        rows_KT = self._link.upload([receipt.grouping.rows_KT])  # while the experts compute
         try:
             while waiting := receipt.open:
                 for reply in self._poll(receipt, waiting, end):
@@ -138,7 +147,8 @@ class ExpertRouter:
             self._abandon(receipt, list(receipt.by_call))
         if self._patience and counts.retries == retries and receipt.parts:
             self._patience.observe(receipt.largest, self._clock() - receipt.sent_at)
-        return combine(receipt.dispatch, receipt.grouping, receipt.outputs())
+        outputs_RD = self._link.upload(receipt.answers()) if receipt.parts else receipt.dispatch.x_TD[:0]
+        return combine(receipt.dispatch.weights_TK, rows_KT, outputs_RD)
 
     def _poll(self, receipt: Receipt, waiting: list[Part], end: float) -> list[ExpertReply]:
         now = self._clock()

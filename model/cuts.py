@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from model.batch import SamplingParams
+from model.host_link import put
 
 _COLDEST = 1e-5  # dividing fp32 logits by less may overflow, and two infinities cannot be told apart
 
@@ -20,7 +21,8 @@ def cut(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tens
         if len(rows) == len(params):
             scores_RV = cut_rows(scores_RV, params)
         elif rows:
-            scores_RV[rows] = cut_rows(scores_RV[rows], [params[r] for r in rows])
+            at = put(rows, scores_RV.device)
+            scores_RV[at] = cut_rows(scores_RV[at], [params[r] for r in rows])
     return scores_RV
 
 
@@ -28,7 +30,7 @@ def _top_k(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.T
     """Keep the k best of each row, and what ties with the k-th (HF TopKLogitsWarper)."""
     limits = [min(p.top_k, scores_RV.shape[1]) for p in params]
     best = scores_RV.topk(max(limits), dim=-1).values
-    kth_R1 = best.gather(1, torch.tensor(limits, device=scores_RV.device)[:, None] - 1)
+    kth_R1 = best.gather(1, put(limits, scores_RV.device)[:, None] - 1)
     return scores_RV.masked_fill(scores_RV < kth_R1, float("-inf"))
 
 
@@ -51,7 +53,7 @@ def _min_p(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.T
 def _column(
     params: Sequence[SamplingParams], of: Callable[[SamplingParams], float], device: torch.device
 ) -> torch.Tensor:
-    return torch.tensor([of(p) for p in params], dtype=torch.float32, device=device)[:, None]
+    return put([of(p) for p in params], device, torch.float32)[:, None]
 
 
 _Cut = Callable[[torch.Tensor, Sequence[SamplingParams]], torch.Tensor]

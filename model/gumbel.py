@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from model.host_link import put
+
 _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -20,7 +22,7 @@ def noise_key(seed: int, output_index: int, position: int) -> int:
 
 def gumbel_noise(keys: Sequence[int], vocab: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Gumbel(0, 1) noise, float64 [len(keys), vocab]; element (b, v) depends on keys[b] and v alone."""
-    key_B1 = torch.tensor([_signed(k) for k in keys], dtype=torch.int64, device=device)[:, None]
+    key_B1 = put([_signed(k) for k in keys], device, torch.int64)[:, None]
     ids_V = torch.arange(1, vocab + 1, dtype=torch.int64, device=device) * _signed(_GOLDEN)
     bits_BV = key_B1 + ids_V  # int64 arithmetic wraps, as the hash wants
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

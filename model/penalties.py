@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from model.batch import SamplingParams
+from model.host_link import put
 
 
 class Occurrences:
@@ -52,7 +53,7 @@ def penalise(scores_BV: torch.Tensor, rows: Sequence[tuple[int, SamplingParams, 
     device, lengths = scores_BV.device, [len(seen.ids) for _, _, seen in rows]
     row_N = _repeated([b for b, _, _ in rows], lengths, device)
     id_N, count_N = (
-        torch.from_numpy(np.concatenate([np.frombuffer(column, np.int64) for column in columns])).to(device)
+        put(np.concatenate([np.frombuffer(column, np.int64) for column in columns]), device)
         for columns in ([seen.ids for _, _, seen in rows], [seen.counts for _, _, seen in rows])
     )
     repetition_N, presence_N, frequency_N = (
@@ -72,7 +73,7 @@ def bias(scores_BV: torch.Tensor, rows: Iterable[tuple[int, SamplingParams]]) ->
     """Add each row's `logit_bias` in place."""
     named = [(b, token_id, value) for b, p in rows for token_id, value in p.logit_bias]
     if named:
-        row_N, id_N, value_N = (torch.tensor(column, device=scores_BV.device) for column in zip(*named, strict=True))
+        row_N, id_N, value_N = (put(column, scores_BV.device) for column in zip(*named, strict=True))
         scores_BV[row_N, id_N] += value_N.to(scores_BV.dtype)
 
 
@@ -80,9 +81,9 @@ def ban(scores_BV: torch.Tensor, rows: Iterable[tuple[int, Sequence[int]]]) -> N
     """Rule out the ids of each row in place."""
     named = [(b, token_id) for b, ids in rows for token_id in ids]
     if named:
-        row_N, id_N = (torch.tensor(column, device=scores_BV.device) for column in zip(*named, strict=True))
+        row_N, id_N = (put(column, scores_BV.device) for column in zip(*named, strict=True))
         scores_BV[row_N, id_N] = float("-inf")
 
 
 def _repeated(values: Sequence[float], lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.repeat(np.asarray(values), lengths)).to(device)
+    return put(np.repeat(np.asarray(values), lengths), device)

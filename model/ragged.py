@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from model.host_link import put
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -65,8 +67,6 @@ class RaggedBatch:
         """
         positions = [p for s in segments for p in range(s.start, s.kv_length)]
         slots = [slot for s in segments for slot in s.slots(s.start, page_size)]
-
-        def tensor(values: Sequence[int]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.int64, device=device)
-
-        return cls(tuple(segments), tensor(token_ids), tensor(positions), tensor(slots), tensor(logit_rows))
+        columns = (token_ids, positions, slots, logit_rows)
+        together = put([number for column in columns for number in column], device, torch.int64)  # one transfer
+        return cls(tuple(segments), *together.split([len(column) for column in columns]))

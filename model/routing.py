@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from model.host_link import fetch, put
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Grouping:
 
     tokens_R: torch.Tensor
     counts: tuple[int, ...]
-    rows_KT: tuple[torch.Tensor, ...]
+    rows_KT: torch.Tensor
 
 
 def route(logits_TE: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,27 +49,25 @@ def route(logits_TE: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def group(experts_TK: torch.Tensor, expert_count: int) -> Grouping:
     """Sort the rows by expert, keeping token order within an expert."""
-    flat_R = experts_TK.cpu().numpy().ravel()  # the counts are needed here anyway, and numpy starts up faster
+    (host_TK,) = fetch(experts_TK)  # the counts are needed here anyway, and numpy starts up faster
+    flat_R = host_TK.numpy().ravel()
     order_R = np.argsort(flat_R, kind="stable")
     rows_TK = np.argsort(order_R).reshape(experts_TK.shape)  # a permutation's argsort is its inverse
     counts = np.bincount(flat_R, minlength=expert_count)
-
-    def tensor(values: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(values).to(experts_TK.device)
-
-    rows_KT = tensor(rows_TK.T.copy()).unbind()
-    return Grouping(tensor(order_R // experts_TK.shape[1]), tuple(counts.tolist()), rows_KT)
+    tokens_R, rows_KT = order_R // experts_TK.shape[1], np.ascontiguousarray(rows_TK.T)
+    device = experts_TK.device
+    return Grouping(put(tokens_R, device), tuple(counts.tolist()), put(rows_KT, device))
 
 
-def combine(dispatch: Dispatch, grouping: Grouping, outputs_RD: torch.Tensor) -> torch.Tensor:
-    """Weighted sum [T, D] of expert outputs given in grouped order.
+def combine(weights_TK: torch.Tensor, rows_KT: torch.Tensor, outputs_RD: torch.Tensor) -> torch.Tensor:
+    """Weighted sum [T, D] of expert outputs given in grouped order (`Grouping.rows_KT`), all on one device.
 
     As in HF: each product in fp32, rounded to the model's dtype, added in ascending expert order. The order is
     fixed, so which replica answered first changes nothing.
     """
     total_TD = None
-    for k, rows_T in enumerate(grouping.rows_KT):
-        product_TD = outputs_RD.index_select(0, rows_T) * dispatch.weights_TK[:, k : k + 1]
+    for k, rows_T in enumerate(rows_KT):
+        product_TD = outputs_RD.index_select(0, rows_T) * weights_TK[:, k : k + 1]
         product_TD = product_TD.to(outputs_RD.dtype)
         total_TD = product_TD if total_TD is None else total_TD.add_(product_TD)
     assert total_TD is not None, "a token has at least one expert"

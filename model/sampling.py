@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from model.batch import Constraint, NewSequence, SampledToken
 from model.cuts import cut
 from model.gumbel import gumbel_noise, noise_key
-from model.logprobs import logprobs
+from model.host_link import fetch, put
+from model.logprobs import score
 from model.penalties import Occurrences, ban, bias, penalise, penalised
 
 
@@ -67,19 +68,24 @@ class Sampler:
 
 def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
     """Draw one token per row of fp32 logits."""
+    device = logits_BV.device
     scores_BV = shape(logits_BV, samplers)
     ids_B = scores_BV.argmax(dim=-1)
     random = [b for b, s in enumerate(samplers) if s.params.temperature > 0]
     if random:
-        rows = [samplers[b] for b in random]
-        scores_RV = cut(scores_BV[random], [s.params for s in rows]).double()
+        rows, at_R = [samplers[b] for b in random], put(random, device)
+        scores_RV = cut(scores_BV[at_R], [s.params for s in rows]).double()
         keys = [noise_key(s.params.seed, s.params.output_index, s.position) for s in rows]
-        ids_B[random] = (scores_RV + gumbel_noise(keys, scores_RV.shape[1], scores_RV.device)).argmax(dim=-1)
-    ids: list[int] = ids_B.tolist()
+        ids_B[at_R] = (scores_RV + gumbel_noise(keys, scores_RV.shape[1], device)).argmax(dim=-1)
     asked = [b for b, s in enumerate(samplers) if s.params.logprobs >= 0]
-    told = logprobs(logits_BV[asked], [ids[b] for b in asked], [samplers[b].params.logprobs for b in asked])
-    reports = dict(zip(asked, told, strict=True))
-    return [SampledToken(s.slot, ids[b], *reports.get(b, ())) for b, s in enumerate(samplers)]
+    at_R = put(asked, device, torch.int64)
+    scored = score(logits_BV[at_R], ids_B[at_R], [samplers[b].params.logprobs for b in asked])
+    host_B, *columns = fetch(ids_B, *scored.columns)  # a step's only wait for the sampler
+    reports = dict(zip(asked, scored.told(columns), strict=True))
+    return [
+        SampledToken(s.slot, i, *reports.get(b, ()))
+        for b, (s, i) in enumerate(zip(samplers, host_B.tolist(), strict=True))
+    ]
 
 
 def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
@@ -90,8 +96,9 @@ def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
     ban(scores_BV, [(b, s.banned) for b, s in enumerate(samplers) if s.mask is None])
     constrained = [b for b, s in enumerate(samplers) if s.mask is not None]
     if constrained:
-        allowed_RV = torch.from_numpy(np.stack([_allowed(samplers[b]) for b in constrained]))
-        scores_BV[constrained] = scores_BV[constrained].masked_fill(~allowed_RV.to(scores_BV.device), float("-inf"))
+        allowed_RV = put(np.stack([_allowed(samplers[b]) for b in constrained]), scores_BV.device)
+        at_R = put(constrained, scores_BV.device)
+        scores_BV[at_R] = scores_BV[at_R].masked_fill(~allowed_RV, float("-inf"))
     return scores_BV
 
 

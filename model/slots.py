@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, StepPlan
+from model.host_link import put
 from model.logprobs import logprobs
 from model.ragged import RaggedBatch, Segment
 from model.sampling import MaskMaker, Sampler, draw
@@ -78,14 +79,16 @@ class Slots:
             slot = self._slots[chunk.slot]
             if count := slot.scored(chunk):
                 ids = slot.token_ids[chunk.start + 1 : chunk.start + 1 + count]
-                told = logprobs(logits_RV[row : row + count], ids, [slot.new.prompt_logprobs] * count)
+                own = put(ids, logits_RV.device, torch.int64)
+                told = logprobs(logits_RV[row : row + count], own, [slot.new.prompt_logprobs] * count)
                 prompts.append(PromptLogprobs(chunk.slot, chunk.start + 1, tuple(told)))
                 row += count
             if chunk.sample:
                 sampled.append(row)
                 samplers.append(slot.sampler)
                 row += 1
-        tokens = draw(logits_RV if len(sampled) == row else logits_RV[sampled], samplers)
+        wanted = logits_RV if len(sampled) == row else logits_RV[put(sampled, logits_RV.device, torch.int64)]
+        tokens = draw(wanted, samplers)
         for token in tokens:
             slot = self._slots[token.slot]
             slot.token_ids.append(token.token_id)

@@ -18,11 +18,8 @@ warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 
 def tensor_bytes(x_RD: torch.Tensor) -> memoryview:
-    """The memory of a tensor, row-major; copied to the CPU if it is elsewhere."""
-    x_RD = x_RD.contiguous()
-    if x_RD.device.type != "cpu":
-        x_RD = x_RD.cpu()
-    return memoryview(x_RD.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy arrays are buffers
+    """The memory of a tensor of the host, row-major (model/host_link.py brings those of a device there)."""
+    return memoryview(x_RD.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy arrays are buffers
 
 
 def tensor_from(buffer: bytes | NDArray[np.uint8], offset: int, rows: int, columns: int, code: int) -> torch.Tensor:

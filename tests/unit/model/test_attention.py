@@ -2,20 +2,22 @@
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 
-from model import attention
-from model.attention import AttentionBackend, FlashBackend, SdpaBackend, choose_backend, flash_attn_usable, padded
+from model import attention, sdpa
+from model.attention import AttentionBackend, backends, choose_backend, fault
 from model.config import MixtralConfig
+from model.flash import Flash3Backend, FlashBackend, VarlenBackend
 from model.kv_cache import PagedKVCache
 from model.ragged import RaggedBatch, Segment
+from model.sdpa import SdpaBackend, padded
 from tests.checkpoints import tiny
+from tests.flash_libraries import install
 
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 8
 CONFIG = MixtralConfig.from_hf(tiny(num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=HEAD_DIM))
@@ -127,7 +129,7 @@ def test_batch_mates_do_not_change_a_bit(
     s = scene(MANY, window, 3)
     s.cache.keys, s.cache.values, s.q_THd = s.cache.keys.to(dtype), s.cache.values.to(dtype), s.q_THd.to(dtype)
     together = attend(SdpaBackend(window, 3), s)
-    monkeypatch.setattr(attention, "_STACKED_ROWS", 150)  # two of a stack at a time
+    monkeypatch.setattr(sdpa, "_STACKED_ROWS", 150)  # two of a stack at a time
     assert torch.equal(attend(SdpaBackend(window, 3), s), together)
     for segment in s.batch.segments:
         rows = slice(segment.row, segment.row + segment.length)
@@ -144,111 +146,109 @@ def test_a_stack_is_padded_a_little() -> None:
     assert sizes == sorted(sizes)
 
 
+@pytest.fixture
+def documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+
+
+MAKERS: dict[str, Callable[[int | None], AttentionBackend]] = {
+    "flash-attn 2": FlashBackend,
+    "FlashAttention-3": Flash3Backend,
+    "torch's varlen": lambda window: VarlenBackend(window, 4),
+}
+
+
+@pytest.mark.usefixtures("documented")
+@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", BATCHES)
-def test_flash_is_called_for_the_same_result(name: str, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library is a double that computes what flash-attn documents; tests/gpu has the real one."""
-    monkeypatch.setitem(sys.modules, "flash_attn", documented_flash_attn())
+def test_flash_is_called_for_the_same_result(name: str, window: int | None, maker: str) -> None:
     s = scene(BATCHES[name], window, 4)
-    s.cache.keys.nan_to_num_()  # the double masks what it reads, as the kernel does
+    s.cache.keys.nan_to_num_()  # the doubles mask what they read, as the kernels do
     s.cache.values.nan_to_num_()
-    torch.testing.assert_close(attend(FlashBackend(window), s).double(), plain(s, window), rtol=0, atol=1e-6)
+    torch.testing.assert_close(attend(MAKERS[maker](window), s).double(), plain(s, window), rtol=0, atol=1e-6)
 
 
-def documented_flash_attn() -> ModuleType:
-    """flash-attn 2's two functions: causal masks and windows are aligned to the last key; both ends inclusive."""
-
-    def paged(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, length: int, window: tuple[int, int]
-    ) -> torch.Tensor:
-        groups = q.shape[1] // k.shape[2]
-        k, v = (x[table.long()].flatten(0, 1)[:length].repeat_interleave(groups, dim=1) for x in (k, v))
-        i, j = torch.arange(len(q))[:, None] + length - len(q), torch.arange(length)[None]
-        left, right = (length if size < 0 else size for size in window)
-        seen = (j <= i) & (j >= i - left) & (j <= i + right)
-        scores = torch.einsum("ihd,jhd->hij", q, k) / q.shape[2] ** 0.5
-        return torch.einsum("hij,jhd->ihd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v)
-
-    def flash_attn_varlen_func(
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        cu_seqlens_q: torch.Tensor,
-        cu_seqlens_k: torch.Tensor,
-        max_seqlen_q: int,
-        max_seqlen_k: int,
-        *,
-        causal: bool,
-        window_size: tuple[int, int],
-        block_table: torch.Tensor,
-    ) -> torch.Tensor:
-        assert causal and {cu_seqlens_q.dtype, cu_seqlens_k.dtype, block_table.dtype} == {torch.int32}
-        assert max_seqlen_q == int(cu_seqlens_q.diff().max()) and max_seqlen_k == int(cu_seqlens_k.diff().max())
-        parts = q.split(cu_seqlens_q.diff().tolist())
-        lengths = cu_seqlens_k.diff().tolist()
-        return torch.cat(
-            [paged(x, k, v, row, n, window_size) for x, row, n in zip(parts, block_table, lengths, strict=True)]
-        )
-
-    def flash_attn_with_kvcache(
-        q: torch.Tensor,
-        k_cache: torch.Tensor,
-        v_cache: torch.Tensor,
-        *,
-        cache_seqlens: torch.Tensor,
-        block_table: torch.Tensor,
-        causal: bool,
-        window_size: tuple[int, int],
-    ) -> torch.Tensor:
-        assert causal and q.shape[1] == 1 and {cache_seqlens.dtype, block_table.dtype} == {torch.int32}
-        rows = zip(q, block_table, cache_seqlens.tolist(), strict=True)
-        return torch.stack([paged(x, k_cache, v_cache, row, n, window_size) for x, row, n in rows])
-
-    module: Any = ModuleType("flash_attn")
-    module.flash_attn_varlen_func = flash_attn_varlen_func
-    module.flash_attn_with_kvcache = flash_attn_with_kvcache
-    return module  # type: ignore[no-any-return]
+@pytest.mark.usefixtures("documented")
+@pytest.mark.parametrize("maker", MAKERS)
+def test_flash_gives_rows_that_are_apart_in_the_batch_their_own(maker: str) -> None:
+    s = scene([(3, 1), (0, 4), (8, 1), (2, 5), (0, 1)], None, 4)
+    s.cache.keys.nan_to_num_()
+    s.cache.values.nan_to_num_()
+    torch.testing.assert_close(attend(MAKERS[maker](None), s).double(), plain(s, None), rtol=0, atol=1e-6)
 
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 
+def names(dtype: torch.dtype, device: torch.device, head_dim: int, page_size: int) -> list[str]:
+    return [backend.name for backend in backends(dtype, device, head_dim, 4096, page_size)]
+
+
+@pytest.mark.usefixtures("documented")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_flash_is_chosen_where_it_can_serve(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "flash_attn", documented_flash_attn())
-    assert isinstance(choose_backend(dtype, CUDA, 128, 4096, 256), FlashBackend)
-    assert isinstance(choose_backend(dtype, CUDA, 64, None, 512), FlashBackend)
+def test_flash_is_offered_where_it_can_serve(dtype: torch.dtype) -> None:
+    assert names(dtype, CUDA, 128, 256) == ["flash_attn_3", "flash_attn", "torch_varlen", "sdpa"]
+    assert names(dtype, CUDA, 64, 512) == ["flash_attn_3", "flash_attn", "torch_varlen", "sdpa"]
+    assert names(dtype, CUDA, 128, 384) == names(dtype, CUDA, 128, 16) == ["flash_attn_3", "torch_varlen", "sdpa"]
 
 
+@pytest.mark.usefixtures("documented")
 @pytest.mark.parametrize(
-    ("dtype", "device", "head_dim", "page_size"),
+    ("dtype", "device", "head_dim"),
     [
-        (torch.float32, CUDA, 128, 256),
-        (torch.bfloat16, CPU, 128, 256),
-        (torch.bfloat16, CUDA, 36, 256),
-        (torch.bfloat16, CUDA, 512, 256),
-        (torch.bfloat16, CUDA, 128, 16),
-        (torch.bfloat16, CUDA, 128, 384),
+        (torch.float32, CUDA, 128),
+        (torch.bfloat16, CPU, 128),
+        (torch.bfloat16, CUDA, 36),
+        (torch.bfloat16, CUDA, 512),
     ],
     ids=str,
 )
-def test_sdpa_is_chosen_where_flash_cannot_serve(
-    dtype: torch.dtype, device: torch.device, head_dim: int, page_size: int, monkeypatch: pytest.MonkeyPatch
+def test_sdpa_alone_is_offered_where_flash_cannot_serve(
+    dtype: torch.dtype, device: torch.device, head_dim: int
 ) -> None:
-    monkeypatch.setitem(sys.modules, "flash_attn", documented_flash_attn())
-    assert isinstance(choose_backend(dtype, device, head_dim, None, page_size), SdpaBackend)
+    assert names(dtype, device, head_dim, 256) == ["sdpa"]
 
 
-def test_another_package_of_the_name_is_no_flash_attn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_packages_of_these_names_are_no_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
-    assert not flash_attn_usable(torch.bfloat16, CUDA, 128)
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", ModuleType("flash_attn_interface"))
+    assert names(torch.bfloat16, CUDA, 128, 256) == ["torch_varlen", "sdpa"]
 
 
-def test_absence_of_flash_attn_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "flash_attn", None)  # its import raises ImportError
-    assert not flash_attn_usable(torch.bfloat16, CUDA, 128)
-    assert isinstance(choose_backend(torch.bfloat16, CUDA, 128, None, 256), SdpaBackend)
+def test_absence_of_flash_attention_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("flash_attn", "flash_attn_interface", "torch.nn.attention.varlen"):
+        monkeypatch.setitem(sys.modules, name, None)  # its import raises ImportError
+    assert names(torch.bfloat16, CUDA, 128, 256) == ["sdpa"]
 
 
-def test_window_is_kept_by_the_backend_that_is_chosen() -> None:
-    assert choose_backend(torch.float32, CPU, 8, 7, 16).__dict__["window"] == 7
+@pytest.mark.usefixtures("documented")
+@pytest.mark.parametrize("page_size", [1, 4, 16, 256])
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_is_right_has_no_fault(maker: str, dtype: torch.dtype, window: int | None, page_size: int) -> None:
+    made = VarlenBackend(window, page_size) if maker == "torch's varlen" else MAKERS[maker](window)
+    assert fault(made, dtype, CPU, 16, window, page_size) == ""
+
+
+@pytest.mark.usefixtures("documented")
+def test_a_backend_that_is_wrong_or_cannot_run_here_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first has the window off by one, the second was built for another card; the third is right."""
+    monkeypatch.setattr(attention, "flash_can_serve", lambda *_: True)
+    monkeypatch.setattr(Flash3Backend, "__init__", lambda self, window: FlashBackend.__init__(self, window + 1))
+    monkeypatch.setattr(Flash3Backend, "_attend", FlashBackend._attend)
+
+    def cannot_run(*_: object) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(FlashBackend, "_attend", cannot_run)
+    assert isinstance(choose_backend(torch.bfloat16, CPU, 16, 3, 256), VarlenBackend)
+    assert "flash_attn_3 is left alone: its output is off by" in caplog.text
+    assert "flash_attn is left alone: RuntimeError: no kernel image is available" in caplog.text
+
+
+def test_on_a_cpu_sdpa_is_chosen_with_its_window() -> None:
+    assert choose_backend(torch.float32, CPU, 8, 7, 16).__dict__ == {"window": 7, "page_size": 16}

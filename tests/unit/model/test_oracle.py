@@ -13,11 +13,11 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter, StepCounts
 from actors.transport import LocalTransport
-from model.attention import SdpaBackend
 from model.checkpoint import Checkpoint
 from model.kv_cache import PagedKVCache
 from model.ragged import RaggedBatch, Segment
 from model.reference import Reference
+from model.sdpa import SdpaBackend
 from model.trunk import Trunk
 from model.weights import read_tensors, torch_dtype
 from tests.checkpoints import Driver, Request, load_experts, load_head, tiny, write

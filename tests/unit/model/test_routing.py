@@ -72,13 +72,13 @@ def test_combine_adds_bit_for_bit_as_transformers_does(k: int, dtype: torch.dtyp
         rows = x[grouping.tokens_R]
         scale = scales.to(dtype).repeat_interleave(torch.tensor(grouping.counts))[:, None]
         outputs = torch.relu(rows) * rows * scale
-        found = combine(Dispatch(0, x, experts_TK, weights_TK), grouping, outputs)
+        found = combine(weights_TK, grouping.rows_KT, outputs)
     assert found.dtype == dtype and torch.equal(found, expected)
 
 
 def test_combine_of_no_tokens_is_empty() -> None:
     nothing = Dispatch(0, torch.empty(0, 6), torch.empty(0, 2, dtype=torch.int64), torch.empty(0, 2))
-    assert combine(nothing, group(nothing.experts_TK, 4), torch.empty(0, 6)).shape == (0, 6)
+    assert combine(nothing.weights_TK, group(nothing.experts_TK, 4).rows_KT, torch.empty(0, 6)).shape == (0, 6)
 
 
 def test_combine_leaves_its_arguments_alone() -> None:
@@ -86,5 +86,5 @@ def test_combine_leaves_its_arguments_alone() -> None:
     dispatch = Dispatch(0, torch.randn(9, 6), experts_TK, weights_TK)
     outputs = torch.randn(18, 6)
     before = [x.clone() for x in (dispatch.x_TD, outputs, weights_TK)]
-    combine(dispatch, group(experts_TK, 4), outputs)
+    combine(dispatch.weights_TK, group(experts_TK, 4).rows_KT, outputs)
     assert all(torch.equal(a, b) for a, b in zip(before, (dispatch.x_TD, outputs, weights_TK), strict=True))
