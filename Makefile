@@ -9,6 +9,8 @@
 #   make chaos    kills, freezes, slow-downs, scalings under load, every token compared (45 minutes); chaos-short: a few
 #   make multihost   several hosts on this machine, lost, cut off, drained (15 minutes; needs root); multihost-short: two
 #   make fuzz     20,000 requests that no sane client sends
+#   make gpu      everything a card must show, in MINUTES=9; results in OUT=build/gpu; gpu-rehearsal: the same on a CPU, tiny
+#   make gpu-bundle   what a machine with a card and torch, but no network, lacks: Ray, flash-attn's source, small wheels
 #   make clean    remove caches and build products (the environment stays)
 
 VENV ?= .venv
@@ -21,8 +23,8 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short check lint types contracts protos stubs proto bench bench-serve clean venv \
-        venv-runtime constraints
+.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short gpu gpu-rehearsal \
+        gpu-bundle check lint types contracts protos stubs proto bench bench-serve clean venv venv-runtime constraints
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -107,6 +109,25 @@ multihost: $(DEVELOPER)
 multihost-short: $(DEVELOPER)
 	@echo 'multihost: the most telling ones, once'
 	@$(BIN)/python -m tests.multihost --short --skip-unable
+
+# Where gpu-bundle/ lies, torch is the machine's own and the rest comes from the bundle alone; elsewhere from $(VENV).
+OUT ?= build/gpu
+gpu: $(if $(wildcard gpu-bundle/manifest.json),.gpu-site/.installed,$(DEVELOPER))
+	@echo 'gpu: what a card must show, in $(or $(MINUTES),9) minutes; results in $(OUT)'
+	@$(if $(wildcard gpu-bundle/manifest.json),PYTHONPATH=$(CURDIR)/.gpu-site:$(CURDIR) $(PYTHON),$(BIN)/python) \
+	    -m benchmarks.gpu --out $(OUT) --minutes $(or $(MINUTES),9)
+
+.gpu-site/.installed: gpu-bundle/manifest.json
+	@$(PYTHON) -m benchmarks.gpu.bundle install --from gpu-bundle --to .gpu-site
+	@touch $@
+
+gpu-rehearsal: $(DEVELOPER)
+	@echo 'gpu-rehearsal: the steps of make gpu on the CPU, tiny'
+	@$(BIN)/python -m benchmarks.gpu --rehearsal --out build/gpu-rehearsal --minutes 2
+
+gpu-bundle: $(DEVELOPER)
+	@echo 'gpu-bundle: what a machine with a card, but without a network, lacks'
+	@$(BIN)/python -m benchmarks.gpu.bundle make --to gpu-bundle
 
 integration: unit
 	@echo 'test: integration'

@@ -1,63 +1,56 @@
-"""The flash-attn backend against torch's own attention, on the same pages. Needs a CUDA device and flash-attn 2."""
+"""Every flash backend against torch's own attention, on the same pages, and each row alone against its batch."""
 
-import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from model.attention import FlashBackend, SdpaBackend, flash_attn_usable
+from benchmarks.gpu.measure.scene import Scene
+from model.attention import AttentionBackend, backends, fault
 from model.config import MixtralConfig
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
 
-DEVICE, HEAD_DIM = torch.device("cuda"), 128
-MISSING = (
-    "torch sees no CUDA device"
-    if not torch.cuda.is_available()
-    else "flash-attn 2 is not installed: pip install .[gpu]"
-    if not flash_attn_usable(torch.bfloat16, DEVICE, HEAD_DIM)
-    else ""
-)
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
-
-# (start, length) of each chunk in the batch; pages have 256 rows
+DEVICE = torch.device("cuda")
+HEADS = [(8, 8), (32, 8), (8, 1)]
+WINDOWS = [None, 1, 100, 256, 4096]
+# (start, length) of each chunk in the batch; pages have 256 or 512 rows
 BATCHES = {
     "prefill": [(0, 300), (0, 1), (0, 517)],
     "decode": [(299, 1), (0, 1), (1023, 1), (256, 1)],
     "later chunks": [(300, 64), (17, 512)],
     "mixed": [(0, 270), (700, 1), (255, 33), (40, 1)],
 }
+NAMES = [b.name for b in backends(torch.bfloat16, DEVICE, 128, None, 256)]
 
 
-def scene(
-    chunks: Sequence[tuple[int, int]], heads: tuple[int, int], dtype: torch.dtype, page_size: int
-) -> tuple[RaggedBatch, PagedKVCache, torch.Tensor]:
-    """A batch of queries, and its keys and values in scattered pages."""
-    config = MixtralConfig(
-        num_hidden_layers=1, num_attention_heads=heads[0], num_key_value_heads=heads[1], head_dim=HEAD_DIM
-    )
-    torch.manual_seed(5)
-    counts = [-(-(start + length) // page_size) for start, length in chunks]
-    cache = PagedKVCache(config, sum(counts) + 3, page_size, dtype, DEVICE)
-    cache.keys.normal_()
-    cache.values.normal_()
-    pool = random.Random(6).sample(range(cache.page_count), sum(counts))
-    segments, row = list[Segment](), 0
-    for (start, length), count in zip(chunks, counts, strict=True):
-        segments.append(Segment(row, length, start, [pool.pop() for _ in range(count)]))
-        row += length
-    batch = RaggedBatch.build(segments, [0] * row, [], page_size, DEVICE)
-    return batch, cache, torch.randn(row, heads[0], HEAD_DIM, dtype=dtype, device=DEVICE)
+def offered(window: int | None, page_size: int, head_dim: int = 128) -> Iterator[AttentionBackend]:
+    yield from backends(torch.bfloat16, DEVICE, head_dim, window, page_size)
 
 
 @pytest.mark.parametrize("page_size", [256, 512])
-@pytest.mark.parametrize("heads", [(8, 8), (32, 8), (8, 1)], ids=str)
-@pytest.mark.parametrize("window", [None, 1, 100, 256, 4096])
-@pytest.mark.parametrize("name", BATCHES)
-def test_flash_equals_sdpa_in_bf16(name: str, window: int | None, heads: tuple[int, int], page_size: int) -> None:
-    batch, cache, q = scene(BATCHES[name], heads, torch.bfloat16, page_size)
-    flash, sdpa = FlashBackend(window), SdpaBackend(window, cache.page_size)
-    found = flash.attend(q, cache, 0, flash.prepare(batch))
-    expected = sdpa.attend(q, cache, 0, sdpa.prepare(batch))
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)  # a few last bits of bf16
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_backends_agree_in_bf16(batch: str, window: int | None, heads: tuple[int, int], page_size: int) -> None:
+    config = MixtralConfig(num_attention_heads=heads[0], num_key_value_heads=heads[1])
+    scene = Scene.build(config, BATCHES[batch], page_size, torch.bfloat16, DEVICE)
+    *fast, sdpa = offered(window, page_size)
+    expected = scene.attend(sdpa)
+    for backend in fast:  # a few last bits of bf16
+        torch.testing.assert_close(scene.attend(backend), expected, rtol=2e-2, atol=2e-2, msg=backend.name)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("page_size", [16, 256])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_none_has_a_fault(window: int | None, page_size: int, head_dim: int) -> None:
+    for backend in offered(window, page_size, head_dim):
+        assert fault(backend, torch.bfloat16, DEVICE, head_dim, window, page_size) == "", backend.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_mates_do_not_change_a_bit(name: str) -> None:
+    chunks = [(17 * i % 900, 1) for i in range(40)] + [(300, 64), (0, 90)]
+    scene = Scene.build(MixtralConfig(), chunks, 256, torch.bfloat16, DEVICE)
+    backend = next(b for b in offered(None, 256) if b.name == name)
+    alone = scene.attend(backend, [[segment] for segment in scene.segments])
+    assert torch.equal(scene.attend(backend), alone)

@@ -23,6 +23,7 @@ def _names(requirements: list[str]) -> set[str]:
 
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 RUNTIME = _names([*PROJECT["dependencies"], *EXTRAS["gpu"], *EXTRAS["hub"]])
+FROM_SOURCE = {"flash_attn_interface"}  # FlashAttention-3: no index has it, and it is used where it is found
 DEVELOPER = RUNTIME | _names(EXTRAS["dev"])
 
 
@@ -32,7 +33,7 @@ def _undeclared(source: str, declared: set[str]) -> list[str]:
         f"{root} in {where}"
         for root, where in roots.items()
         if root not in sys.stdlib_module_names
-        and root not in PACKAGES
+        and root not in (*PACKAGES, *FROM_SOURCE)
         and not declared & {_key(name) for name in (root, *DISTRIBUTIONS.get(root, ()))}
     ]
 

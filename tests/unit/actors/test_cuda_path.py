@@ -10,15 +10,13 @@ import torch
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.messages import HEADER_BYTES, decode_header
 from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter
-from actors.transport import ExpertReply, LocalTransport, encode_call
 from model.batch import SampledToken, SamplingParams, StepFailure, StepPlan, StepResult
 from model.config import MixtralConfig
 from model.host_link import host_link, put
 from model.kv_cache import page_bytes
-from model.wire import tensor_from
+from tests.by_message import ByMessage
 from tests.checkpoints import Driver, Request, load_head, spec, tiny, write
 from tests.flash_libraries import install
 from tests.pretend_cuda import PretendCuda, Stream, pretend_cuda
@@ -33,17 +31,6 @@ REQUESTS = [
     Request([4, 1], 8, sampling=SamplingParams(1.0, logit_bias=((7, 3.0), (8, -9.0)), min_tokens=3, banned=(2, 5))),
     Request(list(range(30)), 3, (11, 1), sampling=SamplingParams(temperature=0.7, seed=1, logprobs=0), trace=True),
 ]
-
-
-class ByMessage(LocalTransport):
-    """Experts in this process that are sent bytes, as over Ray."""
-
-    def submit(self, calls: Any) -> None:
-        for call in calls:
-            message = call.replica.endpoint.forward(encode_call(call))
-            h = decode_header(message)
-            rows_RD = tensor_from(message, HEADER_BYTES, h.rows, h.columns, h.dtype_code)
-            self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=h.service_ns * 1e-9))
 
 
 class AtOnce:

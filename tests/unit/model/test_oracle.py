@@ -1,7 +1,6 @@
 """Reference and distributed path against transformers' `MixtralForCausalLM` on random configurations."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,11 @@ import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter, StepCounts
-from actors.transport import LocalTransport
 from model.checkpoint import Checkpoint
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
 from model.reference import Reference
-from model.sdpa import SdpaBackend
-from model.trunk import Trunk
-from model.weights import read_tensors, torch_dtype
-from tests.checkpoints import Driver, Request, load_experts, load_head, tiny, write
+from model.weights import torch_dtype
+from tests.checkpoints import Driver, Request, load_head, tiny, write
+from tests.logits import chunked_logits, load_transformers
 
 TOLERANCE = 1e-4
 COUNT = 64  # greedy tokens
@@ -82,20 +75,6 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     hf = load_transformers(folder)
     rng = random.Random(name)
     return Case(folder, [decisive_text(hf, length, rng) for length in PROMPTS])
-
-
-def load_transformers(folder: Path, dtype: torch.dtype = torch.float32, attention: str = "eager") -> Any:
-    """The model with plain implementations of its parts; the fast ones ask for sizes that suit them."""
-    loaded: Any = MixtralForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=attention,
-        experts_implementation="eager",
-        output_loading_info=True,
-    )
-    model, told = loaded
-    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), told
-    return model
 
 
 def decisive_text(hf: Any, length: int, rng: random.Random) -> Text:
@@ -168,36 +147,3 @@ def test_half_precision_rounds_where_transformers_does(dtype: str, tmp_path: Pat
     assert (Reference(folder).logits(text) - exact).abs().max() <= TOLERANCE  # stored in halves, run in fp32
     found = chunked_logits(folder, [text], [(60,)], dtype)[0]
     assert (found - rounded).abs().mean() <= 0.1 * (rounded - exact).abs().mean()
-
-
-def chunked_logits(
-    folder: Path, texts: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]], dtype: str = "float32"
-) -> list[torch.Tensor]:
-    """Logits at every position of every text, all texts in each step's batch, by trunk, router and experts."""
-    checkpoint = Checkpoint.open(folder)
-    config, page_size = checkpoint.config, 3
-    trunk = Trunk(config, read_tensors(checkpoint, checkpoint.head_names(), torch_dtype(dtype)))
-    experts = load_experts(folder, dtype)
-    router = ExpertRouter(LocalTransport(), Replicas(one_each(experts)))
-    per_text = -(-max(map(len, texts)) // page_size)
-    cache = PagedKVCache(config, len(texts) * per_text, page_size, torch_dtype(dtype))
-    pages = [list(range(i, cache.page_count, len(texts))) for i in range(len(texts))]
-    done, steps = [0] * len(texts), 0
-    found: list[list[torch.Tensor]] = [[] for _ in texts]
-    while active := [i for i, text in enumerate(texts) if done[i] < len(text)]:
-        segments: list[Segment] = []
-        token_ids: list[int] = []
-        for i in active:
-            length = min(chunks[i][min(steps, len(chunks[i]) - 1)], len(texts[i]) - done[i])
-            segments.append(Segment(len(token_ids), length, done[i], pages[i]))
-            token_ids += texts[i][done[i] : done[i] + length]
-            done[i] += length
-        batch = RaggedBatch.build(segments, token_ids, range(len(token_ids)), page_size)
-        with torch.inference_mode():
-            logits = router.run(
-                trunk.forward(batch, cache, SdpaBackend(config.sliding_window, cache.page_size)), StepCounts()
-            )
-        for i, part in zip(active, logits.split([s.length for s in segments]), strict=True):
-            found[i].append(part)
-        steps += 1
-    return [torch.cat(parts) for parts in found]

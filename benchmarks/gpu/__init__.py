@@ -1,0 +1,1 @@
+"""Everything that a GPU must show, in one command: `python -m benchmarks.gpu --out FOLDER --minutes 9`."""

@@ -1,0 +1,1 @@
+"""flash-attn 2 for the card at hand, from its source."""

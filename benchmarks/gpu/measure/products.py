@@ -1,0 +1,107 @@
+"""Mixtral's matrix products, made with random numbers: at which row counts a row gets the same bits, and what a fixed
+tile of rows costs.
+
+R: rows, D: width of a row, E: width of a product.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.measure.row_counts import TILE, Rows, tile_seam
+from benchmarks.gpu.measure.timing import median_ms
+from model.config import MixtralConfig
+from model.linear import linear
+
+TIMED_ROWS = (1, 8, 32, TILE)
+_COPIED_BYTES = 256 << 20  # weights are timed in turn over copies of so many bytes, more than a cache holds
+
+# Whether cuBLAS may add partial sums in the operands' dtype, and whether it may split a sum (split-K) at all.
+SETTINGS: dict[str, bool | tuple[bool, bool]] = {"allowed": True, "not": False, "not, nor split-K": (False, False)}
+_SWITCHES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+
+
+@contextmanager
+def reduced_precision(setting: str, device: torch.device) -> Iterator[None]:
+    """torch's switches for a while; they exist for CUDA only."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before = {switch: getattr(matmul, switch) for switch in _SWITCHES}
+    try:
+        for switch in _SWITCHES:
+            setattr(matmul, switch, SETTINGS[setting])
+        yield
+    finally:
+        for switch, value in before.items():
+            setattr(matmul, switch, value)
+
+
+def shapes(c: MixtralConfig) -> dict[str, tuple[int, int]]:
+    """[E, D] of every matrix that a token meets."""
+    heads, hidden = c.num_attention_heads * c.head_dim, c.hidden_size
+    return {
+        "qkv": (heads + 2 * c.num_key_value_heads * c.head_dim, hidden),
+        "out": (hidden, heads),
+        "gate": (c.num_local_experts, hidden),
+        "w13": (2 * c.intermediate_size, hidden),
+        "w2": (hidden, c.intermediate_size),
+        "lm_head": (c.vocab_size, hidden),
+    }
+
+
+def random_rows(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Normal numbers, the same ones for the same shape."""
+    source = torch.Generator(device).manual_seed(100_003 * rows + width)
+    return torch.randn((rows, width), dtype=dtype, device=device, generator=source)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix, and rows to multiply it with."""
+
+    x_RD: torch.Tensor
+    weight_ED: torch.Tensor
+
+    @classmethod
+    def build(cls, shape: tuple[int, int], rows: int, dtype: torch.dtype, device: torch.device) -> "Product":
+        """`shape` is the matrix's, [E, D]."""
+        weight_ED = random_rows(*shape, dtype, device).mul_(0.02)
+        return cls(random_rows(rows, shape[1], dtype, device), weight_ED)
+
+    def plain(self, x_RD: torch.Tensor) -> torch.Tensor:
+        """As torch makes it."""
+        return F.linear(x_RD, self.weight_ED)
+
+    def served(self, x_RD: torch.Tensor) -> torch.Tensor:
+        """As the model makes it."""
+        return linear(x_RD, self.weight_ED)
+
+    def tile_seam(self) -> str:
+        """See `row_counts.tile_seam`."""
+        return tile_seam(self.plain, self.x_RD[:TILE])
+
+    def tile_ms(self, bench: Bench) -> dict[int, tuple[float, float]]:
+        """By rows: median milliseconds of a plain product, and of one padded to a tile."""
+        copies = max(1, min(8, _COPIED_BYTES // self.weight_ED.nbytes)) if bench.full else 1
+        weights = cycle([self.weight_ED, *(self.weight_ED.clone() for _ in range(copies - 1))])
+        repeat, warmup = (24, copies) if bench.full else (3, 1)
+
+        def time_of(make: Rows, rows: int) -> float:
+            return median_ms(lambda: make(self.x_RD[:rows]), bench, repeat, warmup)
+
+        def plain(x_RD: torch.Tensor) -> torch.Tensor:
+            return F.linear(x_RD, next(weights))
+
+        def padded(x_RD: torch.Tensor) -> torch.Tensor:
+            tile_RD = x_RD.new_zeros((TILE, x_RD.shape[1]))
+            tile_RD[: len(x_RD)] = x_RD
+            return F.linear(tile_RD, next(weights))[: len(x_RD)]
+
+        return {rows: (time_of(plain, rows), time_of(padded, rows)) for rows in TIMED_ROWS}
