@@ -1,13 +1,14 @@
 """The order in which sequences wait for a slot. Pure.
 
-Higher priority first; among equals those that have run before and were preempted; then the client that was served
-least, by the virtual token counters of Sheng et al. 2024 ("Fairness in Serving Large Language Models"); and each
-client's own in order of arrival. So no sequence starves for another of its priority.
+Higher priority first; among equals the clients that have no slot at all; then sequences that have run before and were
+preempted; then the client that was served least, by the virtual token counters of Sheng et al. 2024 ("Fairness in
+Serving Large Language Models"); and each client's own in order of arrival. So no sequence starves for another of its
+priority.
 """
 
 import bisect
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from cluster.policy.sequence import Sequence
 
@@ -52,17 +53,21 @@ class FairQueue:
         bisect.insort(self._resumed, sequence, key=lambda s: s.rank)
         self.tokens += sequence.pending
 
-    def first(self) -> Sequence | None:
-        """Whose turn it is."""
-        key = min(self._lanes, key=lambda k: (k[0], self._served[k[1]], self._lanes[k][0].rank), default=None)
-        if self._resumed and (key is None or -self._resumed[0].priority <= key[0]):
-            return self._resumed[0]
-        return None if key is None else self._lanes[key][0]
+    def first(self, holding: Collection[str] = ()) -> Sequence | None:
+        """Whose turn it is; `holding` are the clients that have slots."""
+
+        def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int]]:
+            served = 0 if resumed else self._served[sequence.client]
+            return -sequence.priority, sequence.client in holding, not resumed, served, sequence.rank
+
+        waiting = [(turn(s, True), s) for s in self._resumed]
+        waiting += [(turn(lane[0], False), lane[0]) for lane in self._lanes.values()]
+        return min(waiting, key=lambda pair: pair[0], default=(None, None))[1]
 
     def enter(self, sequence: Sequence, tokens: int) -> None:
-        """The first one gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
-        if self._resumed and self._resumed[0] is sequence:
-            del self._resumed[0]
+        """A sequence gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
+        if sequence in self._resumed:
+            self._resumed.remove(sequence)
         else:
             self._take(sequence)
             self._served[sequence.client] += _PROMPT_COST * tokens
@@ -110,3 +115,11 @@ class FairQueue:
             assert sequence.slot < 0 and not sequence.pages, "a waiting one holds a slot or pages"
         assert all(self._present.get(name, 0) >= n for name, n in waiting.items()), "a client's sequences are lost"
         assert self._present.keys() <= self._served.keys(), "a client without a counter"
+
+
+def gives_way(newcomer: Sequence, running: Iterable[Sequence], slots: Mapping[str, int]) -> Sequence | None:
+    """Who makes room for a client that has no slot: the last sequence of the client that has most of the `slots`. A
+    client's only slot is not taken, nor that of a higher priority.
+    """
+    several = [s for s in running if slots[s.client] > 1 and s.priority <= newcomer.priority]
+    return max(several, key=lambda s: (slots[s.client], s.rank), default=None)

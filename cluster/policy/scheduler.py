@@ -7,11 +7,12 @@ is preempted: it gives its pages back and is run again from its tokens later, to
 
 import bisect
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 from cluster.policy.blocks import BlockPool
 from cluster.policy.entry import Entry, find_entry, siblings
-from cluster.policy.fair_queue import FairQueue
+from cluster.policy.fair_queue import FairQueue, gives_way
 from cluster.policy.limits import Limits
 from cluster.policy.prefix import extend_keys
 from cluster.policy.sequence import Sequence
@@ -134,6 +135,7 @@ class Scheduler:
         """
         budget = self.limits.max_tokens_per_step
         chunks: list[Chunk] = []
+        self._give_way()
         for sequence in self._running:
             sequence.planned = 0
         decoding = [s for s in self._running if s.pending == 1]
@@ -165,14 +167,13 @@ class Scheduler:
         if self.limits.static_batching and not self._batch_open:
             return
         while budget and self._free_slots:
-            sequence = self.queue.first()
+            sequence = self.queue.first(self._holding())
             if sequence is None:
                 break
             if any(s.computed < s.prompt_length - 1 for s in siblings(sequence, self._running)):
                 return  # it will share what its sibling is about to compute
             entry = find_entry(sequence, self._running, self.pool, self.limits)
-            held_by_others = len(entry.shared) - entry.new_pages(self.pool)
-            if self.limits.pages_of(len(sequence.token_ids)) - held_by_others > self.pool.free_count:
+            if not self._has_pages(sequence, entry):
                 break  # with room for its first chunk only, it would be preempted half-way and begin again and again
             self._enter(sequence, entry, copies)
             admitted.append(sequence.admission())
@@ -180,6 +181,23 @@ class Scheduler:
             chunks.append(self._chunk(sequence, tokens, pages_known=0))
             budget -= tokens
         self._batch_open = not budget  # it stays open only for those that the token budget kept out
+
+    def _holding(self) -> Counter[str]:
+        """How many slots each client has."""
+        return Counter(s.client for s in self._running)
+
+    def _has_pages(self, sequence: Sequence, entry: Entry) -> bool:
+        held_by_others = len(entry.shared) - entry.new_pages(self.pool)
+        return self.limits.pages_of(len(sequence.token_ids)) - held_by_others <= self.pool.free_count
+
+    def _give_way(self) -> None:
+        """Preempt others until a client that waits and has no slot can have one."""
+        while not self.limits.static_batching and (first := self.queue.first(holding := self._holding())):
+            if first.client in holding or not (victim := gives_way(first, self._running, holding)):
+                return
+            if self._free_slots and self._has_pages(first, find_entry(first, self._running, self.pool, self.limits)):
+                return
+            self._preempt(victim)
 
     def _enter(self, sequence: Sequence, entry: Entry, copies: list[tuple[int, int]]) -> None:
         if sequence.cached is None:

@@ -91,6 +91,9 @@ def _serve(bench: Bench, model: Model, kills: bool) -> None:
         _streams(bench, where, model, victims, kills)
     except (*MISHAPS, AssertionError) as error:
         bench.findings.check(f"{where}: served", False, f"{reason(error)} {server.stderr()[-600:]}")
+    except SystemExit:  # the step's time is over
+        bench.findings.note(f"{where}: stopped; the server had said: {server.stderr()[-600:]!r}")
+        raise
     finally:
         server.close()
 
