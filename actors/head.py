@@ -15,6 +15,7 @@ from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
 from model.batch import Chunk, Constraint, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
 from model.constraint import Constraints, Matcher
+from model.device_failure import lost_device
 from model.generation_config import eos_ids
 from model.kv_cache import PagedKVCache, page_bytes
 from model.memory import free_bytes
@@ -112,7 +113,9 @@ class Head:
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> StepResult | StepFailure:
-        """Carry out a plan. After a StepFailure the engine must `begin` anew: the sequences are in doubt."""
+        """Carry out a plan. After a StepFailure the engine must `begin` anew: the sequences are in doubt. It raises
+        nothing but what leaves a process that can do no more (`model.device_failure`).
+        """
         if (plan.epoch, plan.incarnation) != (self._epoch, self.incarnation):
             return StepFailure(plan.step, "stale", f"this head serves epoch {self._epoch}, not {plan.epoch}")
         assert self._trunk and self._cache and self._router, "begin and connect come first"
@@ -125,7 +128,9 @@ class Head:
             tokens, prompts = self._slots.results(logits_RV, plan.chunks)
         except ExpertUnavailable as error:
             return StepFailure(plan.step, "unavailable", str(error))
-        except Exception:  # a bug of ours: the engine fails the requests and logs what is said here
+        except Exception as error:  # a bug of ours: the engine fails the requests and logs what is said here
+            if lost_device(error):
+                raise
             return StepFailure(plan.step, "internal", traceback.format_exc())
         return StepResult(
             plan.step,

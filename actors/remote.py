@@ -4,12 +4,14 @@ Three concurrency groups: `work` computes, `control` answers while work waits, `
 process. Nothing is retried by Ray (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 import pickle
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psutil
@@ -26,7 +28,10 @@ from actors.replicas import Replica, Replicas, Table
 from actors.router import ExpertRouter
 from actors.transport import ExpertCall, encode_call
 from model.batch import HeadInfo
+from model.device_failure import lost_device
 from model.host_link import host_link
+
+log = logging.getLogger("eightwinds.actors")
 
 _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
@@ -54,7 +59,8 @@ class ExpertActor:
     @ray.method(concurrency_group="work")
     def forward(self, message: Message) -> Message:
         """See `Expert.forward`."""
-        return self._expert.forward(message)
+        with _ending_without_device():
+            return self._expert.forward(message)
 
     @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:
@@ -143,7 +149,8 @@ class HeadActor:
     @ray.method(concurrency_group="work")
     def step(self, plan: bytes) -> bytes:
         """`Head.step` on pickled data: Ray moves `bytes` faster than objects."""
-        return pickle.dumps(self._head.step(pickle.loads(plan)))
+        with _ending_without_device():
+            return pickle.dumps(self._head.step(pickle.loads(plan)))
 
     @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:
@@ -154,6 +161,18 @@ class HeadActor:
     def report(self) -> ActorReport:
         """See `Head.report`."""
         return _located(self._head.report())
+
+
+@contextlib.contextmanager
+def _ending_without_device() -> Iterator[None]:
+    """End the process when its device is lost: Ray starts it anew, and the caller does what it does after a kill."""
+    try:
+        yield
+    except Exception as error:
+        if lost_device(error):
+            log.critical("the device is lost, the process ends: %s", error)
+            os._exit(1)
+        raise
 
 
 def _table(members: Members, expert_count: int) -> Table:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -32,8 +31,11 @@ from cluster.policy.membership import Membership
 from cluster.policy.scaling import ScalingPolicy
 from cluster.progress import ProgressLines
 from cluster.served_model import ServedModel
+from cluster.shutdown import Shutdown
 from cluster.tokens import TokenFile
 from model.batch import SamplingParams
+
+_END_SECONDS = 8.0  # that ending may take, beyond what running requests get
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Launcher:
 
 
 def serve(config: Config, keep_actors: bool = False) -> int:
-    """Run a server until SIGINT or SIGTERM; returns the exit code."""
+    """Run a server until SIGINT, SIGTERM or SIGHUP; returns the exit code."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("eightwinds").setLevel(logging.INFO)
     try:
@@ -60,15 +62,16 @@ def serve(config: Config, keep_actors: bool = False) -> int:
 
 
 async def _serve(config: Config, keep_actors: bool) -> int:
-    stop, stopped = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    launcher: Launcher | None = None
 
-    def on_signal() -> None:
-        stop.set()  # for the thread that launches
-        stopped.set()
+    def force() -> None:
+        if launcher is not None and not keep_actors:
+            launcher.abandon()
+        os._exit(1)
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, on_signal)
+    shutdown = Shutdown(loop, config.gateway.grace_s + _END_SECONDS, force)
+    shutdown.listen()
     check_exposure(config)
     policy_of(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
@@ -85,11 +88,12 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         grpc_address = await gateway.listen(config.gateway.listen)
         http_socket = bind(config.gateway.http)
         await http.start(http_socket)
-        deployment = await asyncio.to_thread(launcher.launch, stop)
+        deployment = await asyncio.to_thread(launcher.launch, shutdown.stop)
         generations = Generations(served.tokenizer, loop, config.gateway.max_buffered_tokens)
         bounds = engine_config(config, served.checkpoint.config.sliding_window)
         engine = await asyncio.to_thread(Engine, deployment.head, bounds, generations.sink)
         await _warm_up(served, generations, engine)
+        shutdown.hurry = generations.cut_off
         backend = gateway.backend
         backend.generations, backend.engine, backend.started = generations, engine, loop.time()
         backend.device = "cuda" if config.experts.num_gpus else "cpu"
@@ -105,12 +109,12 @@ async def _serve(config: Config, keep_actors: bool) -> int:
             f"experts={served.checkpoint.config.num_local_experts}",
             flush=True,
         )
-        await _until(stopped, engine)
+        await _until(shutdown.asked, engine)
         print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
         if not await gateway.drain(config.gateway.grace_s):
             print(f"some requests were cut off after {config.gateway.grace_s:g} s", file=sys.stderr)
         await asyncio.to_thread(engine.stop)
-        return 0 if stopped.is_set() else 1
+        return 0 if shutdown.asked.is_set() else 1
     finally:
         await gateway.drain(0)
         await http.stop()

@@ -5,6 +5,7 @@ with i-W < j <= i.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from model.sdpa import SdpaBackend
 
 log = logging.getLogger("eightwinds.attention")
 
+_SHORT = 5  # a window that a few keys are enough to try
 _CLOSE = 5e-2  # some last bits of bf16 where values are around 1; a window or a page taken wrong is off by far more
 
 
@@ -35,32 +37,49 @@ class AttentionBackend(Protocol):
         ...
 
 
+Make = Callable[[int | None, int], AttentionBackend]  # window, page size
+
+
 def choose_backend(
     dtype: torch.dtype, device: torch.device, head_dim: int, window: int | None, page_size: int
 ) -> AttentionBackend:
     """The fastest backend that runs here and gives the right answer; why others are left alone is logged."""
-    *fast, plain = backends(dtype, device, head_dim, window, page_size)
-    for backend in fast:
-        if not (wrong := fault(backend, dtype, device, head_dim, window, page_size)):
-            return backend
-        log.warning("attention by %s is left alone: %s", backend.name, wrong)
-    return plain
+    windows = {window, _SHORT} if device.type == "cuda" else {window}  # a long window shows nothing in a few keys
+    *fast, plain = _makers(dtype, device, head_dim, page_size)
+    for make in fast:
+        tried = [fault(make(w, page_size), dtype, device, head_dim, w, page_size) for w in windows]
+        if not any(tried):
+            return make(window, page_size)
+        log.warning("attention by %s is left alone: %s", make(window, page_size).name, next(filter(None, tried)))
+    if device.type == "cuda" and (wrong := fault(plain(window, page_size), dtype, device, head_dim, window, page_size)):
+        log.error("attention by sdpa, which is the last resort, %s", wrong)
+    return plain(window, page_size)
 
 
 def backends(
     dtype: torch.dtype, device: torch.device, head_dim: int, window: int | None, page_size: int
 ) -> list[AttentionBackend]:
     """Every backend that is installed and knows such tensors, fastest first; the last one runs everywhere."""
-    found: list[AttentionBackend] = []
-    if flash_can_serve(dtype, device, head_dim):
-        for make in (Flash3Backend, FlashBackend, lambda window: VarlenBackend(window, page_size)):
-            try:
-                backend = make(window)
-            except ImportError:  # also of a library that was built for another torch
-                continue
+    return [make(window, page_size) for make in _makers(dtype, device, head_dim, page_size)]
+
+
+def _makers(dtype: torch.dtype, device: torch.device, head_dim: int, page_size: int) -> list[Make]:
+    if device.type == "cuda":
+        # cuDNN's attention would come first on Hopper. It builds a plan for every new shape, which takes longer than a
+        # step, and does not promise the same bits twice.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    found: list[Make] = []
+    for make in (Flash3Backend, FlashBackend, VarlenBackend) if flash_can_serve(dtype, device, head_dim) else ():
+        try:
+            backend = make(None, page_size)
+        except ImportError as error:
+            log.debug("%s: %s", make.name, error)
+        except Exception as error:  # a library that was built for another torch fails in any way when it is imported
+            log.warning("attention by %s is left alone: %s: %s", make.name, type(error).__name__, error)
+        else:
             if page_size % backend.page_multiple == 0:
-                found.append(backend)
-    return [*found, SdpaBackend(window, page_size)]
+                found.append(make)
+    return [*found, SdpaBackend]
 
 
 def fault(

@@ -48,6 +48,17 @@ class _Call:
         return cls(_rows(segments, device), cu_q, cu_k, k_lengths, flat.view(count, width), max(q), max(k))
 
 
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Chunks whose keys are gathered first: their rows of the batch, the KV slots of all their keys, and bounds: where
+    queries and keys of each begin (int32 [B + 1]), the most of each.
+    """
+
+    rows: slice | torch.Tensor
+    slots_L: torch.Tensor
+    bounds: tuple[torch.Tensor, torch.Tensor, int, int]
+
+
 def _rows(segments: Sequence[Segment], device: torch.device) -> slice | torch.Tensor:
     begin, end = segments[0].row, segments[-1].row + segments[-1].length
     if end - begin == sum(s.length for s in segments):
@@ -67,7 +78,7 @@ class FlashBackend:
     name = "flash_attn"
     page_multiple = 256  # it reads pages in multiples of 256 rows
 
-    def __init__(self, window: int | None) -> None:
+    def __init__(self, window: int | None, page_size: int) -> None:
         """ImportError unless flash-attn 2 is there; other packages install a `flash_attn` of their own."""
         import flash_attn
 
@@ -104,7 +115,7 @@ class Flash3Backend(FlashBackend):
     name = "flash_attn_3"
     page_multiple = 1
 
-    def __init__(self, window: int | None) -> None:
+    def __init__(self, window: int | None, page_size: int) -> None:
         """ImportError unless FlashAttention-3 is there."""
         import flash_attn_interface
 
@@ -132,7 +143,7 @@ class Flash3Backend(FlashBackend):
 class VarlenBackend:
     """torch's own varlen kernel, which needs no other package. It reads no pages: a chunk's keys are gathered first.
 
-    Sequences with one query go to SDPA: the kernel would split their keys by how full the device is.
+    Sequences with one query go to SDPA: older versions split their keys by how full the device is.
     """
 
     name = "torch_varlen"
@@ -143,51 +154,37 @@ class VarlenBackend:
         from torch.nn.attention.varlen import varlen_attn
 
         self._varlen_attn: Any = varlen_attn
-        self._gqa = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
-        self._decode = SdpaBackend(window, page_size)
-        self._window = (-1, 0) if window is None else (window - 1, 0)
+        known = inspect.signature(varlen_attn).parameters  # older ones share heads unasked, and never split keys
+        wanted: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
+        self._options = {name: value for name, value in wanted.items() if name in known}
+        self._options["window_size"] = (-1, 0) if window is None else (window - 1, 0)
+        self._sdpa = SdpaBackend(window, page_size)
 
-    def prepare(self, batch: RaggedBatch) -> tuple[Any, _Call | None, torch.Tensor | None]:
+    def prepare(self, batch: RaggedBatch) -> tuple[Any, _Gathered | None]:
         """See `AttentionBackend.prepare`."""
         decodes = replace(batch, segments=tuple(s for s in batch.segments if s.length == 1))
         chunks = [s for s in batch.segments if s.length > 1]
-        call, slots = self._prefill(chunks, batch.positions_T.device) if chunks else (None, None)
-        return self._decode.prepare(decodes), call, slots
+        return self._sdpa.prepare(decodes), self._gathered(chunks, batch.positions_T.device) if chunks else None
 
-    def _prefill(self, segments: Sequence[Segment], device: torch.device) -> tuple[_Call, torch.Tensor]:
-        """A call whose keys begin with the first that each chunk's first query sees, and where those lie."""
-        firsts = [self._decode.first_key(s.start) for s in segments]
-        slots = [
-            slot for s, first in zip(segments, firsts, strict=True) for slot in s.slots(first, self._decode.page_size)
-        ]
-        call = _Call.of(segments, device)
-        k = [s.kv_length - first for s, first in zip(segments, firsts, strict=True)]
-        cu_k = put([*accumulate(k, initial=0)], device, torch.int32)
-        return replace(call, cu_k=cu_k, max_k=max(k)), put(slots, device, torch.int64)
+    def _gathered(self, segments: Sequence[Segment], device: torch.device) -> _Gathered:
+        """Each chunk's keys begin with the first one that its first query sees."""
+        firsts = [self._sdpa.first_key(s.start) for s in segments]
+        slots = [s.slots(first, self._sdpa.page_size) for s, first in zip(segments, firsts, strict=True)]
+        q, k = [s.length for s in segments], [len(own) for own in slots]
+        bounds = put([*accumulate(q, initial=0), *accumulate(k, initial=0)], device, torch.int32)
+        cu_q, cu_k = bounds.split(len(segments) + 1)
+        slots_L = put([slot for own in slots for slot in own], device, torch.int64)
+        return _Gathered(_rows(segments, device), slots_L, (cu_q, cu_k, max(q), max(k)))
 
     def attend(
-        self,
-        q_THd: torch.Tensor,
-        cache: PagedKVCache,
-        layer: int,
-        prepared: tuple[Any, _Call | None, torch.Tensor | None],
+        self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: tuple[Any, _Gathered | None]
     ) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
-        decodes, call, slots = prepared
-        out = self._decode.attend(q_THd, cache, layer, decodes)
-        if call is not None and slots is not None:
-            k_LNd, v_LNd = cache.read(layer, slots)
-            out[call.rows] = self._varlen_attn(
-                q_THd[call.rows],
-                k_LNd,
-                v_LNd,
-                call.cu_q,
-                call.cu_k,
-                call.max_q,
-                call.max_k,
-                window_size=self._window,
-                **self._gqa,
-            )
+        decodes, chunks = prepared
+        out = self._sdpa.attend(q_THd, cache, layer, decodes)
+        if chunks is not None:
+            k_LNd, v_LNd = cache.read(layer, chunks.slots_L)
+            out[chunks.rows] = self._varlen_attn(q_THd[chunks.rows], k_LNd, v_LNd, *chunks.bounds, **self._options)
         return out
 
 

@@ -101,19 +101,30 @@ class SdpaBackend:
         out = torch.empty_like(q_THd)
         for call in prepared:
             if isinstance(call, _Prefill):
-                k_LNd, v_LNd = cache.read(layer, call.slots_L)
-                y_1HLd = F.scaled_dot_product_attention(
-                    q_THd[call.rows].transpose(0, 1)[None],
-                    k_LNd.transpose(0, 1)[None],
-                    v_LNd.transpose(0, 1)[None],
-                    attn_mask=call.mask,
-                    is_causal=call.causal,
-                    enable_gqa=True,
-                )
-                out[call.rows] = y_1HLd[0].transpose(0, 1)
+                out[call.rows] = self._attend_prefill(q_THd[call.rows], cache, layer, call)
             else:
                 out[call.rows_B] = self._attend_decode(q_THd[call.rows_B], cache, layer, call)
         return out
+
+    @staticmethod
+    def _attend_prefill(q_QHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Prefill) -> torch.Tensor:
+        """On CUDA no fused kernel takes both a mask and heads that share keys: without one, all scores would be in
+        memory. So keys are copied for each head there.
+        """
+        keys, values = cache.read(layer, call.slots_L)
+        if on_cpu := q_QHd.device.type == "cpu":
+            k_LHd, v_LHd = keys, values
+        else:
+            k_LHd, v_LHd = (x.repeat_interleave(q_QHd.shape[1] // x.shape[1], dim=1) for x in (keys, values))
+        y_1HQd = F.scaled_dot_product_attention(
+            q_QHd.transpose(0, 1)[None],
+            k_LHd.transpose(0, 1)[None],
+            v_LHd.transpose(0, 1)[None],
+            attn_mask=call.mask,
+            is_causal=call.causal,
+            enable_gqa=on_cpu,
+        )
+        return y_1HQd[0].transpose(0, 1)
 
     @staticmethod
     def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:

@@ -118,8 +118,12 @@ def documented_varlen_attn(
     max_k: int,
     *,
     window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+    num_splits: int | None = None,
 ) -> torch.Tensor:
-    """torch's varlen_attn as in 2.11, where query heads may share KV heads unasked."""
+    """torch's varlen_attn as in 2.13."""
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    assert num_splits == 1, "how keys are split depends on the batch"
     q_lengths, k_lengths = cu_seq_q.diff().tolist(), cu_seq_k.diff().tolist()
     assert (max_q, max_k) == (max(q_lengths), max(k_lengths)) and window_size[1] == 0
     parts = zip(query.split(q_lengths), key.split(k_lengths), value.split(k_lengths), strict=True)

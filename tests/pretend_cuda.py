@@ -1,8 +1,9 @@
-"""A CUDA device for tests on a CPU: tensors that say they are on it, streams that copy late, and no forgiveness.
+"""A CUDA device for tests on a CPU: tensors that say they are on it, and streams that copy late.
 
 What goes wrong only on a card is refused here: operands on two devices, a wait that nothing asked for (`.cpu()`,
-`.item()`, `bool`, a blocking copy), a copy from a stream that has not waited for the one that computed, host memory
-that is read before its copy has ended (until then it holds poison).
+`.item()`, `bool`, an index list, a copy that blocks or whose host side is not pinned), a stream that reads what another
+one may still be writing or what may be given out again meanwhile, host memory that is read before its copy has ended
+(until then it holds poison).
 """
 
 from collections.abc import Iterator
@@ -23,17 +24,9 @@ _METADATA = {
     if (getter := getattr(T, name, None)) is not None
 }
 _WAITS = {
-    T.item,
-    T.tolist,
-    T.numpy,
-    T.cpu,
-    T.__bool__,
-    T.__int__,
-    T.__float__,
-    T.__index__,
-    T.nonzero,
-    torch.nonzero,
-    T.__contains__,
+    *(T.item, T.tolist, T.numpy, T.cpu, T.__bool__, T.__int__, T.__float__, T.__index__, T.__contains__),
+    *(T.nonzero, torch.nonzero, T.masked_select, torch.masked_select, T.unique, torch.unique, T.bincount),
+    *(torch.bincount, T.equal, torch.equal, T.is_nonzero, torch.is_nonzero),
 }
 _ASKS = {
     T.size,
@@ -56,6 +49,7 @@ class Stream:
         self.done = 0  # pieces of work so far
         self.seen: dict[Stream, int] = {}  # ... of other streams that this one has waited for
         self.copies: list[tuple[T, T]] = []
+        self.awaited = device is not None  # a side stream of ours is waited for before what it reads is given back
 
     def wait_stream(self, other: "Stream") -> None:
         """What comes next here comes after what is there now."""
@@ -88,18 +82,22 @@ class PretendCuda(TorchFunctionMode):
         if func in _METADATA or func in _ASKS:
             return func(*args, **kwargs)
         if func is T.pin_memory:
-            return args[0].clone()
+            return _pinned(args[0].clone())
         if func in (T.to, T.cuda):
             return self._to(*args, **kwargs)
         if func is T.copy_:
             return self._copy(*args, **kwargs)
-        kwargs.pop("pin_memory", None)
+        pinned = kwargs.pop("pin_memory", False)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, T)]
         target = kwargs.get("device")
         there = any(map(_there, tensors)) or (target is not None and torch.device(target).type == "cuda")
         if not there:
-            return func(*args, **kwargs)
+            made = func(*args, **kwargs)
+            return _pinned(made) if pinned else made
         assert func not in _WAITS, f"{func.__name__} makes the host wait for the device"
+        if func in (T.__getitem__, T.__setitem__):
+            _check_index(args[1])
+        assert func is not torch.where or len(args) == 3, "where(condition) makes the host wait for the device"
         assert func not in (torch.tensor, torch.as_tensor), "a blocking copy to the device: use model.host_link.put"
         strangers = [t for t in tensors if not _there(t) and t.dim() > 0]
         assert not strangers, f"{getattr(func, '__name__', func)}: operands on the host and on the device"
@@ -119,6 +117,9 @@ class PretendCuda(TorchFunctionMode):
         assert stream is self.current or self.current.seen.get(stream, 0) >= number, (
             "a stream reads what another one may still be writing: let it wait_stream"
         )
+        assert stream is self.current or self.current.awaited or self.current in getattr(tensor, "_recorded", ()), (
+            "the memory of this tensor may be given out again while the stream reads it: record_stream"
+        )
 
     def _to(self, tensor: T, *args: Any, **kwargs: Any) -> T:
         devices = [a for a in (*args, kwargs.get("device")) if isinstance(a, (str, torch.device))]
@@ -130,6 +131,7 @@ class PretendCuda(TorchFunctionMode):
             moved: T = tensor.to(*rest, **kwargs) if rest or kwargs else tensor
             return self._mark(moved) if to_device and moved is not tensor else moved
         assert to_device, "to() makes the host wait for the device"
+        assert blocking or hasattr(tensor, "_pinned"), "only from pinned memory a copy to the device does not wait"
         self.waits += blocking
         self.copies += 1
         self.current.done += 1
@@ -141,6 +143,7 @@ class PretendCuda(TorchFunctionMode):
                 self.current.done += 1
             return target.copy_(source)
         assert not _there(target) and non_blocking, "a blocking copy makes the host wait for the device"
+        assert hasattr(target, "_pinned"), "only to pinned memory a copy from the device does not wait"
         self._must_see(source)
         self.copies += 1
         self.current.copies.append((target, source.clone()))
@@ -149,6 +152,21 @@ class PretendCuda(TorchFunctionMode):
 
 def _there(tensor: T) -> bool:
     return hasattr(tensor, "_pretend")
+
+
+def _pinned(tensor: T) -> T:
+    tensor._pinned = True  # type: ignore[attr-defined]
+    return tensor
+
+
+def _check_index(index: Any) -> None:
+    for part in index if isinstance(index, tuple) else (index,):
+        assert not isinstance(part, list), "an index list is copied to the device, and the host waits"
+        assert not (isinstance(part, T) and part.dtype is torch.bool), "a mask as index makes the host wait: device"
+
+
+def _record(tensor: T, stream: Stream) -> None:
+    tensor._recorded = (*getattr(tensor, "_recorded", ()), stream)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -164,7 +182,7 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, free: int = 1 << 30) -> Iterat
         finally:
             pretended.current = before
 
-    monkeypatch.setattr(T, "record_stream", lambda tensor, stream: None)
+    monkeypatch.setattr(T, "record_stream", _record)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: pretended.current)

@@ -48,9 +48,12 @@ def main() -> int:
     if not arguments.rehearsal:
         library.start()
     try:
-        run(steps, out, 60 * minutes, ["--rehearsal"] if arguments.rehearsal else [], library.site)
+        options = ["--rehearsal"] if arguments.rehearsal else []
+        run(steps, out, 60 * minutes, options, library.site, lambda name: library.stop() if name == "flash" else None)
     finally:
-        library.stop()
+        library.remove()
+        for torn in out.glob(".*"):  # what a stopped step was about to replace a file with
+            torn.unlink()
     return _summary(out, time.monotonic() - began, strict=arguments.rehearsal)
 
 

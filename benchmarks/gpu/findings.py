@@ -6,6 +6,7 @@ leaves both valid. Several processes may write to one log.
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,6 @@ def _table(rows: list[Mapping[str, object]] | list[dict[str, object]]) -> list[s
 
 
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # several write at the same time
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)

@@ -81,9 +81,9 @@ class Server:
         self.command("down")
         shutil.rmtree(self.state, ignore_errors=True)
 
-    def wait_ready(self) -> "Server":
+    def wait_ready(self, seconds: float = START_SECONDS) -> "Server":
         """Wait for the ready line."""
-        assert self._seen.wait(START_SECONDS), f"not ready in {START_SECONDS} s: {self.stderr()}"
+        assert self._seen.wait(seconds), f"not ready in {seconds:g} s: {self.stderr()}"
         assert self.ready, f"serve ended before it was ready: {self.stderr()}"
         return self
 

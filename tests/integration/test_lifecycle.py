@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client import Options, text_request
+from cluster.client import CallFailed, Options, failing_plainly, text_request
 from cluster.resume import resuming
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.conftest import StartServer
@@ -115,3 +115,29 @@ def test_down_removes_what_a_killed_serve_left_behind_and_its_ports_are_free(sta
     wait_for(lambda: killed.leftovers() == [], "nothing left")
     with socket.socket() as probe:
         probe.bind((host, int(port)))
+
+
+def test_a_closed_terminal_drains_as_sigterm_does(start: StartServer) -> None:
+    closing = start().wait_ready()
+    with closing.client() as client:
+        stream = client.stream(long_request(), timeout=60)
+        text = next(stream).text
+        closing.process.send_signal(signal.SIGHUP)
+        text += "".join(message.text for message in stream)
+    assert len(text) > 200
+    assert closing.process.wait(60) == 0
+    assert closing.leftovers() == []
+
+
+def test_a_second_ctrl_c_does_not_wait_for_requests(start: StartServer) -> None:
+    impatient = start("--set", "gateway.grace_s=300").wait_ready()
+    with impatient.client() as client:
+        stream = client.stream(long_request(3000), timeout=600)
+        next(stream)
+        impatient.process.send_signal(signal.SIGINT)
+        impatient.wait_stderr("draining")
+        impatient.process.send_signal(signal.SIGINT)
+        with pytest.raises(CallFailed, match="shutting down"), failing_plainly(client):
+            list(stream)
+    assert impatient.process.wait(30) == 0
+    assert impatient.leftovers() == []

@@ -29,6 +29,7 @@ def run(bench: Bench) -> None:
         write("multiprocessors", properties.multi_processor_count)
         write("memory", f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} free; L2 {properties.L2_cache_size >> 20} MiB")
         write("nvidia-smi", _nvidia_smi())
+    bench.findings.check("Ray sees what torch sees", *_ray_sees(torch.cuda.device_count()))
     for package in _PACKAGES:
         try:
             write(package, importlib.metadata.version(package))
@@ -40,6 +41,14 @@ def run(bench: Bench) -> None:
             wrong = {b.name: fault(b, torch.bfloat16, bench.device, head_dim, None, page_size) for b in found}
             text = ", ".join(f"{name} ({why})" if why else name for name, why in wrong.items())
             write(f"attention offered, bf16, head_dim {head_dim}, pages of {page_size}", text)
+
+
+def _ray_sees(wanted: int) -> tuple[bool, str]:
+    """Ray counts by NVML; where it finds none, actors that ask for a share of a card wait for ever."""
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    found = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
+    return found == wanted, f"{found} of {wanted} CUDA devices"
 
 
 def _nvidia_smi() -> str:

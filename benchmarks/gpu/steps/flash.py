@@ -16,7 +16,10 @@ def run(bench: Bench) -> None:
         bench.findings.note("flash-attention is left out: there is no CUDA device to build it for")
         return
     assert bench.flash_site is not None, "--flash-site is missing"
-    failure = bench.flash_site.with_name("failure")
+    failure, absent = (bench.flash_site.with_name(name) for name in ("failure", "absent"))
+    if absent.exists():
+        bench.findings.note(f"flash-attention is not built: {absent.read_text(encoding='utf-8')}")
+        return
     while not (bench.flash_site.exists() or failure.exists()):
         if bench.left() < _FOR_PARITY:
             bench.findings.note("flash-attention is left out: its build had not ended")

@@ -1,5 +1,6 @@
 """The server as it is meant: a local Ray, head and experts as actors on fractions of one card, kills and scalings."""
 
+import os
 import signal
 import tempfile
 import time
@@ -80,10 +81,12 @@ def _serve(bench: Bench, model: Model, kills: bool) -> None:
         settings += [f"head.num_gpus={_HEAD_SHARE}", f"experts.num_gpus={_EXPERT_SHARE}"]
     where = f"{model.name}, {model.dtype}"
     began = time.monotonic()
-    server = Server("--model", str(model.folder), *(word for s in settings for word in ("--set", s)))
+    state = Path(os.environ["EIGHTWINDS_STATE"]) / model.name  # where the runner looks for what is left
+    state.mkdir()
+    server = Server("--model", str(model.folder), *(word for s in settings for word in ("--set", s)), state=state)
     try:
         expected = _expected(bench, model)  # while the server starts
-        server.wait_ready()
+        server.wait_ready(min(75.0, bench.left() - 10))
         bench.findings.fact(f"{where}: ready after", f"{time.monotonic() - began:.1f} s")
         victims = Victims(server)
         _compare(bench, where, model, server, expected)

@@ -127,6 +127,13 @@ def test_the_device_that_pretends_forgives_nothing(monkeypatch: pytest.MonkeyPat
             lambda: there.to("cpu"),
             lambda: torch.tensor([1], device="cuda"),
             lambda: host.copy_(there),
+            lambda: host.copy_(there, non_blocking=True),
+            lambda: host.to("cuda", non_blocking=True),
+            lambda: there[[0, 1]],
+            lambda: there[there > 1],
+            lambda: torch.where(there > 1),
+            lambda: there.unique(),
+            lambda: torch.equal(there, there),
         ):
             with pytest.raises(AssertionError, match="device"):
                 mistake()
@@ -134,6 +141,10 @@ def test_the_device_that_pretends_forgives_nothing(monkeypatch: pytest.MonkeyPat
         with torch.cuda.stream(side), pytest.raises(AssertionError, match="wait_stream"):
             there + 1
         side.wait_stream(cuda.current)
+        with torch.cuda.stream(side), pytest.raises(AssertionError, match="record_stream"):
+            there + 1
+        host = torch.empty(3, pin_memory=True)
+        there.record_stream(side)
         with torch.cuda.stream(side):
             host.copy_(there, non_blocking=True)
         assert host.tolist() == [-77.0] * 3, "its copy has not ended yet"

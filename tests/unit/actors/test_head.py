@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from actors import head as module
 from actors.expert import Expert
@@ -269,3 +270,16 @@ def test_local_head_carries_out_a_plan_when_it_is_polled(folder: Path) -> None:
     result = handle.poll(None)
     assert isinstance(result, StepResult) and len(result.tokens) == 1
     assert handle.poll(0) is None
+
+
+def test_a_lost_device_ends_more_than_the_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process can do nothing more: its actor ends, and a new one begins."""
+    head = load_head(folder)
+    head.begin(1)
+
+    def broken(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(ExpertRouter, "run", broken)
+    with pytest.raises(torch.AcceleratorError):
+        one_token(head)

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.gpu import findings
 from benchmarks.gpu.findings import Findings
+from benchmarks.gpu.flash.library import FlashLibrary
 from benchmarks.gpu.plan import STEPS, Step, chosen, seconds_for
 from benchmarks.gpu.runner import run
 
@@ -55,7 +58,7 @@ def outcomes(out: Path) -> dict[str, str]:
 
 
 def test_a_step_that_fails_says_why_and_the_next_one_runs(tmp_path: Path, program: tuple[str, ...]) -> None:
-    run(steps("fails", "wrong", "right"), tmp_path, 60, ["--rehearsal"], tmp_path / "site", program)
+    run(steps("fails", "wrong", "right"), tmp_path, 60, ["--rehearsal"], tmp_path / "site", program=program)
     assert outcomes(tmp_path) == {"fails": "failed", "wrong": "done", "right": "done"}
     records = findings.read(tmp_path)
     assert findings.failed(records) == ["fails: RuntimeError: no kernel image", "wrong: it holds"]
@@ -68,7 +71,7 @@ def test_a_step_that_hangs_is_ended_with_all_it_started(
     tmp_path: Path, program: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.gpu.runner._PATIENCE", 0.2)
-    run([Step("hangs", 2.0, 0.0)], tmp_path, 60, [], tmp_path / "site", program)
+    run([Step("hangs", 2.0, 0.0)], tmp_path, 60, [], tmp_path / "site", program=program)
     assert outcomes(tmp_path) == {"hangs": "out of time"}
     child = int((tmp_path / "child").read_text())
     end = time.monotonic() + 5
@@ -78,7 +81,7 @@ def test_a_step_that_hangs_is_ended_with_all_it_started(
 
 
 def test_what_there_is_no_time_for_is_named(tmp_path: Path, program: tuple[str, ...]) -> None:
-    run([Step("right", 5.0, 4.0), Step("later", 5.0, 30.0)], tmp_path, 20, [], tmp_path / "site", program)
+    run([Step("right", 5.0, 4.0), Step("later", 5.0, 30.0)], tmp_path, 20, [], tmp_path / "site", program=program)
     assert outcomes(tmp_path) == {"right": "done", "later": "left out"}
     assert findings.unfinished(findings.read(tmp_path)) == ["later: left out, there was no time left for it"]
 
@@ -102,6 +105,38 @@ def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     with (tmp_path / findings.LOG).open("a") as log:
         log.write('{"step": "facts", "ki')
     assert [r["value"] for r in findings.read(tmp_path)] == ["a | b"]
+
+
+def test_several_may_write_at_the_same_time(tmp_path: Path) -> None:
+    def write(name: str) -> None:
+        for number in range(100):
+            Findings(tmp_path, name).fact("number", number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, "abcd"))
+    assert len(findings.read(tmp_path)) == 400
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_build_is_ended_with_its_compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ninja makes each of them a process group of its own."""
+    script = "import subprocess; subprocess.Popen(['sleep', '600'], process_group=0); print('up', flush=True); input()"
+    library = FlashLibrary(tmp_path, tmp_path)
+    library._build = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert library._build.stdout is not None and library._build.stdout.readline() == "up\n"
+    session = library._build.pid
+    library.remove()
+    left = [p.pid for p in psutil.process_iter(["status"]) if p.info["status"] != "zombie" and in_session(p, session)]
+    assert not left and not library.site.parent.exists()
+
+
+def in_session(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session
+    except OSError:
+        return False
 
 
 def test_a_table_has_the_columns_of_all_its_rows(tmp_path: Path) -> None:

@@ -2,22 +2,23 @@
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from model import attention, sdpa
-from model.attention import AttentionBackend, backends, choose_backend, fault
+from model.attention import AttentionBackend, Make, backends, choose_backend, fault
 from model.config import MixtralConfig
 from model.flash import Flash3Backend, FlashBackend, VarlenBackend
 from model.kv_cache import PagedKVCache
 from model.ragged import RaggedBatch, Segment
 from model.sdpa import SdpaBackend, padded
 from tests.checkpoints import tiny
-from tests.flash_libraries import install
+from tests.flash_libraries import documented_varlen_attn, install
 
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 8
 CONFIG = MixtralConfig.from_hf(tiny(num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=HEAD_DIM))
@@ -151,10 +152,10 @@ def documented(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
 
 
-MAKERS: dict[str, Callable[[int | None], AttentionBackend]] = {
+MAKERS: dict[str, Make] = {
     "flash-attn 2": FlashBackend,
     "FlashAttention-3": Flash3Backend,
-    "torch's varlen": lambda window: VarlenBackend(window, 4),
+    "torch's varlen": VarlenBackend,
 }
 
 
@@ -166,7 +167,16 @@ def test_flash_is_called_for_the_same_result(name: str, window: int | None, make
     s = scene(BATCHES[name], window, 4)
     s.cache.keys.nan_to_num_()  # the doubles mask what they read, as the kernels do
     s.cache.values.nan_to_num_()
-    torch.testing.assert_close(attend(MAKERS[maker](window), s).double(), plain(s, window), rtol=0, atol=1e-6)
+    torch.testing.assert_close(attend(MAKERS[maker](window, 4), s).double(), plain(s, window), rtol=0, atol=1e-6)
+
+
+def test_torch_2_11_whose_varlen_kernel_knows_fewer_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    def older(*args: Any, window_size: tuple[int, int] = (-1, -1)) -> torch.Tensor:
+        return documented_varlen_attn(*args, window_size=window_size, enable_gqa=True, num_splits=1)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", older)
+    s = scene(BATCHES["all together"], 5, 4)
+    torch.testing.assert_close(attend(VarlenBackend(5, 4), s).double(), plain(s, 5), rtol=0, atol=1e-6)
 
 
 @pytest.mark.usefixtures("documented")
@@ -175,7 +185,7 @@ def test_flash_gives_rows_that_are_apart_in_the_batch_their_own(maker: str) -> N
     s = scene([(3, 1), (0, 4), (8, 1), (2, 5), (0, 1)], None, 4)
     s.cache.keys.nan_to_num_()
     s.cache.values.nan_to_num_()
-    torch.testing.assert_close(attend(MAKERS[maker](None), s).double(), plain(s, None), rtol=0, atol=1e-6)
+    torch.testing.assert_close(attend(MAKERS[maker](None, 4), s).double(), plain(s, None), rtol=0, atol=1e-6)
 
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -228,8 +238,29 @@ def test_absence_of_flash_attention_is_no_error(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("maker", MAKERS)
 def test_what_is_right_has_no_fault(maker: str, dtype: torch.dtype, window: int | None, page_size: int) -> None:
-    made = VarlenBackend(window, page_size) if maker == "torch's varlen" else MAKERS[maker](window)
-    assert fault(made, dtype, CPU, 16, window, page_size) == ""
+    assert fault(MAKERS[maker](window, page_size), dtype, CPU, 16, window, page_size) == ""
+
+
+@pytest.mark.usefixtures("documented")
+def test_a_window_taken_wrong_is_found_though_the_model_has_a_long_one_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "flash_can_serve", lambda *_: True)
+    monkeypatch.setattr(attention, "fault", lambda made, *_: fault(made, torch.bfloat16, CPU, 16, *_[3:]))
+    for backend in (Flash3Backend, FlashBackend):
+        right = backend.__init__
+        monkeypatch.setattr(backend, "__init__", lambda self, w, p, right=right: right(self, w and w + 1, p))
+    for window in (None, 4096):
+        assert isinstance(choose_backend(torch.bfloat16, CUDA, 16, window, 256), VarlenBackend)
+
+
+def test_a_library_that_fails_in_any_way_when_it_is_imported_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: object, window: int | None, page_size: int) -> None:
+        raise OSError("undefined symbol: _ZN2at")
+
+    monkeypatch.setattr(FlashBackend, "__init__", broken)
+    assert "flash_attn" not in names(torch.bfloat16, CUDA, 128, 256)
+    assert "flash_attn is left alone: OSError: undefined symbol" in caplog.text
 
 
 @pytest.mark.usefixtures("documented")
@@ -238,7 +269,7 @@ def test_a_backend_that_is_wrong_or_cannot_run_here_is_left_alone(
 ) -> None:
     """The first has the window off by one, the second was built for another card; the third is right."""
     monkeypatch.setattr(attention, "flash_can_serve", lambda *_: True)
-    monkeypatch.setattr(Flash3Backend, "__init__", lambda self, window: FlashBackend.__init__(self, window + 1))
+    monkeypatch.setattr(Flash3Backend, "__init__", lambda self, w, p: FlashBackend.__init__(self, w and w + 1, p))
     monkeypatch.setattr(Flash3Backend, "_attend", FlashBackend._attend)
 
     def cannot_run(*_: object) -> None:
