@@ -151,10 +151,11 @@ def _status(bench: Bench, where: str, victims: Victims) -> None:
 
 
 def _streams(bench: Bench, where: str, model: Model, victims: Victims, kills: bool) -> None:
-    """Sixteen streams, and what happens to them meanwhile."""
-    streams = Streams(victims.server.address, some_requests(5, 8 if bench.full else 4, 32 if bench.full else 16))
+    """Sixteen streams, six in a rehearsal, and what happens to them meanwhile."""
+    requests = some_requests(5, 8, 32) if bench.full else some_requests(5, 4, 16)
+    streams = Streams(victims.server.address, requests, 16 if bench.full else 6)
     streams.learn()
-    _round(bench, where, model, streams, "sixteen streams, nothing happens", lambda: None)
+    _round(bench, where, model, streams, f"{streams.at_once} streams, nothing happens", lambda: None)
     if not kills:
         return
 
