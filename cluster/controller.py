@@ -1,8 +1,6 @@
 """The controller: a thread that makes the replicas of all experts what they should be, and sees when they end.
 
-`cluster.policy.membership` decides, `actors.messages.ClusterOps` acts, this carries from one to the other. Each tick:
-who has ended and how are those that start, who is overdue, what is to start and to drain, whom does the head route to,
-who has drained.
+`cluster.policy.membership` decides, `actors.messages.ClusterOps` acts, this carries from one to the other.
 """
 
 import logging
@@ -136,6 +134,11 @@ class Controller:
             return Snapshot(
                 m.revision, tuple(m.desired), members, dict(m.notes), nodes, frozenset(m.avoided), tuple(m.restarts)
             )
+
+    def unserved(self) -> list[int]:
+        """Experts of which no replica is ready."""
+        with self._lock:
+            return self._membership.unserved()
 
     def load(self) -> HeadLoad | None:
         """What the replicas do; None while the head does not answer."""

@@ -131,6 +131,11 @@ class Engine:
         """Whether requests can be served."""
         return self._thread.is_alive() and not self._stopping
 
+    @property
+    def adopted(self) -> bool:
+        """Whether there is a head that serves this engine; if not, one is waited for."""
+        return self._adopted
+
     def check(self) -> None:
         """Raise AssertionError unless every slot and KV page is accounted for; the engine must be idle."""
         with self._wake:
@@ -247,10 +252,13 @@ class Engine:
     def _begin(self) -> HeadInfo | None:
         """Adopt the head, or wait for it to come back; None if the engine is stopped meanwhile. Raises HeadLost."""
         end = self._clock() + self._config.head_grace
+        self._adopted = False
         while not self._stopping:
             self._epoch += 1
             try:
-                return self._head.begin(self._epoch)
+                info = self._head.begin(self._epoch)
+                self._adopted = True
+                return info
             except HeadLost as error:
                 if self._clock() >= end:
                     raise

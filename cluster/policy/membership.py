@@ -77,6 +77,11 @@ class Membership:
         self._noted: dict[int, Key] = {}  # by expert: whose note it is
         self._past: dict[Key, Member] = {}  # those that another is started in the place of
 
+    def unserved(self) -> list[int]:
+        """Experts of which no replica is ready."""
+        served = {key[0] for key, member in self.members.items() if member.state is State.READY}
+        return [expert for expert in range(len(self.desired)) if expert not in served]
+
     # ---- what is wanted ----
 
     def scale(self, wanted: Mapping[int, int], afresh: bool = True) -> None:

@@ -1,0 +1,109 @@
+"""Whether a request would be served now: asked again and again, not remembered from the start.
+
+Balancers and supervisors act on it, so a wrong answer must not last. It is asked for every `INTERVAL` seconds, and the
+head has two seconds to answer, so it is never older than five.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.controller import Controller
+from cluster.engine import Engine
+
+log = logging.getLogger("eightwinds.health")
+
+INTERVAL = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What a request would fail on. One that is `lasting` is not mended by a node that comes back: a server that cannot
+    get rid of it has to end.
+    """
+
+    why: str
+    lasting: bool = True
+
+
+def obstacle(engine: Engine, controller: Controller | None) -> Obstacle | None:
+    """Ask the head and count the replicas; None if a request would be served."""
+    if not engine.alive:
+        return Obstacle("the engine has ended")
+    if not engine.adopted:
+        return Obstacle("the head is waited for")
+    if controller is None:
+        return None
+    if controller.load() is None:
+        return Obstacle("the head does not answer")
+    if experts := controller.unserved():
+        return Obstacle(f"no replica of expert {', '.join(map(str, experts))} is ready", lasting=False)
+    return None
+
+
+class Health:
+    """Asks `look`, and tells `changed` when a request would be served no longer, or again. Good until the first look
+    says otherwise.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Obstacle | None],
+        changed: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look, self._changed, self._clock = look, changed, clock
+        self._obstacle: Obstacle | None = None
+        self._lasting_since: float | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+
+    @property
+    def good(self) -> bool:
+        """Whether a request would be served."""
+        return self._obstacle is None
+
+    @property
+    def why(self) -> str:
+        """What it would fail on."""
+        return self._obstacle.why if self._obstacle else ""
+
+    @property
+    def lasting_seconds(self) -> float:
+        """For how long there has been a lasting obstacle, whichever."""
+        return 0.0 if self._lasting_since is None else self._clock() - self._lasting_since
+
+    def look_now(self) -> None:
+        """Ask once."""
+        try:
+            found = self._look()
+        except Exception as error:  # whatever cannot be asked is not healthy, and the next look tries again
+            found = Obstacle(f"{type(error).__name__}: {error}")
+        before, self._obstacle = self._obstacle, found
+        if found is None or not found.lasting:
+            self._lasting_since = None
+        elif self._lasting_since is None:
+            self._lasting_since = self._clock()
+        if (before is None) == (found is None):
+            return
+        if found is None:
+            log.info("requests are served again")
+        else:
+            log.warning("requests would not be served now: %s", found.why)
+        self._changed(found is None)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL):
+            self.look_now()
