@@ -8,6 +8,7 @@
 #   make bench-serve   the server under load, and what the engine costs (20 minutes)
 #   make chaos    kills, freezes, slow-downs, scalings under load, every token compared (45 minutes); chaos-short: a few
 #   make multihost   several hosts on this machine, lost, cut off, drained (15 minutes; needs root); multihost-short: two
+#   make daily    signals, Ray's own processes gone, full disks, a pause (15 minutes; needs root); daily-short: a few
 #   make fuzz     20,000 requests that no sane client sends
 #   make gpu      everything a card must show, in MINUTES=9; results in OUT=build/gpu; gpu-rehearsal: the same on a CPU, tiny
 #   make gpu-bundle   what a machine with a card and torch, but no network, lacks: Ray, flash-attn's source, small wheels
@@ -23,7 +24,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short gpu gpu-rehearsal \
+.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short daily daily-short gpu gpu-rehearsal \
         gpu-bundle check lint types contracts protos stubs proto bench bench-serve clean venv venv-runtime constraints
 
 help:
@@ -128,6 +129,14 @@ gpu-rehearsal: $(DEVELOPER)
 gpu-bundle: $(DEVELOPER)
 	@echo 'gpu-bundle: what a machine with a card, but without a network, lacks'
 	@$(BIN)/python -m benchmarks.gpu.bundle make --to gpu-bundle
+
+daily: $(DEVELOPER)
+	@echo 'daily: what a machine goes through (15 minutes)'
+	@$(BIN)/python -m tests.daily --publish docs/chaos/daily.md
+
+daily-short: $(DEVELOPER)
+	@echo 'daily: a few, once'
+	@$(BIN)/python -m tests.daily --short
 
 integration: unit
 	@echo 'test: integration'

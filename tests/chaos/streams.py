@@ -123,9 +123,13 @@ class Streams:
         self._thread.start()
         return self.tally
 
+    def finish(self) -> None:
+        """Begin no more requests."""
+        self._stopping.set()
+
     def stop(self) -> Tally:
         """Let what is under way end."""
-        self._stopping.set()
+        self.finish()
         assert self._thread is not None
         self._thread.join(DEADLINE + 10)
         assert not self._thread.is_alive(), "a stream hangs"

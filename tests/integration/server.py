@@ -45,6 +45,10 @@ class Server:
         self._seen = threading.Event()
         threading.Thread(target=self._read, args=(self.process, self._seen), daemon=True).start()
 
+    def start_again(self) -> None:
+        """Another `serve` after one that has ended, with the same state."""
+        self._start()
+
     def replace(self) -> None:
         """SIGKILL it and start another on the same address, as a supervisor does."""
         self.process.kill()
