@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from cluster import local_ray
 from cluster.address import bind
 from cluster.config import Config, load_config
 from cluster.deployment import actor_specs, check_exposure, check_fits
-from cluster.local_ray import records, state_folder
 from cluster.served_model import ServedModel
 from cluster.tokens import TokenFile
 
@@ -119,10 +119,14 @@ def _shared_memory() -> Finding:
 
 
 def _leftovers(config: Config) -> Iterator[Finding]:
-    left = [r for r in records(config.cluster.namespace) if not r.owned()]
+    try:
+        left = local_ray.left_behind(config.cluster.namespace)
+    except (ValueError, OSError) as error:
+        yield Finding("fail", "leftovers", str(error), "nothing there is read or removed, whoever made it")
+        return
     if left:
-        text = f"{len(left)} local Ray of an earlier serve in {state_folder()}"
-        yield Finding("warn", "leftovers", text, "the next serve takes it over; eightwinds down removes it")
+        advice = "the next serve takes over what is recorded, and ends the rest; eightwinds down removes it"
+        yield from (Finding("warn", "leftovers", text, advice) for text in left)
     else:
         yield Finding("ok", "leftovers", "none")
 

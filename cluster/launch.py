@@ -23,8 +23,8 @@ from actors.remote_replicas import RayReplicas, machines
 from cluster import local_ray
 from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
-from cluster.local_ray import LocalRay
 from cluster.policy.placement import Node, Placed, assign, missing
+from cluster.ray_record import LocalRay
 from cluster.roll_call import RollCall
 from model.checkpoint import Checkpoint
 
@@ -62,6 +62,7 @@ def launch(
         if local is not None:
             report("starting Ray", {})
             local = local_ray.wait(local, stop, config.cluster.start_timeout_s)
+            local.keep_fresh()
         _connect(config, local)
         handles = actors.start_all(stop)
         call = RollCall(handles, actors.spare(handles))
@@ -85,6 +86,8 @@ def launch(
     def close(keep: bool) -> None:
         if keep:
             ray.shutdown()
+            if local is not None:
+                local.let_go()
         else:
             _let_go([HEAD_NAME, *ops.names()], config, local)
 

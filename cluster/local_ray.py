@@ -1,33 +1,31 @@
 """A Ray of our own on this machine: `ray start` in a process session of its own, written down so that a later
 command finds it or removes it. Imports no Ray.
 
-The processes form one session (setsid), so they outlive a killed `serve`, never see its Ctrl-C, and can be ended
-by their session id without touching any other Ray on the machine.
+The processes outlive a killed `serve` and never see its Ctrl-C. They listen on loopback only, and nothing in them
+knows the machine's outward address, which may change at any time. Whose they are: cluster/ray_record.py.
 """
 
-import contextlib
 import dataclasses
 import json
+import logging
 import os
 import secrets
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from cluster import marked_processes
 from cluster.address import bind
 from cluster.deployment import LaunchFailed, LaunchStopped
+from cluster.ray_record import LocalRay, orphans, records
+from cluster.state_folder import Hold, StateFolders, state_folders
 
-_RECORD = "cluster.json"
+log = logging.getLogger("eightwinds.local_ray")
+
 _ADDRESS_FILE = "ray_current_cluster"
+_LOOK_SECONDS = 0.25  # between looks at whether the processes live
 _OBJECT_STORE_BYTES = 200_000_000
 # Rows of up to 512 KiB travel inside the call instead of through the object store: eight calls of 256 KiB took 7 ms
 # instead of 17 (docs/adr/0002-object-refs.md).
@@ -41,139 +39,85 @@ SYSTEM_CONFIG = {
     "event_stats": False,
     "task_events_report_interval_ms": 0,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class LocalRay:
-    """A local Ray: its process session, folder, GCS address and token; `owner` is the `serve` that uses it, by pid
-    and start time. `started` is seconds since the epoch.
-    """
-
-    session: int
-    started: float
-    folder: str
-    namespace: str
-    token: str
-    owner_pid: int
-    owner_started: float
-    address: str = ""
-
-    def pids(self) -> list[int]:
-        """Living processes of the session."""
-        found = []
-        for process in psutil.process_iter(["create_time", "status"]):
-            try:
-                if os.getsid(process.pid) != self.session or process.info["status"] == psutil.STATUS_ZOMBIE:
-                    continue
-            except OSError:
-                continue
-            if process.info["create_time"] >= self.started - 5.0:  # else the id was used by an earlier session
-                found.append(process.pid)
-        return found
-
-    def owned(self) -> bool:
-        """Whether the `serve` that used it last is alive."""
-        try:
-            owner = psutil.Process(self.owner_pid)
-            living = owner.status() != psutil.STATUS_ZOMBIE  # killed, and nobody has waited for it yet
-            return living and abs(owner.create_time() - self.owner_started) < 1.0
-        except psutil.NoSuchProcess:
-            return False
-
-    def taken(self) -> "LocalRay":
-        """The same, owned by this process; the record says so from now on."""
-        me = psutil.Process()
-        mine = dataclasses.replace(self, owner_pid=me.pid, owner_started=me.create_time())
-        mine.write()
-        return mine
-
-    def write(self) -> None:
-        """Keep the record, for its owner's eyes only: it holds the token."""
-        path = Path(self.folder) / _RECORD
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
-
-    def remove(self, patience: float = 3.0) -> None:
-        """End its processes and delete its folder."""
-        _end(self, signal.SIGTERM)
-        end = time.monotonic() + patience
-        while time.monotonic() < end and self.pids():
-            time.sleep(0.05)
-        _end(self, signal.SIGKILL)
-        while self.pids() and time.monotonic() < end + patience:
-            time.sleep(0.02)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another cluster's record is in it
-            state_folder().rmdir()
-
-
-def _end(local: LocalRay, signum: signal.Signals) -> None:
-    for pid in local.pids():
-        try:
-            os.kill(pid, signum)
-        except ProcessLookupError:
-            continue
-
-
-def state_folder() -> Path:
-    """Where records and Ray's own files lie. Short, because Ray's sockets allow paths of 107 bytes only."""
-    base = os.environ.get("EIGHTWINDS_STATE", "") or tempfile.gettempdir()
-    return Path(base if len(base) <= 24 else "/tmp") / f"eightwinds-{os.getuid()}"
-
-
-def records(namespace: str) -> Iterator[LocalRay]:
-    """Every local Ray of this namespace that was written down and not removed."""
-    for path in sorted(state_folder().glob(f"*/{_RECORD}")):
-        try:
-            local = LocalRay(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, OSError):
-            continue  # being written, or of another version
-        if local.namespace == namespace:
-            yield local
+# Ray takes 127.0.0.1 for a mistake, and the machine's outward address instead, upon which its processes listen on all
+# interfaces, except where it is told that there is no cluster; the variable is named for the systems where it seldom
+# is. It is read when Ray is imported, by the processes and by who joins them.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
     """Take over a local Ray that a `serve` left behind, or begin to start one; None if `ray_address` is given.
 
-    This process's environment is made ready to connect to it.
+    This process's environment is made ready to connect to it; Ray must not be imported before. Of several that call
+    this at the same time each gets another.
     """
     if ray_address:
         return None
-    for local in records(namespace):
-        if local.owned():
-            continue
-        if local.address and local.pids():
-            local = local.taken()
-            break
-        local.remove()
-    else:
-        local = start(namespace, cpus)
-    os.environ.update(_environment(local.token))
-    return local
+    folders = state_folders()
+    with folders.made_and_locked():
+        taken = [mine for local in records(folders, namespace) if (mine := local.taken())]
+        ours = next((mine for mine in taken if mine.address and mine.pids()), None) or start(folders, namespace, cpus)
+        ours.write()
+    for other in taken:
+        if other is not ours and other.address and other.pids():
+            other.let_go()  # it is left to another `serve`
+        elif other is not ours:
+            other.remove()
+    for lost in orphans(namespace):
+        log.warning("ended %d processes of a local Ray whose record was gone", len(lost.pids()))
+        lost.remove()
+    os.environ.update(_environment(ours.token))
+    return ours
 
 
 def down(namespace: str) -> list[str]:
-    """Remove every local Ray whose `serve` is gone; answers a line for each that was found."""
+    """Remove every local Ray whose `serve` is gone; answers a line for each that was found. ValueError if the folder
+    of the records is not ours alone.
+    """
     lines = []
-    for local in records(namespace):
-        if local.owned():
-            lines.append(f"left alone the cluster of the running serve, process {local.owner_pid}: stop that itself")
+    for found, mine in _taken(namespace):
+        if mine is None:
+            lines.append(f"left alone the cluster of the running serve, process {found.owner_pid}: stop that itself")
             continue
-        count = len(local.pids())
-        local.remove()
+        count = len(mine.pids())
+        mine.remove()
         lines.append(f"removed a local Ray of {count} processes")
+    for lost in orphans(namespace):
+        count = len(lost.pids())
+        lost.remove()
+        lines.append(f"removed a local Ray of {count} processes, whose record was gone")
     return lines
 
 
-def start(namespace: str, cpus: int) -> LocalRay:
+def left_behind(namespace: str) -> list[str]:
+    """What earlier serves have left, in words. ValueError as `down`."""
+    left = [mine for _, mine in _taken(namespace) if mine is not None]
+    for mine in left:
+        mine.let_go()
+    lines = [f"{len(left)} local Ray of an earlier serve, recorded in {Path(left[0].record).parent}"] if left else []
+    if lost := orphans(namespace):
+        lines.append(f"{sum(len(o.pids()) for o in lost)} processes of a local Ray whose record is gone")
+    return lines
+
+
+def _taken(namespace: str) -> list[tuple[LocalRay, LocalRay | None]]:
+    """All that are written down, and the same taken where nobody owns them."""
+    folders = state_folders()
+    try:
+        with folders.locked():
+            return [(local, local.taken()) for local in records(folders, namespace)]
+    except FileNotFoundError:
+        return []
+
+
+def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
     """Begin to start a Ray with `cpus` logical CPUs; `wait` for it to be up."""
-    folder = state_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise LaunchFailed(f"{folder} belongs to another user: set EIGHTWINDS_STATE to a folder of your own")
-    folder = folder / secrets.token_hex(4)
-    folder.mkdir(mode=0o700)
-    token = secrets.token_hex(32)
+    name = folders.new_name()
+    folder, record = folders.files / name, folders.records / name
+    hold = Hold.of(folder)
+    assert hold is not None, "nobody else knows of it"
+    local = LocalRay(str(folder), str(record), namespace, secrets.token_hex(32), os.getpid(), hold=hold)
+    local.write()  # before there is a process: who finds one without a record takes it for lost
     command = [
         sys.executable,
         "-m",
@@ -188,13 +132,11 @@ def start(namespace: str, cpus: int) -> LocalRay:
     command += [f"--ray-client-server-port={_free_port()}"]  # it cannot be left out, and its default may be taken
     command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     command += [f"--system-config={json.dumps(SYSTEM_CONFIG)}"]
-    with (folder / "start.log").open("wb") as log:
+    environment = _environment(local.token) | marked_processes.mark(local.mark)
+    with (folder / "start.log").open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(token)
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
         )
-    me = psutil.Process()
-    local = LocalRay(process.pid, time.time(), str(folder), namespace, token, me.pid, me.create_time())
-    local.write()
     threading.Thread(target=process.wait, name="reap-ray-start", daemon=True).start()
     return local
 
@@ -207,7 +149,7 @@ def _free_port() -> int:
 
 def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
     """Wait until it is up; the result knows its address. Raises LaunchFailed or LaunchStopped."""
-    end = time.monotonic() + timeout
+    end, look = time.monotonic() + timeout, 0.0
     address_file = Path(local.folder) / _ADDRESS_FILE
     while True:
         if stop.is_set():
@@ -216,16 +158,19 @@ def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
             up = dataclasses.replace(local, address=address)
             up.write()
             return up
-        if not local.pids() or time.monotonic() > end:
-            log = (Path(local.folder) / "start.log").read_text(encoding="utf-8", errors="replace")
-            raise LaunchFailed(f"Ray did not start; its output was:\n{log.strip()[-2000:]}")
+        now = time.monotonic()
+        if now > end or (now > look and not local.pids()):
+            output = (Path(local.folder) / "start.log").read_text(encoding="utf-8", errors="replace")
+            raise LaunchFailed(f"Ray did not start; its output was:\n{output.strip()[-2000:]}")
+        if now > look:
+            look = now + _LOOK_SECONDS
         time.sleep(0.02)
 
 
 def _environment(token: str) -> dict[str, str]:
     """Ours, plus what Ray needs: a token, so that nobody else on this machine can use the cluster."""
     root = str(Path(__file__).resolve().parent.parent)
-    environment = dict(os.environ)
+    environment = dict(os.environ) | LOOPBACK
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     environment.setdefault("RAY_worker_niceness", "0")  # Ray would give way to everything else on the machine

@@ -233,11 +233,15 @@ def down(config: Config) -> int:
     """`eightwinds down`: remove what earlier serves left behind."""
     from cluster import local_ray
 
-    if config.cluster.ray_address:
-        from cluster import launch
+    try:
+        if config.cluster.ray_address:
+            from cluster import launch
 
-        lines = launch.down(config)
-    else:
-        lines = local_ray.down(config.cluster.namespace)
+            lines = launch.down(config)
+        else:
+            lines = local_ray.down(config.cluster.namespace)
+    except (ValueError, OSError, LaunchFailed) as error:
+        print(f"eightwinds down: {error}", file=sys.stderr)
+        return 1
     print("\n".join(lines) or "nothing to remove")
     return 0

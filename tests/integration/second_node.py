@@ -11,6 +11,11 @@ import psutil
 
 from tests.integration.server import Server, wait_for
 
+# Ray takes a loopback address for a mistake (cluster.local_ray.LOOPBACK), and allows no second node where it does not.
+_START = (
+    "from ray._private import services; services.get_node_ip_address = lambda *_: '127.0.0.1'; "
+    "from ray.scripts.scripts import main; main()"
+)
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -21,7 +26,7 @@ class SecondNode:
         assert server.local is not None
         self._server = server
         before = self._nodes()
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={server.local.address}", "--block"]
+        command = [sys.executable, "-c", _START, "start", f"--address={server.local.address}", "--block"]
         command += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--object-store-memory=200000000"]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
         environment = server.environment | {"PYTHONPATH": str(_ROOT), "RAY_worker_niceness": "0"}

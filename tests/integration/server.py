@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from cluster.client import Client
-from cluster.local_ray import LocalRay
+from cluster.ray_record import LocalRay
 
 START_SECONDS = 180
 

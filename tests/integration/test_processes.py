@@ -1,6 +1,7 @@
 """Head and experts are nine processes, each with its own weights and nobody else's."""
 
 import psutil
+import pytest
 import ray
 
 from actors.messages import ActorReport
@@ -9,6 +10,12 @@ from cluster.launch import HEAD_NAME, expert_name
 from cluster.served_model import DEMO_FOLDER
 from model.checkpoint import Checkpoint
 from tests.integration.server import Server
+
+
+@pytest.fixture(autouse=True)
+def on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `cluster.local_ray.LOOPBACK` says, for a Ray that is imported already."""
+    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
 
 
 def reports(server: Server) -> dict[str, ActorReport]:

@@ -46,8 +46,6 @@ class Echo:
 @contextmanager
 def own_ray(bench: Bench, cpus: int) -> Iterator[None]:
     """A Ray of our own as `serve` starts it; nothing of it outlives the block."""
-    import ray
-
     from cluster import local_ray
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -55,6 +53,8 @@ def own_ray(bench: Bench, cpus: int) -> Iterator[None]:
     with _state_folder():
         local = local_ray.prepare(_NAMESPACE, "", cpus=cpus)
         assert local is not None
+        import ray  # in the environment that `prepare` has made
+
         try:
             local = local_ray.wait(local, threading.Event(), min(_STARTING, bench.left()))
             ray.init(address=local.address, log_to_driver=False, logging_level=logging.ERROR)

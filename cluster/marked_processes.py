@@ -1,0 +1,84 @@
+"""Processes that carry a mark in their environment, which their children inherit: found without any file, and by
+nothing that a later process could have by chance. Only this user's are looked at, as only theirs can be read.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+
+MARK = "EIGHTWINDS_CLUSTER"
+_PREFIX = f"{MARK}=".encode()
+
+
+def mark(value: str) -> dict[str, str]:
+    """What the first process's environment needs. Ray renames its processes, and would write over the environment to
+    have room for the name; with SPT_NOENV it does not.
+    """
+    return {MARK: value, "SPT_NOENV": "1"}
+
+
+def marked() -> dict[str, list[int]]:
+    """Living processes by mark."""
+    found = defaultdict(list)
+    for pid in psutil.pids():
+        if value := _mark_of(pid):
+            found[value].append(pid)
+    return found
+
+
+def end(value: str, patience: float = 3.0) -> None:
+    """End all that carry it: SIGTERM, and SIGKILL for those that are there after `patience` seconds."""
+    _signal(value, signal.SIGTERM)
+    limit = time.monotonic() + patience
+    while (left := marked().get(value)) and time.monotonic() < limit:
+        time.sleep(0.05)
+    limit += patience
+    while left and time.monotonic() < limit:  # again, as one that is ended may just have started another
+        _signal(value, signal.SIGKILL)
+        time.sleep(0.02)
+        left = marked().get(value)
+
+
+def holder(folder: Path) -> int | None:
+    """A process of this user that has this folder open, even one that was deleted."""
+    wanted = {str(folder), f"{folder} (deleted)"}
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            links = (os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd"))
+            if wanted.intersection(links):
+                return pid
+    return None
+
+
+def _mark_of(pid: int) -> str:
+    try:
+        if os.path.isdir("/proc/self"):  # psutil takes three times as long, and this is asked often
+            if os.stat(f"/proc/{pid}").st_uid != os.getuid():
+                return ""
+            with open(f"/proc/{pid}/environ", "rb") as file:  # empty of one that has ended and is not waited for
+                words = file.read().split(b"\0")
+            return next((os.fsdecode(w[len(_PREFIX) :]) for w in words if w.startswith(_PREFIX)), "")
+        process = psutil.Process(pid)
+        ours = process.uids().real == os.getuid() and process.status() != psutil.STATUS_ZOMBIE
+        return str(process.environ().get(MARK, "")) if ours else ""
+    except (psutil.Error, OSError):
+        return ""
+
+
+def _signal(value: str, signum: signal.Signals) -> None:
+    for pid in marked().get(value, ()):
+        with contextlib.suppress(OSError):  # it has ended
+            if not hasattr(os, "pidfd_open"):
+                os.kill(pid, signum)
+                continue
+            fd = os.pidfd_open(pid)  # from here on the number cannot be another's
+            try:
+                if _mark_of(pid) == value:
+                    signal.pidfd_send_signal(fd, signum)
+            finally:
+                os.close(fd)

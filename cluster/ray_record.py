@@ -1,0 +1,158 @@
+"""What is written down about a local Ray, so that a later command finds it: whose it is, whether it lives, its end.
+
+A cluster has one name and up to two folders (cluster/state_folder.py); the record is in one, Ray's files in the other.
+Whoever holds the latter owns the cluster. Its processes are found by their mark (cluster/marked_processes.py).
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster import marked_processes
+from cluster.state_folder import Hold, StateFolders, open_below_private, open_private, read_private, write_private
+
+log = logging.getLogger("eightwinds.local_ray")
+
+RECORD = "cluster.json"
+_FRESH_SECONDS = 60.0  # cleaners of temporary folders look at ages of days
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRay:
+    """A local Ray: the folders of its `record` and of its files, GCS address and token. `owner_pid` is the `serve` that
+    used it last, to be named in messages: whether that lives is what `hold` tells.
+    """
+
+    folder: str
+    record: str
+    namespace: str
+    token: str
+    owner_pid: int = 0
+    address: str = ""
+    hold: Hold | None = field(default=None, compare=False)
+
+    @property
+    def mark(self) -> str:
+        """What its processes carry."""
+        return json.dumps([self.namespace, self.record, self.folder])
+
+    def pids(self) -> list[int]:
+        """Its living processes."""
+        return marked_processes.marked().get(self.mark, [])
+
+    def taken(self) -> "LocalRay | None":
+        """The same, owned by this process; None if it is owned already, by a process that lives. The folders must be
+        locked: else two that only look would each see the other.
+        """
+        try:
+            hold = Hold.of(Path(self.folder))
+        except FileNotFoundError:  # cleaned away; a serve that has it open lives on
+            hold = None if marked_processes.holder(Path(self.folder)) else Hold(-1)
+        return None if hold is None else dataclasses.replace(self, hold=hold, owner_pid=os.getpid())
+
+    def let_go(self) -> None:
+        """Leave it to whoever comes next."""
+        if self.hold is not None:
+            self.hold.close()
+
+    def write(self) -> None:
+        """Keep the record, for its owner's eyes only: it holds the token."""
+        kept = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "hold"}
+        write_private(Path(self.record), RECORD, json.dumps(kept))
+
+    def refresh(self) -> None:
+        """Make everything look new to cleaners of temporary folders, and write the record again if it was cleaned."""
+        for top in {self.folder, self.record}:
+            for where, _, names in os.walk(top):
+                for path in [where, *(os.path.join(where, name) for name in names)]:
+                    with contextlib.suppress(OSError):
+                        os.utime(path, follow_symlinks=False)
+        record = Path(self.record)
+        if os.path.isdir(self.folder) and not (record / RECORD).exists():
+            with contextlib.suppress(OSError, ValueError), self._folders.made_and_locked():
+                record.mkdir(mode=0o700, exist_ok=True)
+                if self.hold is not None and not self.hold.released.is_set():
+                    self.write()
+
+    def keep_fresh(self) -> None:
+        """`refresh` in a thread, for as long as we own it."""
+        hold = self.hold
+        assert hold is not None, "only its owner may write its record"
+
+        def run() -> None:
+            while not hold.released.wait(_FRESH_SECONDS):
+                self.refresh()
+
+        threading.Thread(target=run, name="keep-record", daemon=True).start()
+
+    def remove(self, patience: float = 3.0) -> None:
+        """End its processes and delete its folders. Only its owner may."""
+        assert self.hold is not None, "take it first: whoever does not own it may not remove it"
+        self.hold.released.set()
+        marked_processes.end(self.mark, patience)
+        folders, name = self._folders, Path(self.folder).name
+        with contextlib.suppress(OSError, ValueError), folders.locked():
+            _delete(folders.records, name)
+        with contextlib.suppress(OSError, ValueError):
+            _delete(folders.files, name)
+        self.hold.close()
+        folders.tidied()
+
+    @property
+    def _folders(self) -> StateFolders:
+        return StateFolders(Path(self.record).parent, Path(self.folder).parent)
+
+
+def _delete(parent: Path, name: str) -> None:
+    """Delete what has this name there, without following links; nothing where others might have put it."""
+    within = open_private(parent)
+    try:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=within)
+    finally:
+        os.close(within)
+
+
+def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
+    """Every local Ray of this namespace that was written down and not removed. What is not ours alone is passed over
+    with a line in the log: it is not read, not followed, not deleted.
+    """
+    for folder in sorted(folders.records.iterdir()):
+        try:
+            local = LocalRay(**json.loads(read_private(folder, RECORD)))
+            if (local.record, local.folder) != (str(folder), str(folders.files / folder.name)):
+                raise ValueError(f"the record in {folder} is of other folders")
+            with contextlib.suppress(FileNotFoundError):
+                os.close(open_below_private(Path(local.folder)))
+        except FileNotFoundError:
+            continue  # being made, or being removed
+        except (ValueError, TypeError, OSError) as error:
+            log.warning("passed over: %s", error)
+            continue
+        if local.namespace == namespace:
+            yield local
+
+
+def orphans(namespace: str) -> list[LocalRay]:
+    """Local Rays of this namespace whose processes live although neither record nor `serve` is left, wherever the
+    record was. They are this process's to remove.
+    """
+    found = []
+    for mark in marked_processes.marked():
+        try:
+            of, record, folder = map(str, json.loads(mark))
+        except (ValueError, TypeError):
+            continue
+        if of != namespace or marked_processes.holder(Path(folder)) is not None:
+            continue
+        try:
+            read_private(Path(record), RECORD)
+        except (OSError, ValueError):
+            found.append(LocalRay(folder, record, namespace, "", hold=Hold(-1)))
+    return found

@@ -1,0 +1,204 @@
+"""The folders that hold what a local Ray leaves on this machine: who may write there, and one lock around them.
+
+Records lie where nothing cleans (the user's runtime folder), Ray's own files in the temporary folder, which has room.
+With EIGHTWINDS_STATE both are below it. A folder counts only if it is the caller's, closed to others, and reached
+without following a link; whoever else can write a name there could have us end and delete what he likes.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_SOCKET_BYTES = 107  # of a Unix socket's path; below the folder Ray puts session_DATE_TIME_MICROSECONDS_PID/sockets/...
+_RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
+_NAME_BYTES = 4  # of a cluster's own folder
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolders:
+    """Where `records` lie, and where Ray keeps its `files`: in both, each cluster has a folder of one name."""
+
+    records: Path
+    files: Path
+
+    @contextlib.contextmanager
+    def made_and_locked(self) -> Iterator[None]:
+        """They exist, and are locked; ValueError if they are not ours alone."""
+        while True:
+            for folder in (self.records, self.files):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(self.locked())
+                    os.close(open_private(self.files))
+                except FileNotFoundError:
+                    continue  # another has just tidied up
+                yield
+                return
+
+    def new_name(self) -> str:
+        """A name that no cluster has, whose folders are made."""
+        while True:
+            name = secrets.token_hex(_NAME_BYTES // 2)
+            try:
+                (self.files / name).mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            (self.records / name).mkdir(mode=0o700, exist_ok=True)
+            return name
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else of this user looks, takes or removes meanwhile. Waits for as long as another does. ValueError or
+        OSError if there is no such folder of ours.
+        """
+        while True:
+            fd = open_private(self.records)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(fd), self.records.lstat()):  # else it was removed while we waited
+                    yield
+                    return
+            finally:
+                os.close(fd)
+
+    def tidied(self) -> None:
+        """Remove them if they are empty."""
+        for folder in (self.records, self.files):
+            with contextlib.suppress(OSError):  # another cluster's record is in it
+                folder.rmdir()
+
+
+def state_folders(environ: Mapping[str, str] | None = None, uid: int | None = None) -> StateFolders:
+    """Where they are, whether or not they exist. ValueError if EIGHTWINDS_STATE is too long for Ray's sockets."""
+    environ = os.environ if environ is None else environ
+    uid = os.getuid() if uid is None else uid
+    own = f"eightwinds-{uid}"
+    limit = _SOCKET_BYTES - _RAY_BYTES - len(f"/{own}/") - _NAME_BYTES
+    if base := environ.get("EIGHTWINDS_STATE", ""):
+        if len(os.fsencode(os.path.abspath(base))) > limit:
+            raise ValueError(
+                f"EIGHTWINDS_STATE={base} is longer than {limit} characters: Ray makes sockets below it, and their "
+                f"paths may have {_SOCKET_BYTES} bytes; choose a shorter one"
+            )
+        folder = Path(os.path.abspath(base)) / own
+        return StateFolders(folder, folder)
+    temporary = tempfile.gettempdir()  # is short, or not what the operator chose for us
+    files = Path(temporary if len(os.fsencode(temporary)) <= limit else "/tmp") / own
+    for runtime in filter(None, (environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}")):
+        with contextlib.suppress(OSError, ValueError):
+            os.close(open_private(Path(runtime), uid))
+            return StateFolders(Path(runtime) / "eightwinds", files)
+    return StateFolders(files, files)
+
+
+def open_private(path: Path, uid: int | None = None) -> int:
+    """A descriptor of a folder that is this user's and closed to others; ValueError says what is wrong with another,
+    OSError if there is none.
+    """
+    fd = _opened(path)
+    problem = _problem(os.fstat(fd), os.getuid() if uid is None else uid)
+    if problem:
+        os.close(fd)
+        raise ValueError(f"{path} {problem}: {_ADVICE}")
+    return fd
+
+
+def open_below_private(path: Path) -> int:
+    """The same of a folder in one that is private. Its own mode does not matter, and Ray opens its folder to all."""
+    within = open_private(path.parent)
+    try:
+        fd = _opened(path, within)
+    finally:
+        os.close(within)
+    if os.fstat(fd).st_uid != os.getuid():
+        os.close(fd)
+        raise ValueError(f"{path} belongs to another user: {_ADVICE}")
+    return fd
+
+
+def _opened(path: Path, within: int | None = None) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path if within is None else path.name, flags, dir_fd=within)
+    except NotADirectoryError:  # a link is one, too
+        raise ValueError(f"{path} is a link or no folder: {_ADVICE}") from None
+    except PermissionError:
+        raise ValueError(f"{path} is closed to us: {_ADVICE}") from None
+
+
+_ADVICE = "remove it, or set EIGHTWINDS_STATE to a folder of your own"
+
+
+def _problem(found: os.stat_result, uid: int) -> str:
+    if found.st_uid != uid:
+        return f"belongs to user {found.st_uid}, not to {uid}"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"is open to other users (mode {stat.S_IMODE(found.st_mode):o}, should be 700)"
+    return ""
+
+
+def read_private(folder: Path, name: str) -> str:
+    """A file's text; ValueError or OSError unless it and its folders are ours, closed to others, and no links."""
+    within = open_below_private(folder)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
+    finally:
+        os.close(within)
+    with open(fd, encoding="utf-8") as file:
+        found = os.fstat(fd)
+        problem = _problem(found, os.getuid()) or ("" if stat.S_ISREG(found.st_mode) else "is no file")
+        if problem:
+            raise ValueError(f"{folder / name} {problem}")
+        return file.read()
+
+
+def write_private(folder: Path, name: str, text: str) -> None:
+    """Replace a file at once, readable by us only; whoever reads meanwhile has the old one or the new one."""
+    within = open_below_private(folder)
+    try:
+        draft = f".{name}.{secrets.token_hex(4)}"
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=within)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(draft, name, src_dir_fd=within, dst_dir_fd=within)
+    finally:
+        os.close(within)
+
+
+class Hold:
+    """A folder that is in use by this process, as the kernel knows: it ends with the process, however that ends.
+
+    Identity needs no process ids, no times and no file's contents, all of which may be another's by the time they are
+    read. systemd-tmpfiles leaves alone what is held so.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self.released = fd, threading.Event()
+
+    @classmethod
+    def of(cls, folder: Path) -> "Hold | None":
+        """Ours from now on, or None if another has it; ValueError or OSError if it is no private folder of ours."""
+        fd = open_below_private(folder)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return cls(fd)
+
+    def close(self) -> None:
+        """Let go."""
+        self.released.set()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
