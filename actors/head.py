@@ -102,7 +102,7 @@ class Head:
         HeadTaken if an engine with a higher epoch has taken over already.
         """
         if epoch <= self._epoch:
-            raise HeadTaken(f"an engine of epoch {self._epoch} drives this head; {epoch} came too late")
+            raise HeadTaken(f"an engine of epoch {self._epoch} drives this head; {epoch} came too late", self._epoch)
         progress = self._loading.wait()
         if not progress.ready:
             raise RuntimeError(progress.error)

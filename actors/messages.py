@@ -169,7 +169,14 @@ class HeadLost(Exception):
 
 
 class HeadTaken(Exception):
-    """Another engine drives this head; ours must end."""
+    """Another engine drives this head, of this `epoch` or a higher one."""
+
+    def __init__(self, text: str, epoch: int) -> None:
+        super().__init__(text, epoch)
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class HeadHandle(Protocol):

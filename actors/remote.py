@@ -44,10 +44,18 @@ Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Members:
-    """Whom the head routes to. Of two that cross on their way the one with the higher revision counts."""
+    """Whom the head routes to. Of two that cross on their way the one with the higher revision counts; of two engines',
+    those of the engine with the higher epoch.
+    """
 
     revision: int
     replicas: Sequence[Member] = ()
+    epoch: int = -1
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What is higher counts."""
+        return self.epoch, self.revision
 
 
 class ExpertActor:
@@ -91,7 +99,7 @@ class HeadActor:
         self._options: RouterOptions | None = None
         self._replicas = Replicas(())
         self._counter: LoadCounter | None = None
-        self._revision = -1
+        self._order = (-1, -1)
         self._swapping = threading.Lock()
 
     @ray.method(concurrency_group="work")
@@ -106,7 +114,7 @@ class HeadActor:
             self._head.connect(
                 ExpertRouter(transport, self._replicas, options.grace, patience, self._counter, link=link)
             )
-        self._swap(members.revision, _table(members, self._head.expert_count))
+        self._swap(members.order, _table(members, self._head.expert_count))
         return self._head.begin(epoch)
 
     @ray.method(concurrency_group="control")
@@ -117,15 +125,15 @@ class HeadActor:
         table = _table(members, self._head.expert_count)
         known = {r for row in self._replicas.table for r in row}
         if known:  # who goes, goes at once
-            self._swap(members.revision, tuple(tuple(r for r in row if r in known) for row in table))
+            self._swap(members.order, tuple(tuple(r for r in row if r in known) for row in table))
         cold = self._warm_up([r for row in table for r in row if r not in known])
-        self._swap(members.revision, tuple(tuple(r for r in row if r not in cold) for row in table))
+        self._swap(members.order, tuple(tuple(r for r in row if r not in cold) for row in table))
         return [(r.expert, r.slot) for r in cold]
 
-    def _swap(self, revision: int, table: Table) -> None:
+    def _swap(self, order: tuple[int, int], table: Table) -> None:
         with self._swapping:
-            if revision >= self._revision:
-                self._revision = revision
+            if order >= self._order:
+                self._order = order
                 self._replicas.swap(table)
 
     def _warm_up(self, replicas: Sequence[Replica]) -> list[Replica]:

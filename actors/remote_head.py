@@ -25,12 +25,12 @@ class RemoteHead:
     def __init__(
         self,
         head: Any,
-        members: Callable[[], Members],
+        members: Callable[[int], Members],
         options: RouterOptions,
         hang_seconds: float = 30.0,
         begin_timeout: float = 120.0,
     ) -> None:
-        """`members` is asked at each `begin`."""
+        """`members` is asked at each `begin`, and told the epoch."""
         self._head, self._members, self._options = head, members, options
         self._hang_seconds, self._begin_timeout = hang_seconds, begin_timeout
         self._ref: Any = None
@@ -41,7 +41,7 @@ class RemoteHead:
         """See `HeadHandle`."""
         self._ref = self._pulse = None
         self._patience = self._begin_timeout
-        ref = self._head.adopt.remote(epoch, self._members(), self._options)
+        ref = self._head.adopt.remote(epoch, self._members(epoch), self._options)
         while not ray.wait([ref], timeout=_LOOK_SECONDS)[0]:
             self._look_for_life()
         info: HeadInfo = self._get(ref)
@@ -79,7 +79,7 @@ class RemoteHead:
     def _get(self, ref: Any) -> Any:
         try:
             return ray.get(ref)
-        except HeadTaken:
-            raise
+        except HeadTaken as error:  # Ray's own kind of it has our attributes no more
+            raise getattr(error, "cause", error) from None
         except ray.exceptions.RayError as error:  # died or unavailable: what it had is in doubt
             raise HeadLost(cause(error)) from None

@@ -1,7 +1,6 @@
 """The experts' actors on Ray, as the controller sees them: `actors.messages.ClusterOps`."""
 
 import random
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,15 +25,17 @@ class RayReplicas:
         """`handles` holds the names and handles of actors that run already."""
         self._head, self._start, self._namespace = head, start, namespace
         self._handles = dict(handles)
-        self._members = Members(time.time_ns())  # a later serve counts higher
+        self._members = Members(0)
+        self._epoch = -1  # of the engine that has the head
         self._watches: dict[Any, Key] = {}
         self._asked: dict[Any, Key] = {}
         self._nodes: dict[Key, str] = {}
         self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
 
-    def members(self) -> Members:
-        """Those that were published last: what a restarted head is given."""
-        return self._members
+    def members(self, epoch: int) -> Members:
+        """Those that were published last: what a head is given that is begun with this epoch."""
+        self._epoch = epoch
+        return replace(self._members, epoch=epoch)
 
     def names(self) -> list[str]:
         """The names of all actors."""
@@ -75,9 +76,9 @@ class RayReplicas:
             cold = frozenset(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
         except ray.exceptions.RayError:  # a head that comes back is given those that it had, if they are still wanted
             known = {member[:3] for member in self._members.replicas}
-            self._members = Members(members.revision, [m for m in members.replicas if m[:3] in known])
+            self._members = replace(members, replicas=[m for m in members.replicas if m[:3] in known])
             return None
-        self._members = Members(members.revision, [m for m in members.replicas if m[:2] not in cold])
+        self._members = replace(members, replicas=[m for m in members.replicas if m[:2] not in cold])
         self._watch(self._members.replicas)
         return cold
 
@@ -95,7 +96,7 @@ class RayReplicas:
 
     def _next(self, incarnations: Mapping[Key, str]) -> Members:
         replicas = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
-        return Members(self._members.revision + 1, replicas)
+        return Members(self._members.revision + 1, replicas, self._epoch)
 
     def load(self) -> HeadLoad | None:
         """See `ClusterOps`."""

@@ -74,9 +74,9 @@ class Engine:
     ) -> None:
         """Takes the head over (`begin`); `sink` gets each step's events on the engine's thread."""
         self._head, self._config, self._sink, self._clock = head, config, sink, clock
-        self._epoch = time.time_ns()  # a later engine, or a later head of ours, always counts higher
+        self._epoch = time.time_ns()  # most likely above what an earlier engine had, else the head tells what that was
         self._stopping = False
-        info = self._begin()
+        info = self._take_over()
         assert info is not None, "nobody stops it yet"
         self._info: HeadInfo = info
         self._scheduler = Scheduler(config.limits(self._info))
@@ -248,6 +248,15 @@ class Engine:
             with self._wake:
                 unfit = self._scheduler.resize(self._config.limits(info))
             self._report_failure(unfit, "unavailable")
+
+    def _take_over(self) -> HeadInfo | None:
+        """The later engine has the head, whatever the clocks say, of this machine or another."""
+        while True:
+            try:
+                return self._begin()
+            except HeadTaken as taken:
+                log.info("an earlier engine had epoch %d, by a clock that was ahead; going on from there", taken.epoch)
+                self._epoch = taken.epoch
 
     def _begin(self) -> HeadInfo | None:
         """Adopt the head, or wait for it to come back; None if the engine is stopped meanwhile. Raises HeadLost."""

@@ -119,7 +119,7 @@ class FakeHead:
         if self.begin_errors:
             raise self.begin_errors.popleft()
         if self.epochs and epoch <= self.epochs[-1]:
-            raise HeadTaken(f"{epoch} is not above {self.epochs[-1]}")
+            raise HeadTaken(f"{epoch} is not above {self.epochs[-1]}", self.epochs[-1])
         self.epochs.append(epoch)
         self.slots.clear()
         return HeadInfo(self.incarnation, self.page_count, self.page_size)

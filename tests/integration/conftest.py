@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +10,9 @@ from tests.integration.server import Server
 class StartServer(Protocol):
     """Starts a server that is ended after the test, whatever happens."""
 
-    def __call__(self, *arguments: str, state: Path | None = None) -> Server: ...
+    def __call__(
+        self, *arguments: str, state: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> Server: ...
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +30,8 @@ def start() -> Iterator[StartServer]:
     """Servers of a test's own."""
     started: list[Server] = []
 
-    def start_one(*arguments: str, state: Path | None = None) -> Server:
-        started.append(Server(*arguments, state=state))
+    def start_one(*arguments: str, state: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
+        started.append(Server(*arguments, state=state, environment=environment))
         return started[-1]
 
     yield start_one

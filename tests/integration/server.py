@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -24,9 +24,12 @@ START_SECONDS = 180
 class Server:
     """A serve process with ports, namespace and state folder of its own."""
 
-    def __init__(self, *arguments: str, state: Path | None = None) -> None:
+    def __init__(
+        self, *arguments: str, state: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.state = state or Path(tempfile.mkdtemp(prefix="ew-"))
         self.environment = os.environ | {"EIGHTWINDS_STATE": str(self.state), "RAY_AUTH_MODE": "disabled"}
+        self.environment |= environment or {}
         self._arguments = arguments
         self.errors = (self.state / "stderr.log").open("w+")
         self.ready: dict[str, str] = {}
@@ -65,8 +68,10 @@ class Server:
         seen.set()
 
     def _record(self) -> LocalRay:
-        (path,) = self.state.glob("*/*/cluster.json")
-        return LocalRay(**json.loads(path.read_text()))
+        """The one that this process owns, of those that other servers may have in the same folder."""
+        found = [LocalRay(**json.loads(path.read_text())) for path in self.state.glob("*/*/cluster.json")]
+        (mine,) = [local for local in found if local.owner_pid == self.process.pid]
+        return mine
 
     def actors(self) -> set[int]:
         """Processes of its actors that live."""

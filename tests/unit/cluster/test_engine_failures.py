@@ -1,6 +1,7 @@
 """What an engine does when its head fails, is lost or is taken, and when it is stopped."""
 
 import threading
+import time
 
 import pytest
 
@@ -178,12 +179,25 @@ def test_an_engine_whose_head_is_taken_ends_and_leaves_it_alone(make: Make, head
     engine.submit([request("a")])
     head.wait_for_plan()
     head.outcomes.append(HeadLost("so it seemed"))
-    head.begin_errors.append(HeadTaken("by another"))
+    head.begin_errors.append(HeadTaken("by another", 10**30))
     head.let_go()
     events.wait_for_end("a")
     assert events.failures() == {"a": "stopped"}
     assert not engine.alive
     assert len(head.epochs) == 1
+
+
+def test_a_later_engine_takes_the_head_over_although_the_clock_was_set_back(
+    make: Make, head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    now = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    second = make()
+    assert second._epoch > first._epoch, "epochs do not run backwards"
+    second.submit([request("a")])
+    events.wait_for_end("a")
+    assert events.failures() == {}
 
 
 def test_a_later_engine_takes_the_head_over(make: Make, head: FakeHead, events: Events) -> None:

@@ -148,12 +148,12 @@ def test_of_two_that_come_at_once_one_takes_over_and_the_other_starts_anew(
 
     monkeypatch.setattr(local_ray, "start", start)
     monkeypatch.setattr(local_ray, "_environment", lambda token: {})
+    first, second = (local_ray.prepare("test", "", 1) for _ in range(2))
+    assert first is not None and second is not None
     try:
-        first, second = (local_ray.prepare("test", "", 1) for _ in range(2))
-        assert first is not None and second is not None
         assert first.folder == local.folder and second.folder == started[0].folder != local.folder
         second.remove()  # as the loser does on leaving
         assert process.poll() is None and Path(local.record, RECORD).exists()
     finally:
-        first.remove() if first else None
+        first.remove()
     assert process.wait(5)
