@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from cluster import local_ray
 from cluster.address import bind
 from cluster.config import Config, load_config
 from cluster.deployment import actor_specs, check_exposure, check_fits
+from cluster.machine import memory, memory_needed, open_files_problem, raise_open_files
 from cluster.served_model import ServedModel
 from cluster.tokens import TokenFile
 
 _PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflection", "sentencepiece", "safetensors")
-_ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,7 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
     yield from _ports(config)
     yield _exposure(config)
     yield _shared_memory()
+    yield _open_files(config)
     yield from _leftovers(config)
     yield from _checkpoint(config)
 
@@ -151,13 +150,22 @@ def _checkpoint(config: Config) -> Iterator[Finding]:
 
 
 def _memory(config: Config, weights: int) -> Iterator[Finding]:
-    if config.cluster.ray_address or config.experts.num_gpus:
+    needed = memory_needed(config, weights)
+    if not needed:
         return
-    actors = 1 if config.transport == "local" else 1 + config.experts.count
-    needed = weights + config.kv.memory_bytes + actors * _ACTOR_BYTES
-    free = psutil.virtual_memory().available
-    text = f"{needed / 1e9:.1f} GB needed here, {free / 1e9:.1f} GB free"
-    if needed > free:
-        yield Finding("fail", "memory", text, "lower kv.memory_bytes, use a smaller dtype, or join a cluster")
+    found = memory(os.environ, ray=config.transport != "local")
+    try:
+        taken_over = bool(local_ray.left_behind(config.cluster.namespace))
+    except (ValueError, OSError):
+        taken_over = False
+    if problem := found.problem(needed, taken_over):
+        yield Finding("fail", "memory", problem, found.advice())
     else:
-        yield Finding("ok", "memory", text)
+        yield Finding("ok", "memory", f"{needed / 1e9:.1f} GB needed here, {found.words()}")
+
+
+def _open_files(config: Config) -> Finding:
+    limit = raise_open_files()
+    if problem := open_files_problem(limit, config):
+        return Finding("fail", "open files", problem)
+    return Finding("ok", "open files", f"{limit} allowed")

@@ -24,6 +24,7 @@ from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_ex
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
+from cluster.machine import check_machine
 from cluster.metrics import Look, exposition
 from cluster.output import StopRules
 from cluster.page import HttpServer, application
@@ -79,6 +80,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         bind(address).close()
     served = ServedModel.open(config.model.path)
     check_fits(config, served.checkpoint)
+    _check_machine(config, served)
     launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
 
     gateway = Gateway(served, config.gateway.max_message_bytes, tokens)
@@ -145,6 +147,13 @@ def _launcher(config: Config, served: ServedModel) -> Launcher:
         return launch.launch(config, served.checkpoint, local, report, stop)
 
     return Launcher(launch_on_ray, lambda: local.remove() if local is not None else None)
+
+
+def _check_machine(config: Config, served: ServedModel) -> None:
+    from cluster import local_ray
+
+    left = [] if config.cluster.ray_address else local_ray.left_behind(config.cluster.namespace)
+    check_machine(config, sum(t.nbytes for t in served.checkpoint.tensors.values()), bool(left))
 
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:

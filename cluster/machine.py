@@ -1,0 +1,115 @@
+"""What this machine must have before anything starts on it: memory below Ray's threshold, and open files. `doctor`
+reports it, `serve` refuses to start without, in the same words.
+"""
+
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cluster.config import Config
+
+ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
+_RAY_THRESHOLD = 0.95  # share of the memory above which Ray ends its processes
+_CGROUP = Path("/sys/fs/cgroup")
+_PROCESS_FILES, _ACTOR_FILES = 128, 8  # with nine actors Ray's processes have 76 files open at most, `serve` 47
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes: all that there is, what is free, and the share above which Ray ends processes."""
+
+    total: int
+    available: int
+    threshold: float = _RAY_THRESHOLD
+
+    @property
+    def room(self) -> int:
+        """What may be taken before Ray ends processes."""
+        return max(0, int(self.available - (1.0 - self.threshold) * self.total))
+
+    def problem(self, needed: int, taken_over: bool = False) -> str:
+        """Why that does not fit, or "". What is `taken_over` is in memory already, and only compared with all."""
+        if needed <= (self.threshold * self.total if taken_over else self.room):
+            return ""
+        return f"{needed / 1e9:.1f} GB needed here, {self.words()}"
+
+    def words(self) -> str:
+        """How much there is."""
+        return (
+            f"{self.room / 1e9:.1f} GB free: {(self.total - self.available) / 1e9:.1f} of {self.total / 1e9:.1f} GB "
+            f"are in use, and above {self.threshold:.0%} Ray ends processes"
+        )
+
+    def advice(self) -> str:
+        """What to do where it does not fit."""
+        if self.room <= 0:
+            return (
+                "end what uses the memory, join a cluster, or move Ray's threshold with RAY_memory_usage_threshold=0.98"
+            )
+        return "lower kv.memory_bytes, use a smaller dtype, or join a cluster"
+
+
+def memory(environ: Mapping[str, str], cgroup: Path = _CGROUP, ray: bool = True) -> Memory:
+    """This machine's, or this container's where that has less; all of it counts where no `ray` looks after it."""
+    found = psutil.virtual_memory()
+    total, available = found.total, found.available
+    try:
+        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines())
+        used = int((cgroup / "memory.current").read_text(encoding="ascii")) - int(stat.get("inactive_file", 0))
+        if limit < total:
+            total, available = limit, min(available, max(0, limit - used))
+    except (OSError, ValueError):
+        pass  # no limit, or no cgroups of version 2
+    if not ray or environ.get("RAY_memory_monitor_refresh_ms") == "0":
+        return Memory(total, available, 1.0)
+    try:
+        return Memory(total, available, float(environ.get("RAY_memory_usage_threshold", "")))
+    except ValueError:
+        return Memory(total, available)
+
+
+def memory_needed(config: Config, weights: int) -> int:
+    """Bytes that a start takes on this machine, `weights` among them; 0 where it is other machines' or a GPU's."""
+    if config.cluster.ray_address or config.experts.num_gpus:
+        return 0
+    actors = 1 if config.transport == "local" else 1 + config.experts.count * config.experts.replicas
+    cache = 0 if config.kv.memory_share is not None or config.head.num_gpus else config.kv.memory_bytes
+    return weights + cache + actors * ACTOR_BYTES
+
+
+def raise_open_files() -> int:
+    """As many files as this process and its children may have open, which it returns."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError):  # macOS says unlimited, and has another limit
+            pass
+    return soft if soft != resource.RLIM_INFINITY else 1 << 30
+
+
+def open_files_problem(limit: int, config: Config) -> str:
+    """Why that many are too few, or ""."""
+    needed = _PROCESS_FILES + _ACTOR_FILES * (1 + config.experts.count * config.experts.replicas)
+    if config.transport == "local" or limit >= needed:
+        return ""
+    return (
+        f"{limit} open files are allowed, {needed} are needed: ulimit -n {max(needed, 4096)}, or LimitNOFILE= in a unit"
+    )
+
+
+def check_machine(config: Config, weights: int, taken_over: bool) -> None:
+    """ValueError if a start would fail for want of memory or files. `weights` is in bytes; `taken_over`, an earlier
+    serve has left behind what is needed.
+    """
+    if problem := open_files_problem(raise_open_files(), config):
+        raise ValueError(problem)
+    found = memory(os.environ, ray=config.transport != "local")
+    if problem := found.problem(memory_needed(config, weights), taken_over):
+        raise ValueError(f"{problem}: {found.advice()}")
