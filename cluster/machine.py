@@ -29,7 +29,7 @@ class Memory:
     @property
     def room(self) -> int:
         """What may be taken before Ray ends processes."""
-        return max(0, int(self.available - (1.0 - self.threshold) * self.total))
+        return max(0, self.available - round((1.0 - self.threshold) * self.total))
 
     def problem(self, needed: int, taken_over: bool = False) -> str:
         """Why that does not fit, or "". What is `taken_over` is in memory already, and only compared with all."""
