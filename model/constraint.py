@@ -6,11 +6,9 @@ will run, and has no torch. V: vocabulary of the model.
 """
 
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -19,17 +17,14 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from model.batch import Constraint, ConstraintKind
+from model.json_names import Pieces, Place, advance
+from model.names import names
+from model.schema import read
 from model.tokenizer import Tokenizer
+from model.trial import TOO_COSTLY, attempt, costly
 
 MAX_TEXT_BYTES = 64 * 1024
 
-# What compiles slowly although its text is short. Measured, in seconds: 7 for a multipleOf of 1,000,003 (one state of
-# an automaton for each remainder), 10 for 400 patternProperties (every two are compared), 1 for 4,000 properties that
-# may all be left out (every one may follow every earlier one).
-_MAX_MULTIPLE = 10_000
-_MAX_PATTERN_PROPERTIES = 10
-_MAX_PROPERTIES = 1_000
-_MAX_DEPTH = 100
 # Whatever else takes long at the gateway is refused there, since the head's step would wait as long.
 _MAX_CPU_SECONDS = 0.25
 # An automaton grows by what is visited; 50,000 states are some 30 MB. The other limits are the library's own: they end
@@ -63,25 +58,36 @@ class Matcher:
     into a new matcher gives the same state. Not for two threads at once.
 
     `failure` is "" as long as all is well. Once it says why the text cannot be followed further (a limit of the
-    library, or an id was pushed that was not allowed), the text can only end, unfinished as it is.
+    library, an id was pushed that was not allowed, a place from which no whole text can be reached), the text is none
+    that the constraint allows: whoever asked for it must be told so, and never that it has ended.
     """
 
-    def __init__(self, walker: LLMatcher, vocab_size: int, eos_ids: list[int]) -> None:
+    def __init__(self, walker: LLMatcher, vocab_size: int, eos_ids: list[int], pieces: Pieces | None = None) -> None:
+        """With `pieces` the text is JSON, in which no name may come twice in an object."""
         self._walker, self._vocab_size, self._eos_ids = walker, vocab_size, eos_ids
+        self._pieces, self._place = pieces, Place()
         self._ended = False
         self.failure = ""
 
     def allowed(self) -> NDArray[np.bool_]:
         """Which ids may be drawn next: a mask of its own for the caller, bool [V], never all false.
 
-        End-of-sequence ids where the text is complete; they alone where nothing can follow, and ever after.
+        End-of-sequence ids where the text is complete; they alone where nothing can follow, after a `failure`, and
+        ever after.
         """
         if not self._ended and not self.failure:
             bits = self._walker.compute_bitmask()
-            if not self._walker.is_error():
+            if self._walker.is_error():
+                self.failure = _reason(self._walker.get_error())
+            else:
                 packed = np.frombuffer(bits, np.uint8)
-                return np.unpackbits(packed, count=self._vocab_size, bitorder="little").view(np.bool_)
-            self.failure = _reason(self._walker.get_error())
+                mask = np.unpackbits(packed, count=self._vocab_size, bitorder="little").view(np.bool_)
+                mask[self._eos_ids] = self._walker.is_accepting()
+                if self._pieces is not None:
+                    self._pieces.forbid(self._place, mask)
+                if mask.any():
+                    return mask
+                self.failure = "nothing can follow what has been written, which is not a whole text"
         mask = np.zeros(self._vocab_size, np.bool_)
         mask[self._eos_ids] = True
         return mask
@@ -92,10 +98,18 @@ class Matcher:
             return
         if token_id in self._eos_ids:
             self._ended = True
+            if not self._walker.is_accepting():
+                self.failure = "it was ended before it was a whole text"
         elif not 0 <= token_id < self._vocab_size:
             self.failure = f"{token_id} is no id of this vocabulary"
         elif not self._walker.consume_token(token_id):
-            self.failure = _reason(self._walker.get_error())
+            self.failure = _reason(self._walker.get_error()) or f"{token_id} was not allowed"
+        elif self._pieces is not None:
+            place = advance(self._place, self._pieces.all[token_id])
+            if place is None:
+                self.failure = "a property name comes twice"
+            else:
+                self._place = place
 
 
 class Constraints:
@@ -114,12 +128,13 @@ class Constraints:
         eos_ids: Iterable[int],
         *,
         cpu_clock: Callable[[], float] = time.thread_time,
+        attempt: Callable[[str], str] = attempt,
     ) -> None:
         """`vocab_size` (V) may exceed the tokenizer's: ids beyond are never part of a text, nor are control ids,
         <unk> and `eos_ids`. Any of `eos_ids` ends a text (none: the tokenizer's). Takes 0.1 s and 13 MB for 32,000 ids.
         """
         assert vocab_size >= tokenizer.vocab_size
-        self._vocab_size, self._cpu_clock = vocab_size, cpu_clock
+        self._vocab_size, self._cpu_clock, self._attempt = vocab_size, cpu_clock, attempt
         self._eos_ids = sorted(set(eos_ids)) or [tokenizer.eos_id]
         silent = {tokenizer.unk_id, *self._eos_ids}
         # A control piece has no bytes already. An id without bytes can never be part of a text.
@@ -128,6 +143,7 @@ class Constraints:
         vocabulary = SimpleNamespace(
             tokens=pieces, eos_token_id=self._eos_ids[0], bos_token_id=None, special_token_ids=[]
         )
+        self._pieces = Pieces(pieces)
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=vocab_size, eos_token=self._eos_ids)
         # n outputs, and often many requests, share a constraint. Few are kept: a large one holds up to 20 MB.
         self._compiled = lru_cache(maxsize=16)(self._compile)
@@ -143,13 +159,17 @@ class Constraints:
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A matcher at the text's beginning. `check` comes first, elsewhere; errors: its ValueError."""
-        return Matcher(self._compiled(constraint).deep_copy(), self._vocab_size, self._eos_ids)
+        return self._matcher(constraint, self._compiled(constraint).deep_copy())
+
+    def _matcher(self, constraint: Constraint, walker: LLMatcher) -> Matcher:
+        pieces = self._pieces if constraint.kind is ConstraintKind.JSON_SCHEMA else None
+        return Matcher(walker, self._vocab_size, self._eos_ids, pieces)
 
     def _judge(self, constraint: Constraint) -> str:
         """What is wrong with it, or ""."""
         started = self._cpu_clock()
         try:
-            matcher = Matcher(self._compile(constraint), self._vocab_size, self._eos_ids)
+            matcher = self._matcher(constraint, self._compile(constraint, tried=False))
         except ValueError as error:
             return str(error)
         for _ in range(4):  # what is too ambiguous, or fits no text, shows at the latest after the opening bracket
@@ -161,14 +181,16 @@ class Constraints:
         if matcher.failure:
             return _sentence(constraint.kind, matcher.failure)
         if self._cpu_clock() - started > _MAX_CPU_SECONDS:
-            return _sentence(constraint.kind, "it takes too long to compile; use a smaller one")
+            return _sentence(constraint.kind, TOO_COSTLY)
         return ""
 
-    def _compile(self, constraint: Constraint) -> LLMatcher:
+    def _compile(self, constraint: Constraint, tried: bool = True) -> LLMatcher:
         try:
             grammar = _grammar(constraint)
         except ValueError as error:
             raise ValueError(_sentence(constraint.kind, str(error))) from None
+        if not tried and costly(grammar) and (failure := self._attempt(grammar)):
+            raise ValueError(_sentence(constraint.kind, failure if failure == TOO_COSTLY else _reason(failure)))
         walker = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
         if walker.is_error():
             raise ValueError(_sentence(constraint.kind, _reason(walker.get_error())))
@@ -187,61 +209,12 @@ def _grammar(constraint: Constraint) -> str:
     if size > MAX_TEXT_BYTES:
         raise ValueError(f"it has {size} bytes, and {MAX_TEXT_BYTES} are the most")
     if constraint.kind is ConstraintKind.JSON_SCHEMA:
-        return f"{_OPTIONS}start: %json {_schema(text)}"
+        return f"{_OPTIONS}start: %json {json.dumps(read(text, names) | {'x-guidance': _JSON_OPTIONS})}"
     if re.sub(r"\\.", "", text, flags=re.DOTALL).endswith("\\"):
         raise ValueError("it ends in a lone backslash")
     # Slashes delimit it in that language; written as code points they cannot end it.
     slashless = re.sub(r"\\.|/", lambda found: r"\x2f" if found[0][-1] == "/" else found[0], text, flags=re.DOTALL)
     return f"{_OPTIONS}start: /{slashless}/"
-
-
-def _schema(text: str) -> str:
-    """The schema in JSON of our own writing, with our options in it."""
-    try:
-        schema = json.loads(text)
-        json.dumps(schema, allow_nan=False, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except ValueError:
-        raise ValueError("it holds a number out of range, or a lone surrogate") from None
-    except RecursionError:
-        raise ValueError(f"it nests deeper than {_MAX_DEPTH}") from None
-    if schema is True:
-        schema = {}
-    if schema is False:
-        raise ValueError("no text fits it: it is false")
-    if not isinstance(schema, dict):
-        raise ValueError("it is neither an object nor a boolean")
-    if "x-guidance" in schema:  # the library's, and would replace our options
-        raise ValueError("the keyword x-guidance is not supported")
-    _check_sizes(schema)
-    return json.dumps(schema | {"x-guidance": _JSON_OPTIONS})
-
-
-def _check_sizes(schema: object) -> None:
-    """Refuse what would compile for seconds. Looks at every value, data under `const` and `default` included."""
-    counts, multiple = {"properties": 0, "patternProperties": 0}, 1
-    todo: list[tuple[object, int]] = [(schema, 0)]
-    while todo:
-        value, depth = todo.pop()
-        if depth > _MAX_DEPTH:
-            raise ValueError(f"it nests deeper than {_MAX_DEPTH}")
-        if isinstance(value, list):
-            todo += [(item, depth + 1) for item in value]
-        elif isinstance(value, dict):
-            todo += [(item, depth + 1) for item in value.values()]
-            for keyword in counts:
-                counts[keyword] += len(value[keyword]) if isinstance(value.get(keyword), dict) else 0
-            step = value.get("multipleOf")
-            if isinstance(step, int | float) and step > 0:
-                # Zeros at the end cost nothing, digits after the point as much as others; all steps may meet in one.
-                digits = Decimal(str(step + 0)).normalize().as_tuple().digits
-                multiple = math.lcm(multiple, int("".join(map(str, digits))))
-    for keyword, most in (("properties", _MAX_PROPERTIES), ("patternProperties", _MAX_PATTERN_PROPERTIES)):
-        if counts[keyword] > most:
-            raise ValueError(f"it has {counts[keyword]} {keyword}, and {most} are the most")
-    if multiple > _MAX_MULTIPLE:
-        raise ValueError(f"its multipleOf have a common multiple above {_MAX_MULTIPLE} (zeros at the end not counted)")
 
 
 def _sentence(kind: ConstraintKind, reason: str) -> str:

@@ -167,3 +167,48 @@ def test_regexes_are_rusts_and_differ_from_pythons_here_and_there() -> None:
     assert not fits("demo", regex("[a-z&&[^b]]"), "b")
     assert not fits("demo", regex("a$"), "a\n"), "Python's $ may stand before a last newline"
     assert fits("demo", regex(r"(?<year>[0-9]{4})"), "1999"), "Python writes ?P<year>"
+
+
+def test_a_place_with_no_way_on_is_a_failure_and_not_an_end() -> None:
+    """A name was written twice, as no model is allowed to; and one that can only come twice."""
+    matcher = follow("demo", schema({"type": "object"}), '{"a":1,"a"')
+    assert matcher.failure
+    early = follow("demo", regex("ab"), "a")
+    early.push(load("demo").eos_id)
+    assert early.failure == "it was ended before it was a whole text"
+
+
+def test_the_overlap_of_properties_and_patterns_is_refused() -> None:
+    """It ended with STOP behind a comma: `{ "score": 100, "ok":false ,`."""
+    wanted = {
+        "type": "object",
+        "properties": {"score": {"type": "integer"}, "ok": {"type": "boolean"}},
+        "required": ["score", "ok"],
+        "additionalProperties": False,
+        "patternProperties": {"^score$": {"type": "integer"}},
+    }
+    with pytest.raises(ValueError, match="declare them under properties"):
+        constraints("demo").check(schema(wanted))
+
+
+def test_an_additional_name_comes_once_and_never_as_a_declared_one_in_disguise() -> None:
+    wanted = schema(
+        {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "null"}}
+    )
+    assert fits("demo", wanted, '{"a":1,"b":null,"c":null}')
+    for text in ('{"b":null,"b":null}', '{"\\u0061":null}', '{"a":1,"a":null}'):
+        assert not fits("demo", wanted, text), text
+
+
+def test_a_schema_that_costs_too_much_is_refused_without_being_compiled_here() -> None:
+    wanted = schema({"allOf": [{"type": "string", "pattern": f"[a-z]{i}x"} for i in range(20)]})
+    with pytest.raises(ValueError, match="too much memory, to compile"):
+        constraints("demo").check(wanted)
+
+
+def test_times_are_those_of_rfc_3339() -> None:
+    wanted = schema({"type": "string", "format": "time"})
+    for text, good in (("12:30:59Z", True), ("12:30:59.25+01:00", True), ("12:30:59", False), ("24:00:00Z", False)):
+        assert fits("demo", wanted, f'"{text}"') == good
+    assert fits("demo", schema({"format": "date", "type": "string"}), '"2024-02-29"')
+    assert not fits("demo", schema({"format": "date", "type": "string"}), '"2023-02-29"')

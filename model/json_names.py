@@ -1,0 +1,81 @@
+r"""The property names of a JSON text while it is written: none may come twice in one object. Pure.
+
+A grammar cannot count them, so that the text is followed here beside it. Each name has one spelling: control characters
+with a short escape take that, and `\u` and `\/` are for nothing that could not be written plainly. So equal spelling
+means equal meaning, and a declared name cannot come again in disguise.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_QUOTE, _ESCAPE = ord('"'), ord("\\")
+_FORBIDDEN_ESCAPES = b"u/"
+
+
+class Place(NamedTuple):
+    """Where in the text one is. `stack` has the names of each open object, and None for an open array; `inside` is
+    "", "value" or "name" (of a string), `escaped` whether a backslash came last, `name` the beginning of a name.
+    """
+
+    stack: tuple[frozenset[bytes] | None, ...] = ()
+    inside: str = ""
+    escaped: bool = False
+    name_next: bool = False
+    name: bytes = b""
+
+
+def advance(place: Place, piece: bytes) -> Place | None:
+    """The place after `piece`, or None if it completes a name for the second time, or spells one as none is spelled.
+
+    Example: from `{"a": 1, "`, the piece `a` is fine, and then `"` is not.
+    """
+    stack, inside, escaped, name_next, name = place
+    for byte in piece:
+        if inside:
+            if inside == "name":
+                if escaped and byte in _FORBIDDEN_ESCAPES:
+                    return None
+                if byte == _QUOTE and not escaped:
+                    names = stack[-1]
+                    if names is None or name in names:
+                        return None
+                    stack, inside, name = (*stack[:-1], names | {name}), "", b""
+                    continue
+                name += bytes((byte,))
+            elif byte == _QUOTE and not escaped:
+                inside = ""
+                continue
+            escaped = byte == _ESCAPE and not escaped
+        elif byte == _QUOTE:
+            inside = "name" if name_next and stack and stack[-1] is not None else "value"
+            name_next = False
+        elif byte in b"{[":
+            stack, name_next = (*stack, frozenset() if byte == ord("{") else None), byte == ord("{")
+        elif byte in b"}]":
+            stack, name_next = stack[:-1], False
+        elif byte == ord(","):
+            name_next = bool(stack) and stack[-1] is not None
+    return Place(stack, inside, escaped, name_next, name)
+
+
+class Pieces:
+    """A vocabulary, and which of its pieces can complete or disguise a name at all; shared by all texts."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.all = list(pieces)
+        self._in_name = self._ids(lambda p: b'"' in p or b"\\" in p or p[:1] in (b"u", b"/"))
+        # From outside of a name one must begin before it can end.
+        self._elsewhere = self._ids(lambda p: p.count(b'"') >= 2 or (b'"' in p and b"\\" in p))
+
+    def _ids(self, fits: Callable[[bytes], bool]) -> NDArray[np.int64]:
+        return np.array([i for i, piece in enumerate(self.all) if piece and fits(piece)], np.int64)
+
+    def forbid(self, place: Place, mask: NDArray[np.bool_]) -> None:
+        """Take out of the mask what `advance` refuses."""
+        ids = self._in_name if place.inside == "name" else self._elsewhere
+        for i in ids[mask[ids]]:
+            if advance(place, self.all[i]) is None:
+                mask[i] = False
