@@ -5,6 +5,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -13,15 +14,26 @@ from actors.loading import Loading, open_checkpoint
 from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken
 from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
-from model.batch import Chunk, Constraint, HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
+from model.batch import (
+    Chunk,
+    Constraint,
+    HeadInfo,
+    LoadProgress,
+    SequenceFault,
+    StepFailure,
+    StepPlan,
+    StepResult,
+)
 from model.constraint import Constraints, Matcher
 from model.device_failure import lost_device
 from model.generation_config import eos_ids
 from model.kv_cache import PagedKVCache, page_bytes
 from model.memory import free_bytes
+from model.ragged import RaggedBatch
 from model.slots import Slots
 from model.tokenizer import Tokenizer
 from model.trunk import Trunk
+from model.watch import watched
 from model.weights import read_tensors, torch_dtype
 
 
@@ -45,6 +57,7 @@ class Head:
         self._cache: PagedKVCache | None = None
         self._router: ExpertRouter | None = None
         self._epoch, self._slots = -1, Slots(self._matcher)
+        self._first_fault = ""
         window, device = config.sliding_window, torch.device(spec.device)
         self._attention = choose_backend(self._dtype, device, config.head_dim, window, spec.page_size)
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
@@ -125,7 +138,9 @@ class Head:
             self._cache.copy(plan.copies)
             batch = self._slots.batch(plan.chunks, self.spec.page_size, self.spec.device)
             logits_RV = self._router.run(self._trunk.forward(batch, self._cache, self._attention), counts)
-            tokens, prompts = self._slots.results(logits_RV, plan.chunks)
+            tokens, prompts, faults = self._slots.results(logits_RV, plan.chunks)
+            if any(fault.kind == "numeric" for fault in faults):
+                faults = self._located(faults, plan.step, batch)
         except ExpertUnavailable as error:
             return StepFailure(plan.step, "unavailable", str(error))
         except Exception as error:  # a bug of ours: the engine fails the requests and logs what is said here
@@ -142,6 +157,22 @@ class Head:
             time.perf_counter() - started,
             counts.dispatch_seconds,
             prompts,
+            faults,
+        )
+
+    def _located(self, faults: Sequence[SequenceFault], step: int, batch: RaggedBatch) -> tuple[SequenceFault, ...]:
+        """Faults that say where the first of this head's numbers came to be none: the step is run once more, watched.
+
+        What it writes to the cache is what is there already. Only the first fault is looked for: whoever has one
+        checkpoint that overflows needs one place, and a second run of each step would slow the others.
+        """
+        assert self._trunk and self._cache and self._router
+        if not self._first_fault:
+            place: list[str] = []
+            self._router.run(watched(self._trunk.forward(batch, self._cache, self._attention), place), StepCounts())
+            self._first_fault = f"first in step {step}, {place[0] if place else 'behind the last layer'}"
+        return tuple(
+            replace(f, detail=f"{f.detail} ({self._first_fault})") if f.kind == "numeric" else f for f in faults
         )
 
     def _traces(

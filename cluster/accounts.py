@@ -13,6 +13,7 @@ class Accounts:
     """Written by the engine's thread. Times are seconds on the engine's clock."""
 
     def __init__(self) -> None:
+        self.faults: collections.Counter[str] = collections.Counter({"numeric": 0, "constraint": 0})
         self.steps = self.retries = self.head_restarts = 0
         self.step_seconds = {phase: Histogram() for phase in ("prefill", "decode", "mixed")}
         self.dispatch_seconds = Histogram()

@@ -220,7 +220,12 @@ class Engine:
 
     def _commit(self, plan: StepPlan, result: StepResult) -> None:
         with self._wake:
+            faulty = self._scheduler.drop_faulty(result)
             drawn = self._scheduler.commit(plan, result)
+        for sequence, fault in faulty:
+            log.error("sequence %s cannot go on (%s): %s", sequence.key, fault.kind, fault.detail)
+            self.accounts.faults[fault.kind] += 1
+            self._report_failure([sequence], fault.kind)
         self._pace.observe(plan, result.seconds)
         self.accounts.count(plan, result)
         now = self._clock()

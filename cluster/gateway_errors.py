@@ -98,6 +98,11 @@ def _retry(seconds: float) -> message.Message:
     return info
 
 
+def _about(request_id: str) -> message.Message:
+    info: message.Message = error_details_pb2.RequestInfo(request_id=request_id)
+    return info
+
+
 def to_api_error(error: Exception, request_id: str) -> ApiError:
     """The one mapping from what happened to what the client is told."""
     match error:
@@ -121,12 +126,18 @@ def to_api_error(error: Exception, request_id: str) -> ApiError:
                 "more of the answer was waiting to be read than is kept; read the stream faster, or ask for less",
                 details=[_retry(1.0)],
             )
+        case GenerationFailed(kind="numeric"):
+            text = "the model gave NaN or infinity for this prompt; the server's log names the layer"
+            return ApiError(grpc.StatusCode.INTERNAL, "NUMERIC_FAULT", text, details=[_about(request_id)])
+        case GenerationFailed(kind="constraint"):
+            text = "the text came to a place from which none that is allowed can be reached; try another seed"
+            return ApiError(grpc.StatusCode.ABORTED, "CONSTRAINT_FAILED", text)
     log.error("request %s failed", request_id, exc_info=error)
     return ApiError(
         grpc.StatusCode.INTERNAL,
         "INTERNAL",
         "the server failed; its log has the reason under this request id",
-        details=[error_details_pb2.RequestInfo(request_id=request_id)],
+        details=[_about(request_id)],
     )
 
 

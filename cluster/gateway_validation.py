@@ -61,7 +61,7 @@ class Validator:
         self._output(request.output, found)
         constraint = None
         if request.HasField("constraint"):
-            constraint = self._constraint(request.constraint, stopping.ignore_eos, found)
+            constraint = self._constraint(request.constraint, stopping, found)
         n = request.n if request.HasField("n") else 1
         found.unless(1 <= n <= 8, "n", "must be 1 to 8")
         found.unless(-100 <= request.priority <= 100, "priority", "must be -100 to 100")
@@ -184,7 +184,7 @@ class Validator:
         asked = output.prompt_logprobs
         found.unless(0 <= asked <= MAX_LOGPROBS, "output.prompt_logprobs", f"must be 0 to {MAX_LOGPROBS}")
 
-    def _constraint(self, given: pb.Constraint, ignore_eos: bool, found: "_Violations") -> Constraint | None:
+    def _constraint(self, given: pb.Constraint, stopping: pb.Stopping, found: "_Violations") -> Constraint | None:
         match given.WhichOneof("constraint"):
             case "json_schema":
                 constraint = Constraint(ConstraintKind.JSON_SCHEMA, given.json_schema)
@@ -193,7 +193,10 @@ class Validator:
             case _:
                 found.add("constraint", "must be one of json_schema, regex")
                 return None
-        found.unless(not ignore_eos, "stopping.ignore_eos", "must be off with a constraint, whose text has an end")
+        off = "with a constraint, whose text has an end of its own"
+        found.unless(not stopping.ignore_eos, "stopping.ignore_eos", f"must be off {off}")
+        found.unless(not stopping.stop, "stopping.stop", f"must be empty {off}")
+        found.unless(not stopping.stop_token_ids, "stopping.stop_token_ids", f"must be empty {off}")
         found.attempt(f"constraint.{constraint.kind.value}", lambda: self._constraints.check(constraint), None)
         return constraint
 

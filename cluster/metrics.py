@@ -113,6 +113,10 @@ TABLE = (
         lambda at: [((reason,), count) for reason, count in at.requests.finished.copy().items()],
     ),
     Series(
+        "sequence_faults", "counter", "Outputs that could not go on: no numbers, or no way on.", ("kind",),
+        lambda at: [((kind,), count) for kind, count in at.engine.accounts.faults.copy().items()],
+    ),
+    Series(
         "grpc_server_handled", "counter", "Calls that ended.", ("grpc_service", "grpc_method", "grpc_code"),
         lambda at: list(at.handled.items()),
     ),

@@ -72,7 +72,8 @@ class TokenEvent:
 @dataclass(frozen=True, slots=True)
 class FailureEvent:
     """The end of a sequence that failed: `kind` is `unavailable`, `stopped` (the server ends), `slow` (its client does
-    not read) or `internal`.
+    not read), `numeric` (the model gave what is no number), `constraint` (no allowed text can be reached) or
+    `internal`.
     """
 
     key: str

@@ -104,13 +104,15 @@ class StepPlan:
 @dataclass(frozen=True, slots=True)
 class SampledToken:
     """The token drawn for a slot. `logprob` and `top` (id, logprob; best first) are log-softmax of the raw
-    logits, present where the sequence's `logprobs` asks for them.
+    logits, present where the sequence's `logprobs` asks for them. Not `numeric`: the logits held NaN or infinity, and
+    the token means nothing.
     """
 
     slot: int
     token_id: int
     logprob: float | None = None
     top: Alternatives = ()
+    numeric: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,24 @@ class PromptLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceFault:
+    """A slot whose sequence cannot go on, while all others do; no token was drawn for it.
+
+    `kind` is `numeric` (its logits hold NaN or infinity) or `constraint` (its text can no longer become one that the
+    constraint allows); `detail` is for the operator's log.
+    """
+
+    slot: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step drew.
 
-    `prompts` holds log-probabilities of prompt tokens where they were asked for. `expert_tokens[layer][expert]`
+    `prompts` holds log-probabilities of prompt tokens where they were asked for, `faults` the slots that got no token
+    because they cannot go on. `expert_tokens[layer][expert]`
     counts the rows that each expert ran in this step, `traces` the same for each traced slot. `retries` counts expert
     calls that were sent again. Times are seconds on the head's clock:
     `seconds` for the step, of which `dispatch_seconds` waiting for experts.
@@ -143,6 +159,7 @@ class StepResult:
     seconds: float = 0.0
     dispatch_seconds: float = 0.0
     prompts: tuple[PromptLogprobs, ...] = ()
+    faults: tuple[SequenceFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

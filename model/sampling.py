@@ -6,6 +6,7 @@ batch mates, can be resumed anywhere, and is not flipped by a logit that differs
 a cumulative sum would be. B: sequences, R: some of them, V: vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.batch import Constraint, NewSequence, SampledToken
+from model.batch import Alternatives, Constraint, NewSequence, SampledToken
 from model.cuts import cut
 from model.gumbel import gumbel_noise, noise_key
 from model.host_link import fetch, put
@@ -22,7 +23,9 @@ from model.penalties import Occurrences, ban, bias, penalise, penalised
 
 
 class TokenMask(Protocol):
-    """Follows an output and says what may come next (model/constraint.py has one)."""
+    """Follows an output and says what may come next (model/constraint.py has one). `failure` is "" until it cannot."""
+
+    failure: str
 
     def allowed(self) -> NDArray[np.bool_]:
         """Ids that may be drawn next, bool [V]; never all false."""
@@ -67,7 +70,7 @@ class Sampler:
 
 
 def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
-    """Draw one token per row of fp32 logits."""
+    """Draw one token per row of fp32 logits; those of a row that holds what is no number say so."""
     device = logits_BV.device
     scores_BV = shape(logits_BV, samplers)
     ids_B = scores_BV.argmax(dim=-1)
@@ -80,12 +83,14 @@ def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledTo
     asked = [b for b, s in enumerate(samplers) if s.params.logprobs >= 0]
     at_R = put(asked, device, torch.int64)
     scored = score(logits_BV[at_R], ids_B[at_R], [samplers[b].params.logprobs for b in asked])
-    host_B, *columns = fetch(ids_B, *scored.columns)  # a step's only wait for the sampler
-    reports = dict(zip(asked, scored.told(columns), strict=True))
-    return [
-        SampledToken(s.slot, i, *reports.get(b, ()))
-        for b, (s, i) in enumerate(zip(samplers, host_B.tolist(), strict=True))
-    ]
+    # A sum is no number as soon as one of its parts is none.
+    host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored.columns)  # a step's only wait for the sampler
+    reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, scored.told(columns), strict=True))
+    tokens = []
+    for b, (s, token_id, total) in enumerate(zip(samplers, host_B.tolist(), sums_B.tolist(), strict=True)):
+        logprob, top = reports.get(b, (None, ()))
+        tokens.append(SampledToken(s.slot, token_id, logprob, top, math.isfinite(total)))
+    return tokens
 
 
 def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:

@@ -3,12 +3,13 @@
 It follows the scheduler's plans to the letter and decides nothing. R: rows whose logits are wanted, V: vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, StepPlan
+from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, SequenceFault, StepPlan
 from model.host_link import put
 from model.logprobs import logprobs
 from model.ragged import RaggedBatch, Segment
@@ -67,13 +68,14 @@ class Slots:
 
     def results(
         self, logits_RV: torch.Tensor, chunks: Sequence[Chunk]
-    ) -> tuple[tuple[SampledToken, ...], tuple[PromptLogprobs, ...]]:
+    ) -> tuple[tuple[SampledToken, ...], tuple[PromptLogprobs, ...], tuple[SequenceFault, ...]]:
         """Draw a token for each chunk that samples, and score prompt tokens; rows as `batch` laid them out. What was
-        drawn is appended, so that the next plan can name it by slot.
+        drawn is appended, so that the next plan can name it by slot. Slots that cannot go on are answered apart.
         """
         sampled: list[int] = []
         samplers: list[Sampler] = []
         prompts: list[PromptLogprobs] = []
+        faults: list[SequenceFault] = []
         row = 0
         for chunk in chunks:
             slot = self._slots[chunk.slot]
@@ -81,19 +83,36 @@ class Slots:
                 ids = slot.token_ids[chunk.start + 1 : chunk.start + 1 + count]
                 own = put(ids, logits_RV.device, torch.int64)
                 told = logprobs(logits_RV[row : row + count], own, [slot.new.prompt_logprobs] * count)
-                prompts.append(PromptLogprobs(chunk.slot, chunk.start + 1, tuple(told)))
+                if all(math.isfinite(own_logprob) for own_logprob, _ in told):
+                    prompts.append(PromptLogprobs(chunk.slot, chunk.start + 1, tuple(told)))
+                else:
+                    faults.append(SequenceFault(chunk.slot, "numeric", "logits of its prompt hold NaN or infinity"))
                 row += count
             if chunk.sample:
                 sampled.append(row)
                 samplers.append(slot.sampler)
                 row += 1
         wanted = logits_RV if len(sampled) == row else logits_RV[put(sampled, logits_RV.device, torch.int64)]
-        tokens = draw(wanted, samplers)
-        for token in tokens:
-            slot = self._slots[token.slot]
-            slot.token_ids.append(token.token_id)
+        tokens: list[SampledToken] = []
+        for token in draw(wanted, samplers):
+            if fault := self._push(token):
+                faults.append(fault)
+            else:
+                tokens.append(token)
+        return tuple(tokens), tuple(prompts), tuple(faults)
+
+    def _push(self, token: SampledToken) -> SequenceFault | None:
+        """Append a token, or say why there is none."""
+        slot = self._slots[token.slot]
+        mask = slot.sampler.mask
+        if not token.numeric:
+            return SequenceFault(token.slot, "numeric", "its logits hold NaN or infinity")
+        if mask is None or not mask.failure:  # else the mask had no choice left
             slot.sampler.push(token.token_id)
-        return tuple(tokens), tuple(prompts)
+        if mask is not None and mask.failure:
+            return SequenceFault(token.slot, "constraint", mask.failure)
+        slot.token_ids.append(token.token_id)
+        return None
 
     def traced(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
         """(slot, first row, rows) of the chunks whose sequences asked for a trace."""

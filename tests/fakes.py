@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 
 from actors.messages import HeadLost, HeadTaken
 from cluster.request import Event, FailureEvent, Finish, TokenEvent
-from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, StepFailure, StepPlan, StepResult
+from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, SequenceFault, StepFailure, StepPlan, StepResult
 
 PATIENCE = 20.0  # seconds until a wait gives up; reached only by a test that fails
+
+FAULTS = {-1: "numeric", -2: "constraint"}  # what a head answers where these are drawn
 
 Draw = Callable[[NewSequence, list[int]], int]  # the sequence as admitted, all its tokens -> the next one
 
@@ -165,10 +167,14 @@ class FakeHead:
             self._write(chunk)
         for chunk in plan.chunks:
             self._read(chunk)
-        tokens = [self._sample(self.slots[chunk.slot]) for chunk in plan.chunks if chunk.sample]
+        drawn = [self._sample(self.slots[chunk.slot]) for chunk in plan.chunks if chunk.sample]
+        tokens = [token for token in drawn if token.token_id >= 0]
+        faults = [SequenceFault(t.slot, FAULTS[t.token_id], "as the test asked") for t in drawn if t.token_id < 0]
         traces = [(c.slot, _counts(c.length)) for c in plan.chunks if self.slots[c.slot].new.trace]
         total = _counts(sum(chunk.length for chunk in plan.chunks))
-        return StepResult(plan.step, plan.epoch, tuple(tokens), total, tuple(traces), retries=self.retries)
+        return StepResult(
+            plan.step, plan.epoch, tuple(tokens), total, tuple(traces), retries=self.retries, faults=tuple(faults)
+        )
 
     def _write(self, chunk: Chunk) -> None:
         held = self.slots[chunk.slot]

@@ -69,6 +69,11 @@ class BlockPool:
         self._page_of.clear()
         self._key_of.clear()
 
+    def forget(self, pages: Iterable[int]) -> None:
+        """These pages cannot be found any more: what they hold is not to be trusted."""
+        for page in pages:
+            self._forget(page)
+
     def _forget(self, page: int) -> None:
         key = self._key_of.pop(page, None)
         if key is not None:

@@ -16,7 +16,7 @@ from cluster.policy.fair_queue import FairQueue, gives_way
 from cluster.policy.limits import Limits
 from cluster.policy.prefix import extend_keys
 from cluster.policy.sequence import Sequence
-from model.batch import Chunk, NewSequence, SampledToken, StepPlan, StepResult
+from model.batch import Chunk, NewSequence, SampledToken, SequenceFault, StepPlan, StepResult
 
 _MOST_LOSSES = 5  # of heads in a row
 
@@ -212,6 +212,18 @@ class Scheduler:
             sequence.pages.append(page)
         sequence.slot = self._free_slots.pop()
         bisect.insort(self._running, sequence, key=lambda s: s.rank)
+
+    def drop_faulty(self, result: StepResult) -> list[tuple[Sequence, SequenceFault]]:
+        """Sequences that cannot go on, as the head found, and why; they are gone afterwards. Before `commit`, so that
+        none of what this step wrote for them can be found by others; what they wrote before is forgotten.
+        """
+        by_slot = {s.slot: s for s in self._running if s.planned}
+        found = [(by_slot[fault.slot], fault) for fault in result.faults if fault.slot in by_slot]
+        for sequence, fault in found:
+            if fault.kind == "numeric":
+                self.pool.forget(sequence.held_pages)
+            self.abort(sequence.key)
+        return found
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[Drawn]:
         """Take a step's result; sequences that ended are gone afterwards."""

@@ -128,7 +128,10 @@ CASES = {
     ),
     "a broken regular expression": Case(generate(constraint=pb.Constraint(regex="(")), ["constraint.regex"]),
     "a constraint without an end": Case(
-        generate(constraint=pb.Constraint(regex="a"), stopping=pb.Stopping(ignore_eos=True)), ["stopping.ignore_eos"]
+        generate(
+            constraint=pb.Constraint(regex="a"), stopping=pb.Stopping(ignore_eos=True, stop=["a"], stop_token_ids=[5])
+        ),
+        ["stopping.ignore_eos", "stopping.stop", "stopping.stop_token_ids"],
     ),
     # the request
     "n 0": Case(generate(n=0), ["n"], says="1 to 8"),

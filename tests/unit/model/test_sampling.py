@@ -115,6 +115,8 @@ def test_sampler_that_is_admitted_with_an_output_goes_on_as_if_it_had_never_left
 class Ascending:
     """A mask that allows only ids above the last one; at the vocabulary's end only the last id."""
 
+    failure = ""
+
     def __init__(self, vocab: int) -> None:
         self.mask, self.pushed = np.ones(vocab, np.bool_), list[int]()
 

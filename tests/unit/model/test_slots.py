@@ -43,7 +43,7 @@ def test_tokens_are_drawn_for_the_chunks_that_sample() -> None:
     chunks = (Chunk(0, 0, 2, (3,), True), Chunk(1, 0, 1, (5,), False), Chunk(4, 0, 3, (7,), True))
     slots.apply(plan(admit, chunks))
     assert slots.batch(chunks, 4, "cpu").logit_rows.tolist() == [1, 5]
-    assert slots.results(peaked(50, 60), chunks) == ((SampledToken(0, 50), SampledToken(4, 60)), ())
+    assert slots.results(peaked(50, 60), chunks) == ((SampledToken(0, 50), SampledToken(4, 60)), (), ())
 
 
 def test_log_probabilities_of_the_prompt_come_with_its_chunks() -> None:
@@ -61,7 +61,7 @@ def test_log_probabilities_of_the_prompt_come_with_its_chunks() -> None:
         slots.apply(plan(admit if start == 0 else (), chunks))
         batch = slots.batch(chunks, 4, "cpu")
         assert [start + row for row in batch.logit_rows.tolist()][: len(rows)] == rows
-        tokens, (prompt,) = slots.results(logits[[*rows, *([6] if sample else [])]], chunks)
+        tokens, (prompt,), _ = slots.results(logits[[*rows, *([6] if sample else [])]], chunks)
         assert [t.token_id for t in tokens] == ([int(logits[5].argmax()), int(logits[6].argmax())] if sample else [])
         assert (prompt.slot, prompt.start) == (0, start + 1)
         told += prompt.tokens
@@ -74,6 +74,8 @@ def test_constraint_of_a_sequence_is_asked_for_when_it_is_admitted() -> None:
     asked: list[Constraint] = []
 
     class OnlySeven:
+        failure = ""
+
         def allowed(self) -> NDArray[np.bool_]:
             mask = np.zeros(100, np.bool_)
             mask[7] = True
@@ -90,7 +92,7 @@ def test_constraint_of_a_sequence_is_asked_for_when_it_is_admitted() -> None:
     slots, chunks = Slots(make_mask), (Chunk(0, 0, 1, (3,), True), Chunk(1, 0, 1, (4,), True))
     free = NewSequence(1, (2,), 1, COLD)
     slots.apply(plan((NewSequence(0, (1,), 1, SamplingParams(temperature=0, constraint=constraint)), free), chunks))
-    tokens, _ = slots.results(peaked(50, 60), chunks)
+    tokens, *_ = slots.results(peaked(50, 60), chunks)
     assert asked == [constraint] and [t.token_id for t in tokens] == [7, 60]
 
 
