@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 
 from actors.loading import Loading, open_checkpoint
-from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken
+from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken, kv_bytes
 from actors.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
 from model.batch import (
@@ -70,7 +70,7 @@ class Head:
         config, size = self._checkpoint.config, self.spec.page_size
         per_page = page_bytes(config, size, self._dtype.itemsize)
         if memory < per_page:
-            key = "kv.memory_share" if self.spec.kv_memory_share else "kv.memory_bytes"
+            key = "kv.memory_share" if self.spec.kv_memory_share and not self.spec.kv_memory_most else "kv.memory_bytes"
             raise ValueError(
                 f"the KV cache gets {memory} bytes, but one page of {size} tokens needs {per_page}: raise {key}"
             )
@@ -78,9 +78,8 @@ class Head:
 
     def _allocate(self) -> PagedKVCache:
         """The KV cache; made when every weight of the server is loaded, so that a share is one of what is left."""
-        spec, memory = self.spec, self.spec.kv_memory_bytes
-        if spec.kv_memory_share:
-            memory = int(spec.kv_memory_share * free_bytes(torch.device(spec.device)))
+        spec = self.spec
+        memory = kv_bytes(spec, free_bytes(torch.device(spec.device)) if spec.kv_memory_share else 0)
         return PagedKVCache(self._checkpoint.config, self._pages_in(memory), spec.page_size, self._dtype, spec.device)
 
     @cached_property

@@ -64,7 +64,8 @@ def decode_header(message: Message) -> RowsHeader:
 class ActorSpec:
     """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
 
-    `kv_memory_share` is of the free memory, and goes before `kv_memory_bytes` unless it is 0. `digest` is the
+    `kv_memory_share` is of the free memory, at most `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless
+    it is 0. `digest` is the
     checkpoint's and `code` that of this project's files: running actors of an equal spec can be adopted, others are
     replaced. Empty ones are not compared.
     """
@@ -76,9 +77,18 @@ class ActorSpec:
     expert: int | None = None
     kv_memory_bytes: int = 0
     kv_memory_share: float = 0.0
+    kv_memory_most: int = 0
     page_size: int = 16
     digest: str = ""
     code: str = ""
+
+
+def kv_bytes(spec: ActorSpec, free: int) -> int:
+    """Bytes of the KV cache of this head, when so many are free once the weights are loaded."""
+    if not spec.kv_memory_share:
+        return spec.kv_memory_bytes
+    share = int(spec.kv_memory_share * free)
+    return min(share, spec.kv_memory_most) if spec.kv_memory_most else share
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,18 +57,21 @@ class ExpertsSection(ActorSection):
 
 class KvSection(_Section):
     """The KV cache, in pages of `page_size` tokens: `memory_bytes` in all, or `memory_share` of what is free on the
-    head's device once its weights are loaded. With `prefix_caching` a prompt's beginning that is in the cache already
-    is not run again.
+    head's device once its weights are loaded; with neither, a quarter of it (on a GPU four fifths), and no more than
+    `scheduler.max_running_requests` whole contexts take. With `prefix_caching` a prompt's beginning that is in the
+    cache already is not run again; `prefix_sharing` says whether callers with different tokens may find each other's
+    pages, and by how soon they are answered each other's prompts.
     """
 
-    memory_bytes: int = Field(default=256 << 20, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
     memory_share: float | None = Field(default=None, gt=0, lt=1)
     page_size: int = Field(default=16, ge=1, le=1024)
     prefix_caching: bool = True
+    prefix_sharing: Literal["tenant", "all"] = "tenant"
 
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
-        if self.memory_share is not None and "memory_bytes" in self.model_fields_set:
+        if self.memory_share is not None and self.memory_bytes is not None:
             raise ValueError("set kv.memory_bytes or kv.memory_share, not both")
         return self
 

@@ -8,8 +8,12 @@ from pathlib import Path
 from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
 from cluster.address import is_loopback
 from cluster.config import ActorSection, Config
+from cluster.policy.limits import Limits
 from model.batch import LoadProgress
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, dtype_bytes
+
+# Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
+_CPU_SHARE, _GPU_SHARE = 0.25, 0.8
 
 ProgressReport = Callable[[str, Mapping[str, LoadProgress]], None]  # (phase, progress by actor)
 
@@ -38,13 +42,15 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
     """What head and experts are built from."""
     dtype = checkpoint.config.dtype if config.model.dtype == "auto" else config.model.dtype
     code = _code_digest()
+    most, share = _default_kv(config, checkpoint, dtype)
     head = ActorSpec(
         folder=str(checkpoint.folder),
         dtype=dtype,
         device="cuda" if config.head.num_gpus else "cpu",
         threads=config.head.threads,
-        kv_memory_bytes=config.kv.memory_bytes,
-        kv_memory_share=config.kv.memory_share or 0.0,
+        kv_memory_bytes=config.kv.memory_bytes or 0,
+        kv_memory_share=config.kv.memory_share or share,
+        kv_memory_most=most,
         page_size=config.kv.page_size,
         digest=checkpoint.digest,
         code=code,
@@ -62,6 +68,21 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         for expert in range(checkpoint.config.num_local_experts)
     ]
     return head, experts
+
+
+def _default_kv(config: Config, checkpoint: Checkpoint, dtype: str) -> tuple[int, float]:
+    """Unless the configuration has a size for the KV cache: the most bytes that it could use, and its share of free
+    memory.
+    """
+    kv, scheduler, model = config.kv, config.scheduler, checkpoint.config
+    if kv.memory_bytes is not None or kv.memory_share is not None:
+        return 0, 0.0
+    limits = Limits(
+        scheduler.max_running_requests, scheduler.max_tokens_per_step, 0, kv.page_size, model.sliding_window
+    )
+    pages = scheduler.max_running_requests * limits.pages_of(model.max_position_embeddings)
+    most = pages * kv.page_size * model.kv_token_bytes(dtype_bytes(dtype))
+    return most, _GPU_SHARE if config.head.num_gpus else _CPU_SHARE
 
 
 def needs_of(section: ActorSection) -> dict[str, float]:

@@ -144,9 +144,10 @@ def _checkpoint(config: Config) -> Iterator[Finding]:
     checkpoint = served.checkpoint
     head, _ = actor_specs(config, checkpoint)
     stored = sum(t.nbytes for t in checkpoint.tensors.values())
-    text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored, served as {head.dtype}"
-    yield Finding("ok", "checkpoint", text)
-    yield from _memory(config, stored)
+    held = checkpoint.held_bytes(head.dtype)
+    text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored"
+    yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {head.dtype}")
+    yield from _memory(config, held)
 
 
 def _memory(config: Config, weights: int) -> Iterator[Finding]:

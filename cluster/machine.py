@@ -78,7 +78,7 @@ def memory_needed(config: Config, weights: int) -> int:
     if config.cluster.ray_address or config.experts.num_gpus:
         return 0
     actors = 1 if config.transport == "local" else 1 + config.experts.count * config.experts.replicas
-    cache = 0 if config.kv.memory_share is not None or config.head.num_gpus else config.kv.memory_bytes
+    cache = 0 if config.head.num_gpus else config.kv.memory_bytes or 0  # a share follows what there is
     return weights + cache + actors * ACTOR_BYTES
 
 

@@ -20,7 +20,15 @@ from cluster.address import bind, split
 from cluster.autoscaler import Autoscaler
 from cluster.config import Config
 from cluster.controller import Controller, ControllerOptions
-from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, check_exposure, check_fits, needs_of
+from cluster.deployment import (
+    Deployment,
+    LaunchFailed,
+    LaunchStopped,
+    actor_specs,
+    check_exposure,
+    check_fits,
+    needs_of,
+)
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
@@ -153,7 +161,8 @@ def _check_machine(config: Config, served: ServedModel) -> None:
     from cluster import local_ray
 
     left = [] if config.cluster.ray_address else local_ray.left_behind(config.cluster.namespace)
-    check_machine(config, sum(t.nbytes for t in served.checkpoint.tensors.values()), bool(left))
+    head, _ = actor_specs(config, served.checkpoint)
+    check_machine(config, served.checkpoint.held_bytes(head.dtype), bool(left))
 
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:

@@ -5,13 +5,23 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.config import MixtralConfig
+from model.config import DTYPES, MixtralConfig, names_dtype, refuse_pointer
 
 _DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+_STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_OTHER_FORMATS = (  # in this order: what files are, and what makes a checkpoint of them that can be read
+    ("consolidated*", "Mistral's own layout", "fetch the HF layout (hf download mistralai/Mixtral-8x7B-v0.1)"),
+    (
+        "pytorch_model*.bin",
+        "PyTorch's pickle format",
+        "save it again with save_pretrained(..., safe_serialization=True)",
+    ),
+    ("*.gguf", "llama.cpp's format", "fetch the checkpoint it was made from"),
+)
 _IGNORED = ("rotary_emb.inv_freq",)  # buffers that old exports carry and every reader recomputes
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -58,7 +68,10 @@ class Checkpoint:
                 found[entry.name] = entry
             for block in _samples(file, header, data_start):
                 digest.update(block)
-        return cls(folder, config, _match(folder, config, found), digest.hexdigest())
+        tensors = _match(folder, config, found)
+        if not names_dtype(folder):
+            config = replace(config, dtype=_stored(tensors))
+        return cls(folder, config, tensors, digest.hexdigest())
 
     def head_names(self) -> list[str]:
         """Names of the tensors that the head reads: everything that belongs to no expert."""
@@ -71,6 +84,21 @@ class Checkpoint:
     def nbytes(self, names: list[str]) -> int:
         """Bytes of these tensors as stored."""
         return sum(self.tensors[name].nbytes for name in names)
+
+    def held_bytes(self, dtype: str) -> int:
+        """Bytes of all tensors once they are loaded in this dtype."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values()) * dtype_bytes(dtype)
+
+
+def dtype_bytes(dtype: str) -> int:
+    """Bytes of a number in one of DTYPES."""
+    return _DTYPE_BYTES[_STORED_AS[dtype]]
+
+
+def _stored(tensors: Mapping[str, TensorEntry]) -> str:
+    """The dtype that most bytes are stored in: a few tensors (norms, gates) may be kept finer than the rest."""
+    sizes = {name: sum(t.nbytes for t in tensors.values() if t.dtype == code) for name, code in _STORED_AS.items()}
+    return max(DTYPES, key=lambda name: sizes[name])
 
 
 def expected_shapes(config: MixtralConfig) -> dict[str, tuple[int, ...]]:
@@ -106,7 +134,11 @@ def _files(folder: Path) -> list[Path]:
     if single.exists():  # first, as HF looks
         return [single]
     if not index.exists():
+        for pattern, what, advice in _OTHER_FORMATS:
+            if other := next(iter(sorted(folder.glob(pattern))), None):
+                raise ValueError(f"{folder} has {other.name}, which is {what}; only safetensors are read: {advice}")
         raise ValueError(f"{folder} has neither {_SINGLE} nor {_INDEX}: the weights are missing")
+    refuse_pointer(index)
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         names = sorted({str(Path(shard)) for shard in shards})
@@ -119,6 +151,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
+    refuse_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         prefix = stream.read(8)

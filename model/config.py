@@ -52,11 +52,16 @@ class MixtralConfig:
             return ()
         return eos if isinstance(eos, tuple) else (eos,)
 
+    def kv_token_bytes(self, dtype_bytes: int) -> int:
+        """Bytes that a token takes in the KV cache: keys and values of all layers."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * dtype_bytes
+
     @classmethod
     def load(cls, folder: Path) -> "MixtralConfig":
         """Read `config.json` of a checkpoint folder; ValueError says what cannot be served and why."""
         path = folder / "config.json"
         try:
+            refuse_pointer(path)
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"{folder} has no config.json: give the folder of a checkpoint in HF layout") from None
@@ -118,6 +123,21 @@ class MixtralConfig:
             )
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} cannot be served; convert the checkpoint to one of {DTYPES}")
+
+
+def names_dtype(folder: Path) -> bool:
+    """Whether the `config.json` of a folder, which has been read already, says what dtype its tensors have."""
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return bool(raw.get("dtype") or raw.get("torch_dtype"))
+
+
+def refuse_pointer(file: Path) -> None:
+    """ValueError if Git has left a pointer in the file's place, because its contents were not fetched."""
+    with file.open("rb") as stream:
+        if stream.read(24).startswith(b"version https://git-lfs"):
+            raise ValueError(
+                f"{file} is a Git LFS pointer, not the file itself: run `git lfs install`, then `git lfs pull` there"
+            )
 
 
 _POSITIVE = (

@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Checkpoint
+from model.config import refuse_pointer
 
 
 def generation_config(folder: Path) -> dict[str, Any]:
-    """What the file says; ValueError if it is no JSON."""
+    """What the file says; ValueError if it is no JSON. A `top_k` of -1 is given as 0: both keep all."""
     path = folder / "generation_config.json"
     if not path.exists():
         return {}
+    refuse_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from None
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return content | {"top_k": 0} if content.get("top_k") == -1 else content
 
 
 def eos_ids(checkpoint: Checkpoint) -> tuple[int, ...]:

@@ -48,5 +48,4 @@ class PagedKVCache:
 
 def page_bytes(config: MixtralConfig, page_size: int, dtype_bytes: int) -> int:
     """Bytes of one page over all layers, keys and values together."""
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * dtype_bytes
-    return per_token * page_size
+    return config.kv_token_bytes(dtype_bytes) * page_size

@@ -114,7 +114,7 @@ def test_every_end_of_sequence_id_counts(
         ({"temperature": True}, "temperature is True, but must be"),
         ({"top_p": 0}, "top_p is 0, but must be above 0"),
         ({"top_k": 2.5}, "top_k is 2.5, but must be"),
-        ({"top_k": -1}, "top_k is -1, but must be"),
+        ({"top_k": -2}, "top_k is -2, but must be"),
         ({"min_p": 2}, "min_p is 2, but must be"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0, but must be"),
         ('{"repetition_penalty": Infinity}', "repetition_penalty is inf, but must be"),
@@ -134,3 +134,8 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path: Path, monke
     monkeypatch.setattr(Tokenizer, "load", lambda path: larger)
     said = refusal(str(folder_like_demo(tmp_path / "a")))
     assert "tokenizer.model has 32000 pieces, but config.json a vocabulary of 2048" in said
+
+
+def test_a_top_k_of_minus_one_keeps_all_as_elsewhere(tmp_path: Path) -> None:
+    served = ServedModel.open(str(folder_like_demo(tmp_path / "a", generation={"top_k": -1})))
+    assert served.default_sampling.top_k == 0
