@@ -194,19 +194,28 @@ def token(
     name: Annotated[str, typer.Argument(help="Whom the token is for.")],
     scope: Annotated[str, typer.Option(help="inference, cluster, or both with a comma between.")] = "inference",
     file: Annotated[Path | None, typer.Option("--file", help="Server's token file, to add the hash to.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New file for the token, which only you can read.")] = None,
 ) -> None:
-    """Make a bearer token: it is printed once, and only its hash is kept."""
-    from cluster.tokens import append, new_token, parse_scopes
+    """Make a bearer token: it is printed or written once, and only its hash is kept."""
+    from cluster.tokens import append, keep_secret, new_token, parse_scopes
 
     try:
         secret, entry = new_token(name, parse_scopes(scope))
+        if out is not None:
+            keep_secret(out, secret)
         if file is not None:
-            append(file, entry)
+            try:
+                append(file, entry)
+            except ValueError:
+                if out is not None:
+                    out.unlink()  # nobody would take it
+                raise
         else:
             print(f"add this line to the server's token file:\n{entry.line()}", file=sys.stderr)
     except ValueError as error:
         raise refused(error) from None
-    print(secret)
+    if out is None:
+        print(secret)
 
 
 @app.command()

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -95,6 +96,26 @@ def new_token(name: str, scopes: Iterable[Scope]) -> tuple[str, Entry]:
     return token, _entry([name, ",".join(scopes), f"sha256:{_digest(token).hex()}"])
 
 
+def keep_secret(path: Path, token: str) -> None:
+    """Write a token to a new file that its owner alone can read. ValueError if there is one already, or it fails."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(token + "\n")
+    except FileExistsError:
+        raise ValueError(f"{path} exists already: remove it, or name another file for the token") from None
+    except OSError as error:
+        raise ValueError(f"the token cannot be written to {path}: {error.strerror}") from None
+
+
+def distrusted(status: os.stat_result, owners: Iterable[int]) -> str:
+    """Why a file that decides who may call cannot be trusted, or "". Whoever can write to it can let himself in."""
+    if status.st_uid not in owners:
+        return f"it belongs to user {status.st_uid}: chown it to the user that serves"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write to it (mode {stat.S_IMODE(status.st_mode):o}): chmod 600 it"
+    return ""
+
+
 def append(path: Path, entry: Entry) -> None:
     """Add an entry to a file, which is made for its owner's eyes only if there is none. ValueError if that fails."""
     try:
@@ -132,8 +153,7 @@ class TokenFile:
         """ValueError if the file cannot be read or has no entry."""
         self._path = path
         try:
-            self._stamp = self._stat()
-            self._entries = parse(path.read_text(encoding="utf-8"))
+            self._stamp, self._entries = self._read()
         except OSError as error:
             raise ValueError(f"the token file {path} cannot be read: {error.strerror}") from None
         except ValueError as error:  # UnicodeDecodeError is one, too
@@ -146,20 +166,28 @@ class TokenFile:
         self._refresh()
         return find(token, self._entries)
 
-    def _stat(self) -> tuple[int, ...]:
-        stat = os.stat(self._path)
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    def _read(self) -> tuple[tuple[int, ...], list[Entry]]:
+        """Stamp and entries of one and the same file; OSError, or ValueError with what is wrong."""
+        with self._path.open(encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            if why := distrusted(status, {0, os.geteuid()}):
+                raise ValueError(why)
+            return _stamp(status), parse(file.read())
 
     def _refresh(self) -> None:
         try:
-            stamp = self._stat()
+            stamp = _stamp(os.stat(self._path))
         except OSError:
             stamp = ()
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
-            self._entries = parse(self._path.read_text(encoding="utf-8"))
+            _, self._entries = self._read()
             log.info("read %s again: %d tokens", self._path, len(self._entries))
         except (OSError, ValueError) as error:
             log.error("the token file %s is kept as it was: %s", self._path, error)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode, status.st_uid

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from cluster.tokens import Caller, Scope, TokenFile, append, find, new_token, parse, parse_scopes
+from cluster.tokens import (
+    Caller,
+    Scope,
+    TokenFile,
+    append,
+    distrusted,
+    find,
+    keep_secret,
+    new_token,
+    parse,
+    parse_scopes,
+)
 
 INFERENCE = frozenset({Scope.INFERENCE})
 ZEROS = "sha256:" + "0" * 64
@@ -124,3 +135,50 @@ def test_a_file_gone_wrong_keeps_its_last_good_state_and_is_reported_once(
         path.unlink()
         assert tokens.find(alice) and tokens.find(alice)
         assert len(caplog.records) == 2
+
+
+def test_a_secret_is_written_for_its_owners_eyes_and_over_nothing(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        keep_secret(tmp_path / "alice", "ew_secret")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "alice").stat().st_mode) == 0o600
+    assert (tmp_path / "alice").read_text(encoding="utf-8") == "ew_secret\n"
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("alice", "link"):
+        with pytest.raises(ValueError, match="exists already"):
+            keep_secret(tmp_path / name, "ew_other")
+    assert not (tmp_path / "elsewhere").exists()
+    with pytest.raises(ValueError, match="cannot be written"):
+        keep_secret(tmp_path / "none" / "alice", "ew_secret")
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_to_decides_nothing(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    append(path, new_token("alice", [Scope.INFERENCE])[1])
+    path.chmod(mode)
+    with pytest.raises(ValueError, match=f"others may write to it .mode {mode:o}.: chmod 600"):
+        TokenFile(path)
+
+
+def test_a_file_opened_to_others_while_it_is_used_keeps_its_last_good_state(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    alice, entry = new_token("alice", [Scope.INFERENCE])
+    mallory, intruder = new_token("mallory", [Scope.CLUSTER])
+    append(path, entry)
+    tokens = TokenFile(path)
+    path.chmod(0o666)
+    append(path, intruder)
+    assert tokens.find(alice) and not tokens.find(mallory)
+    path.chmod(0o600)
+    assert tokens.find(mallory), "the operator has closed it, and it counts again"
+
+
+def test_a_file_of_another_user_decides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    append(path, new_token("alice", [Scope.INFERENCE])[1])
+    own = path.stat().st_uid
+    assert distrusted(path.stat(), {own}) == ""
+    assert f"belongs to user {own}: chown" in distrusted(path.stat(), {own + 1})
