@@ -3,6 +3,7 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from cluster.proxies import proxy_of, proxy_options
 from protos.eightwinds.v1 import cluster_pb2 as cluster_pb
 from protos.eightwinds.v1 import cluster_pb2_grpc, inference_pb2_grpc
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -40,7 +42,7 @@ class Client:
     def __init__(self, address: str, token: str = "") -> None:
         """`token` goes along with every call; see `read_token`."""
         self.address = address
-        self._channel = grpc.insecure_channel(address, _CHANNEL)
+        self._channel = grpc.insecure_channel(address, [*_CHANNEL, *proxy_options(address)])
         channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel
         self.stub = inference_pb2_grpc.InferenceServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
@@ -232,6 +234,8 @@ def failing_plainly(client: Client) -> Iterator[None]:
         where = f"(server {client.address})"
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             where += "; --token-file or EIGHTWINDS_TOKEN gives a token"
+        if error.code() is grpc.StatusCode.UNAVAILABLE and (proxy := proxy_of(client.address, os.environ)):
+            where += f"; {proxy} sends this through a proxy: name the host in no_proxy if it should not"
         raise CallFailed(code_of(error), f"{explain(error)} {where}", retry_of(error)) from None
 
 

@@ -1,0 +1,27 @@
+"""HTTP proxies that the environment names: which connections go through one, and how a user is told.
+
+gRPC sends whatever is not named in `no_proxy` through a proxy, this machine included, which no proxy can reach.
+"""
+
+from collections.abc import Mapping
+
+from cluster.address import is_loopback, split
+
+_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")  # those that gRPC reads; the first one that is set counts
+_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+
+
+def proxy_options(address: str) -> list[tuple[str, int]]:
+    """Arguments of gRPC's channel to HOST:PORT: to this machine without a proxy, elsewhere as the environment says."""
+    return [("grpc.enable_http_proxy", 0 if is_loopback(address) else 1)]
+
+
+def proxy_of(address: str, environment: Mapping[str, str]) -> str:
+    """The variable that names the proxy on the way to HOST:PORT, or "" if there is none."""
+    if is_loopback(address):
+        return ""
+    host, _ = split(address)
+    excepted = next((environment[name] for name in _EXCEPTIONS if environment.get(name)), "")
+    if any(part == "*" or host.endswith(part) for part in map(str.strip, excepted.split(",")) if part):
+        return ""
+    return next((name for name in _VARIABLES if environment.get(name)), "")
