@@ -149,6 +149,34 @@ class SecuritySection(_Section):
     insecure: bool = False
 
 
+class LimitsSection(_Section):
+    """What somebody may cost before it is known who it is, gRPC and HTTP alike; docs/limits.md says why of each.
+
+    `connections` of gRPC with `streams` calls on each and `calls` on all; `header_bytes` of a call's or request's head;
+    `settings_s` for a connection's first words, and it is closed after `idle_s` without a call; a client may ping every
+    `ping_interval_s`. `uploads` messages come in at once, each within `upload_s`, of at most `message_fields` fields.
+    `watches` of health, and as many of load. HTTP has `http_connections`, and `http_head_s` for a whole request.
+    Of each tenant `examinations` may wait (tokenizing, schemas), of all `examination_bytes`, for `examination_s`.
+    """
+
+    connections: int = Field(default=256, ge=1)
+    streams: int = Field(default=384, ge=1)
+    calls: int = Field(default=1024, ge=1)
+    header_bytes: int = Field(default=16 << 10, ge=4096)
+    settings_s: float = Field(default=5.0, gt=0)
+    idle_s: float = Field(default=300.0, gt=0)
+    ping_interval_s: float = Field(default=1.0, ge=0)
+    uploads: int = Field(default=32, ge=1)
+    upload_s: float = Field(default=30.0, gt=0)
+    message_fields: int = Field(default=100_000, ge=1000)
+    watches: int = Field(default=128, ge=1)
+    http_connections: int = Field(default=128, ge=1)
+    http_head_s: float = Field(default=10.0, gt=0)
+    examinations: int = Field(default=16, ge=1)
+    examination_bytes: int = Field(default=64 << 20, ge=1)
+    examination_s: float = Field(default=20.0, gt=0)
+
+
 class Config(_Section):
     """All of it. `transport` is object_refs (Ray), or local: everything in this process, without Ray."""
 
@@ -163,6 +191,7 @@ class Config(_Section):
     scaling: ScalingSection = ScalingSection()
     cluster: ClusterSection = ClusterSection()
     security: SecuritySection = SecuritySection()
+    limits: LimitsSection = LimitsSection()
 
 
 def load_config(file: Path | None, environment: Mapping[str, str], settings: Iterable[str] = ()) -> Config:

@@ -1,4 +1,4 @@
-"""Who calls: one interceptor that asks for a bearer token before anything of the message is read."""
+"""Who calls: one interceptor that asks for a bearer token before anything of the message is taken in."""
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import grpc
 
 from cluster.gateway_errors import ApiError, Context, abort, given_id
+from cluster.refusals import Refusals
 from cluster.tokens import Caller, Scope
 
 _caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="")
@@ -30,6 +31,11 @@ def caller() -> str:
     return _caller.get()
 
 
+def tenant(context: Context) -> str:
+    """Whom the work of a call counts for: who calls, or else the machine that it comes from."""
+    return caller() or context.peer().rpartition(":")[0]
+
+
 class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Refuses a call without a known token (UNAUTHENTICATED) or without its scope (PERMISSION_DENIED).
 
@@ -37,8 +43,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     everything is open.
     """
 
-    def __init__(self, tokens: Tokens | None) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: Tokens | None, refusals: Refusals | None = None) -> None:
+        self._tokens, self._refusals = tokens, refusals or Refusals()
 
     async def intercept_service(
         self,
@@ -53,7 +59,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             found = _authenticate(details, self._tokens)
             _authorize(details.method, found)
         except ApiError as error:
-            return _refusal(handler, error)
+            return refusal(handler, error, self._refusals)
         _caller.set(found.name)  # a call is one task, so this is seen by its handler alone
         return handler
 
@@ -79,19 +85,23 @@ def _authorize(method: str, found: Caller) -> None:
             raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", text, {"scope": scope.value})
 
 
-def _refusal(handler: grpc.RpcMethodHandler[Any, Any], error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler of the same kind that takes the message as bytes, unread, and ends the call."""
+def refusal(
+    handler: grpc.RpcMethodHandler[Any, Any], error: ApiError, refusals: Refusals
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler in place of this one that ends the call.
 
-    async def one(request: Any, context: Context) -> None:
+    It is one of many messages even where the method has one, since gRPC reads that one whole before it calls anybody.
+    """
+
+    async def one(messages: object, context: Context) -> None:
+        refusals.note(error.reason, context.peer())
         await abort(context, error, given_id(context))
 
-    async def many(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def many(messages: object, context: Context) -> AsyncIterator[Any]:
+        refusals.note(error.reason, context.peer())
         await abort(context, error, given_id(context))
         yield  # which makes it a generator; abort raises
 
-    if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(one)
-    if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(many)
-    assert handler.stream_stream is not None, "no method of ours or of the standard services takes a stream alone"
-    return grpc.stream_stream_rpc_method_handler(many)
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(many)
+    return grpc.stream_unary_rpc_method_handler(one)

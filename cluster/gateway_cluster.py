@@ -4,14 +4,18 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import grpc
 
 from actors.messages import NodeInfo
 from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved, Snapshot
-from cluster.expert_load import Counters, Load, between
+from cluster.expert_load import Counters, between
+from cluster.gateway_audit import audited
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import ApiError, Context, Violation, invalid
+from cluster.gateway_limits import Places
+from cluster.gateway_load import LoadWatches, whole
 from cluster.gateway_time import duration, now
 from cluster.policy.membership import Member, State
 from cluster.policy.scaling import ScalingPolicy
@@ -34,8 +38,11 @@ _STATES = {
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     """See protos/eightwinds/v1/cluster.proto."""
 
-    def __init__(self, served: ServedModel, backend: Backend) -> None:
+    def __init__(self, served: ServedModel, backend: Backend, watches: int = 128) -> None:
+        """Load has at most so many `watches` at once."""
         self._backend = backend
+        self._places = Places(watches, "TOO_MANY_WATCHES", "watches of load")
+        self._watches = LoadWatches(self._look)
         config = served.checkpoint.config
         self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
 
@@ -74,7 +81,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                 expert=expert,
                 replicas=[_replica(member, member.key in doubted, self._backend.device) for member in members],
                 desired_replica_count=snapshot.desired[expert] if snapshot else 1,
-                load=_load(load),
+                load=whole(load),
                 note=snapshot.notes.get(expert, "") if snapshot else "",
             )
         return response
@@ -86,28 +93,18 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         interval = request.interval.ToNanoseconds() * 1e-9 if request.HasField("interval") else 1.0
         if violations := list(self._watch_violations(interval, request)):
             raise invalid(violations)
-        layers = sorted(set(request.layers)) or range(self._layers)
-        before = await self._counters(self._backend.controller)
-        while True:
-            await asyncio.sleep(interval)
-            controller = self._backend.controller
-            snapshot = await asyncio.to_thread(controller.snapshot) if controller else None
-            after = await self._counters(controller)
-            window = between(before, after, _ready(snapshot, self._experts))
-            yield pb.WatchExpertLoadResponse(
-                snapshot_time=now(),
-                window=duration(window.seconds),
-                layers=[
-                    pb.LayerLoad(layer=i, experts=[_rows(load) for load in window.layers[i]])
-                    for i in layers
-                    if i < len(window.layers)
-                ],
-                experts=[_load(load) for load in window.experts],
-            )
-            before = after
+        layers = tuple(sorted(set(request.layers)) or range(self._layers))
+        with self._places:
+            async with aclosing(self._watches.messages(interval, layers)) as messages:
+                async for message in messages:
+                    yield message
 
     async def ScaleExperts(self, request: pb.ScaleExpertsRequest, context: Context) -> pb.ScaleExpertsResponse:
         """Other numbers of replicas."""
+        with audited(request, context):
+            return await self._scale(request)
+
+    async def _scale(self, request: pb.ScaleExpertsRequest) -> pb.ScaleExpertsResponse:
         if violations := list(self._scale_violations(request)):
             raise invalid(violations)
         self._backend.take()
@@ -127,6 +124,10 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
         """Move replicas away from a node."""
+        with audited(request, context):
+            return await self._drain(request)
+
+    async def _drain(self, request: pb.DrainNodeRequest) -> pb.DrainNodeResponse:
         seconds = request.deadline.ToNanoseconds() * 1e-9 if request.HasField("deadline") else _DRAIN_SECONDS
         if seconds <= 0:
             raise invalid([Violation("deadline", "must be above 0 s")])
@@ -146,6 +147,10 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         self, request: pb.SetScalingPolicyRequest, context: Context
     ) -> pb.SetScalingPolicyResponse:
         """Another policy of scaling by load."""
+        with audited(request, context):
+            return await self._set_policy(request)
+
+    async def _set_policy(self, request: pb.SetScalingPolicyRequest) -> pb.SetScalingPolicyResponse:
         p = request.policy
         policy = ScalingPolicy(
             p.enabled,
@@ -163,6 +168,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             raise _fixed()
         self._backend.autoscaler.set(policy)
         return pb.SetScalingPolicyResponse(policy=_policy(policy))
+
+    async def _look(self) -> tuple[Counters, list[int]]:
+        controller = self._backend.controller
+        snapshot = await asyncio.to_thread(controller.snapshot) if controller else None
+        return await self._counters(controller), _ready(snapshot, self._experts)
 
     async def _counters(self, controller: Controller | None) -> Counters:
         _, engine = self._backend.look()
@@ -237,17 +247,3 @@ def _node(node: NodeInfo, draining: bool) -> pb.Node:
         memory_total_bytes=node.memory_total,
         memory_used_bytes=node.memory_used,
     )
-
-
-def _rows(load: Load) -> pb.ExpertLoad:
-    return pb.ExpertLoad(expert=load.expert, token_count=load.rows, relative_load=load.relative)
-
-
-def _load(load: Load) -> pb.ExpertLoad:
-    message = _rows(load)
-    message.utilization = load.utilization
-    message.queued_token_count = load.queued
-    message.service_time_p50.CopyFrom(duration(load.service_p50))
-    message.service_time_p99.CopyFrom(duration(load.service_p99))
-    message.retry_count, message.hedge_count = load.retries, load.hedges
-    return message

@@ -2,13 +2,14 @@
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from cluster.gateway_auth import caller
+from cluster.engine import Engine
+from cluster.examination import Examination
+from cluster.gateway_auth import caller, tenant
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import Context, Violation, invalid
 from cluster.gateway_time import duration, now
@@ -31,14 +32,15 @@ _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FI
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """See protos/eightwinds/v1/inference.proto."""
 
-    def __init__(self, served: ServedModel, backend: Backend) -> None:
-        self._served, self._backend = served, backend
+    def __init__(self, served: ServedModel, backend: Backend, examination: Examination) -> None:
+        """What a request costs before it is queued is paid by `examination`."""
+        self._served, self._backend, self._examination = served, backend, examination
         self._validator = Validator(served)
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
         generations, engine = self._backend.take()
-        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits, caller()))
+        wanted = await self._wanted(request, context, engine)
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
@@ -63,7 +65,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; those that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
-        wanted = await _examined(request, lambda: self._validator.generation(request, engine.limits, caller()))
+        wanted = await self._wanted(request, context, engine)
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
@@ -89,15 +91,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Ids of a prompt."""
         self._validator.check_model(request.model)
-        ids = await _examined(request, lambda: self._validator.prompt_ids(request.prompt))
+        ids = await self._examined(request, context, lambda: self._validator.prompt_ids(request.prompt))
         return pb.TokenizeResponse(token_ids=ids, context_length=self._served.context_length)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
         """Text of ids."""
         self._validator.check_model(request.model)
-        ids = self._validator.token_ids(list(request.token_ids))
-        named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
-        text = self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
+        text = await self._examined(request, context, lambda: self._text(request))
         return pb.DetokenizeResponse(text=text)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -122,6 +122,30 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         )
         return pb.ListModelsResponse(models=[model])
 
+    def _text(self, request: pb.DetokenizeRequest) -> str:
+        ids = self._validator.token_ids(list(request.token_ids))
+        named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
+        return self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
+
+    async def _wanted(self, request: pb.GenerateRequest, context: Context, engine: Engine) -> GenerationRequest:
+        name = caller()
+
+        def work() -> GenerationRequest:
+            return self._validator.generation(request, engine.limits, name)
+
+        return await self._examined(request, context, work)
+
+    async def _examined(self, request: Message, context: Context, work: Callable[[], T]) -> T:
+        """The result of `work`, in a thread if the request is long or constrained: 4 MB take the tokenizer more than a
+        second, as a schema may, in which no other stream would move.
+        """
+        constrained = isinstance(request, pb.GenerateRequest) and request.HasField("constraint")
+        size = request.ByteSize()
+        if size < _LONG_BYTES and not constrained:
+            return work()
+        who = caller() or getattr(request, "user", "") or tenant(context)
+        return await self._examination.run(who, size, work, costly=constrained)
+
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""
         if generation.request.prompt_logprobs < 0:
@@ -135,16 +159,6 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.GenerateStreamResponse(
             request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sampling.seed
         )
-
-
-async def _examined(request: Message, work: Callable[[], T]) -> T:
-    """The result of `work`, in a thread if the request is long or constrained: 4 MB take the tokenizer more than a
-    second, as a schema may, in which no other stream would move.
-    """
-    constrained = isinstance(request, pb.GenerateRequest) and request.HasField("constraint")
-    if request.ByteSize() < _LONG_BYTES and not constrained:
-        return work()
-    return await asyncio.to_thread(work)
 
 
 def _add(

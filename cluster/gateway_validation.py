@@ -23,6 +23,8 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1000
 MAX_LOGPROBS = 20
 MAX_NAME = 256
+MAX_CHAT_MESSAGES = 4096
+_MAX_KEPT = 1000  # violations; a status names fewer
 
 _ROLES = {pb.ROLE_SYSTEM: Role.SYSTEM, pb.ROLE_USER: Role.USER, pb.ROLE_ASSISTANT: Role.ASSISTANT}
 
@@ -128,6 +130,9 @@ class Validator:
             found.add("prompt.chat", f"model {self._served.id!r} has no chat template; send prompt.text")
             return []
         before = len(found)
+        if len(chat.messages) > MAX_CHAT_MESSAGES:
+            found.add("prompt.chat.messages", f"must hold at most {MAX_CHAT_MESSAGES} messages")
+            return []
         for i, m in enumerate(chat.messages):
             found.unless(
                 m.role in _ROLES, f"prompt.chat.messages[{i}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT"
@@ -229,7 +234,8 @@ class _Violations:
         return len(self._found)
 
     def add(self, path: str, text: str) -> None:
-        self._found.append(Violation(path, text))
+        if len(self._found) < _MAX_KEPT:
+            self._found.append(Violation(path, text))
 
     def unless(self, good: bool, path: str, text: str) -> None:
         if not good:

@@ -23,7 +23,7 @@ Samples = Iterable[tuple[Labels, float | Histogram]]
 @dataclass(frozen=True, slots=True)
 class Look:
     """What is read at once: `snapshot` and `head` are None where there is no controller or the head is away.
-    `handled` counts finished calls by (service, method, code).
+    `handled` counts finished calls by (service, method, code), `refused` calls and connections by reason.
     """
 
     engine: Engine
@@ -32,6 +32,7 @@ class Look:
     snapshot: Snapshot | None = None
     head: HeadLoad | None = None
     transport: str = ""
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,10 @@ TABLE = (
     Series(
         "grpc_server_handled", "counter", "Calls that ended.", ("grpc_service", "grpc_method", "grpc_code"),
         lambda at: list(at.handled.items()),
+    ),
+    Series(
+        "requests_refused", "counter", "Calls and connections by why they were refused.", ("reason",),
+        lambda at: [((reason,), count) for reason, count in at.refused.items()],
     ),
     Series("expert_tokens", "counter", "Rows that experts ran.", ("layer", "expert"), _layers),
     Series("expert_busy_seconds", "counter", "Computing.", ("expert", "replica", "node"), _busy),

@@ -1,15 +1,28 @@
-"""The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus)."""
+"""The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus).
+
+A request has `limits.http_head_s` seconds to come whole. When all `limits.http_connections` are taken, the one that has
+kept us waiting longest goes, so that a probe is always heard.
+"""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cluster.config import LimitsSection
+from cluster.refusals import Refusals
+
+_KEEP_ALIVE_SECONDS = 5
+_BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
 async def _nothing() -> bytes:
@@ -32,6 +45,75 @@ def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes
     return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
 
 
+class _Door:
+    """The connections that owe us the rest of a request, longest first, among all that there are."""
+
+    def __init__(self, limits: LimitsSection, refusals: Refusals) -> None:
+        self.seconds, self._most, self._refusals = limits.http_head_s, limits.http_connections, refusals
+        self._all: set[_Protocol] = set()
+        self._owing: dict[_Protocol, None] = {}
+
+    def enter(self, new: "_Protocol") -> None:
+        """One more; if that is too many the one that has owed longest goes, else the new one."""
+        self._all.add(new)
+        if len(self._all) > self._most:
+            self.put_out(next(iter(self._owing), new), "HTTP_TOO_MANY")
+
+    def leave(self, gone: "_Protocol") -> None:
+        """It is closed."""
+        self._all.discard(gone)
+        self._owing.pop(gone, None)
+
+    def owes(self, who: "_Protocol", owing: bool) -> None:
+        """Whether its next bytes are waited for."""
+        if owing:
+            self._owing.setdefault(who)
+        else:
+            self._owing.pop(who, None)
+
+    def put_out(self, who: "_Protocol", reason: str) -> None:
+        """Close it at once."""
+        self._refusals.note(reason, str(who.client))
+        self.leave(who)
+        who.transport.abort()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, with a clock that bytes do not set back while a request is incomplete."""
+
+    def __init__(self, door: _Door, **given: Any) -> None:
+        super().__init__(**given)
+        self._door = door
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._await_request()
+        self._door.enter(self)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.leave(self)
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def _await_request(self) -> None:
+        owing = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        self._door.owes(self, owing)
+        if not owing:
+            self._stop_clock()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self._door.seconds, self._door.put_out, self, "HTTP_TOO_SLOW")
+
+    def _stop_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -42,12 +124,31 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """uvicorn on the caller's event loop."""
 
-    def __init__(self, app: Starlette) -> None:
-        self._server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
+    def __init__(self, app: Starlette, limits: LimitsSection | None = None, refusals: Refusals | None = None) -> None:
+        """`limits` are those of docs/limits.md; `refusals` counts the connections that were closed for them."""
+        limits, self._refusals = limits or LimitsSection(), refusals or Refusals()
+        door = _Door(limits, self._refusals)
+
+        def protocol(**given: Any) -> _Protocol:
+            return _Protocol(door, **given)
+
+        config = uvicorn.Config(
+            app,
+            http=protocol,  # type: ignore[arg-type]  # it wants a class, and calls it
+            ws="none",
+            log_level="error",  # each bad request would be a line
+            lifespan="off",
+            access_log=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            h11_max_incomplete_event_size=limits.header_bytes,
+        )
+        self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, listening: socket.socket) -> None:
         """Serve on a bound socket, in the background."""
+        asyncio.get_running_loop().set_exception_handler(self._say_seldom)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
 
     async def stop(self) -> None:
@@ -55,3 +156,10 @@ class HttpServer:
         self._server.should_exit = self._server.force_exit = True
         if self._task is not None:
             await self._task
+
+    def _say_seldom(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """asyncio tells of every connection that it could not accept, thousands a second without file descriptors."""
+        if context.get("message") == "socket.accept() out of system resource":
+            self._refusals.note("NO_FILE_DESCRIPTORS", str(context.get("exception")))
+        else:
+            loop.default_exception_handler(context)

@@ -91,8 +91,9 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     _check_machine(config, served)
     launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
 
-    gateway = Gateway(served, config.gateway.max_message_bytes, tokens)
-    http = HttpServer(application(lambda: gateway.backend.ready, lambda: _metrics(gateway, config.transport)))
+    gateway = Gateway(served, config.gateway.max_message_bytes, tokens, config.limits)
+    page = application(lambda: gateway.backend.ready, lambda: _metrics(gateway, config.transport))
+    http = HttpServer(page, config.limits, gateway.refusals)
     deployment: Deployment | None = None
     try:
         grpc_address = await gateway.listen(config.gateway.listen)
@@ -187,7 +188,8 @@ async def _metrics(gateway: Gateway, transport: str) -> bytes:
         return b""
     head = await asyncio.to_thread(b.controller.load) if b.controller else None
     snapshot = await asyncio.to_thread(b.controller.snapshot) if b.controller else None
-    return exposition(Look(b.engine, b.generations.stats, dict(gateway.handled), snapshot, head, transport))
+    counts = dict(gateway.handled), snapshot, head, transport, dict(gateway.refusals.counts)
+    return exposition(Look(b.engine, b.generations.stats, *counts))
 
 
 def policy_of(config: Config) -> ScalingPolicy:

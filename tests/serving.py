@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from actors.messages import HeadHandle
 from cluster import in_process
 from cluster.client import Client
-from cluster.config import load_config
+from cluster.config import LimitsSection, load_config
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import Generations
@@ -33,19 +33,23 @@ class Serving:
     """A gateway on a port of its own, wired as cluster/serve.py does it. Until `ready` is called it is starting."""
 
     def __init__(
-        self, served: ServedModel, max_message_bytes: int = MESSAGE_BYTES, tokens: TokenFile | None = None
+        self,
+        served: ServedModel,
+        max_message_bytes: int = MESSAGE_BYTES,
+        tokens: TokenFile | None = None,
+        limits: LimitsSection | None = None,
     ) -> None:
         self.served = served
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
         self._thread.start()
-        self.gateway: Gateway = self.run(self._open(max_message_bytes, tokens))
+        self.gateway: Gateway = self.run(self._open(max_message_bytes, tokens, limits))
         self.address = self.run(self.gateway.listen("127.0.0.1:0"))
         self.client = Client(self.address)
         self.channel: Any = grpc.insecure_channel(self.address)
 
-    async def _open(self, max_message_bytes: int, tokens: TokenFile | None) -> Gateway:
-        return Gateway(self.served, max_message_bytes, tokens)
+    async def _open(self, max_message_bytes: int, tokens: TokenFile | None, limits: LimitsSection | None) -> Gateway:
+        return Gateway(self.served, max_message_bytes, tokens, limits)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run something on the server's event loop."""

@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from cluster.client import Client, Options, text_request
 from cluster.engine import EngineConfig
 from cluster.gateway_auth import AuthInterceptor, caller
-from cluster.gateway_errors import ErrorInterceptor
 from cluster.served_model import ServedModel
 from cluster.tokens import Scope, TokenFile, append, new_token
 from tests.fakes import PATIENCE, FakeHead
@@ -160,7 +159,7 @@ def test_many_callers_at_once_are_not_mixed_up(guarded: Guarded) -> None:
         return caller().encode()
 
     async def serve() -> list[bytes]:
-        server = grpc.aio.server(interceptors=[AuthInterceptor(TokenFile(guarded.file)), ErrorInterceptor(1000)])
+        server = grpc.aio.server(interceptors=[AuthInterceptor(TokenFile(guarded.file))])
         handlers: dict[str, Any] = {"Who": grpc.unary_unary_rpc_method_handler(handle)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
         port = server.add_insecure_port("127.0.0.1:0")

@@ -1,0 +1,157 @@
+"""What a request costs before it is queued: its text turned into ids, its schema compiled; and ids turned into text.
+
+Such work takes up to seconds of a core, in which no stream must stand still: it runs on threads of its own, few, so
+that the engine keeps its share. Small work, large work and schemas have a thread each, so that none waits behind
+another kind. Tenants take turns; each may have so much waiting, in number and in bytes, and nobody waits for ever.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SMALL_BYTES = 64 << 10
+
+
+class Busy(Exception):
+    """Not taken in, or not begun in time. `retry_seconds`: when it is worth another try."""
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__(retry_seconds)
+        self.retry_seconds = retry_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`waiting` pieces of work of one tenant, `waiting_bytes` of all tenants, `seconds` until a piece has begun."""
+
+    waiting: int = 16
+    waiting_bytes: int = 64 << 20
+    seconds: float = 20.0
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    size: int
+    run: Callable[[], Any]
+    done: "asyncio.Future[Any]"
+    begun: bool = False
+
+
+class Turns:
+    """Work that waits, by tenant; tenants take turns. Pure: holds and orders, runs nothing."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, deque[_Work]] = {}  # in the order of their turns; never an empty one
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def waiting(self, tenant: str) -> int:
+        """How much of a tenant's waits."""
+        return len(self._queues.get(tenant, ()))
+
+    def add(self, tenant: str, work: _Work) -> None:
+        """To the end of a tenant's own queue."""
+        self._queues.setdefault(tenant, deque()).append(work)
+        self.bytes += work.size
+
+    def pop(self) -> _Work:
+        """The oldest of the tenant whose turn it is, who then goes to the end."""
+        tenant, queue = next(iter(self._queues.items()))
+        work = queue.popleft()
+        del self._queues[tenant]
+        if queue:
+            self._queues[tenant] = queue
+        self.bytes -= work.size
+        return work
+
+    def remove(self, tenant: str, work: _Work) -> None:
+        """Out of turn."""
+        queue = self._queues[tenant]
+        queue.remove(work)
+        self.bytes -= work.size
+        if not queue:
+            del self._queues[tenant]
+
+    def check(self) -> None:
+        """Bytes are those of what waits, and nobody is in the list who has nothing."""
+        assert self.bytes == sum(work.size for queue in self._queues.values() for work in queue)
+        assert all(self._queues.values())
+
+
+class _Lane:
+    """One thread and who waits for it."""
+
+    def __init__(self, name: str) -> None:
+        self.turns, self.running = Turns(), False
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"examination-{name}")
+
+
+class Examination:
+    """The pool, on one event loop."""
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
+        self._small, self._large, self._costly = self._lanes = _Lane("small"), _Lane("large"), _Lane("costly")
+
+    async def run(self, tenant: str, size: int, work: Callable[[], T], costly: bool = False) -> T:
+        """The result of `work` on `size` bytes, run in a thread; Busy if there is no room, or no turn in time.
+
+        `costly` work, such as a schema, may take long whatever its size.
+        """
+        lane = self._costly if costly else self._large if size > SMALL_BYTES else self._small
+        waiting_bytes = sum(lane.turns.bytes for lane in self._lanes)
+        if lane.turns.waiting(tenant) >= self._bounds.waiting or waiting_bytes + size > self._bounds.waiting_bytes:
+            raise Busy(5.0)
+        mine = _Work(size, work, asyncio.get_running_loop().create_future())
+        lane.turns.add(tenant, mine)
+        self._next(lane)
+        late = asyncio.get_running_loop().call_later(self._bounds.seconds, self._give_up, mine)
+        try:
+            result: T = await mine.done
+            return result
+        finally:
+            late.cancel()
+            if not mine.begun:
+                lane.turns.remove(tenant, mine)
+
+    def close(self) -> None:
+        """End the threads once what they run is done."""
+        for lane in self._lanes:
+            lane.thread.shutdown(wait=False, cancel_futures=True)
+
+    def check(self) -> None:
+        """What must hold at any time; call it on the loop."""
+        for lane in self._lanes:
+            lane.turns.check()
+            assert lane.running or not len(lane.turns), "work waits and nothing runs"
+
+    def _next(self, lane: _Lane) -> None:
+        if lane.running or not len(lane.turns):
+            return
+        work = lane.turns.pop()
+        work.begun = lane.running = True
+        running = asyncio.get_running_loop().run_in_executor(lane.thread, work.run)
+        running.add_done_callback(lambda ended: self._ended(lane, work, ended))
+
+    def _ended(self, lane: _Lane, work: _Work, ended: "asyncio.Future[Any]") -> None:
+        lane.running = False
+        error = None if ended.cancelled() else ended.exception()
+        if not work.done.done():  # else whoever asked is gone
+            if ended.cancelled():
+                work.done.cancel()
+            elif error is not None:
+                work.done.set_exception(error)
+            else:
+                work.done.set_result(ended.result())
+        self._next(lane)
+
+    def _give_up(self, work: _Work) -> None:
+        if not work.begun and not work.done.done():
+            work.done.set_exception(Busy(self._bounds.seconds))

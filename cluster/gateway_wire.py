@@ -1,0 +1,64 @@
+"""How many fields a message has, seen from its bytes: two of them on the wire may be eighty in memory, or 900.
+
+A walk over tags and lengths alone, which ends as soon as the bound is passed.
+"""
+
+from functools import cache
+
+from google.protobuf.descriptor import Descriptor
+
+_LEAST_BYTES = 2  # of a field: tag, and a value or length
+
+
+def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
+    """Whether a message of this kind has more than `most` fields, those of inner messages included.
+
+    A packed list is one field, which is all it costs. Malformed bytes are the parser's to name: IndexError, ValueError,
+    or False.
+    """
+    if len(raw) <= most * _LEAST_BYTES:
+        return False
+    todo, count = [(0, len(raw), kind)], 0
+    while todo:
+        at, end, kind = todo.pop()
+        inner = _inner(kind)
+        while at < end:
+            tag, at = _varint(raw, at)
+            count += 1
+            if count > most:
+                return True
+            match tag & 7:
+                case 0:
+                    _, at = _varint(raw, at)
+                case 1:
+                    at += 8
+                case 2:
+                    size, at = _varint(raw, at)
+                    if size and (within := inner.get(tag >> 3)) is not None:
+                        todo.append((at, min(at + size, end), within))
+                    at += size
+                case 5:
+                    at += 4
+                case _:
+                    return False  # groups, which no message of ours has
+    return False
+
+
+@cache
+def _inner(kind: Descriptor) -> dict[int, Descriptor]:
+    """Which fields are messages themselves."""
+    return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The number there, and where the next one begins."""
+    value = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("no number is that long")

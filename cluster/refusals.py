@@ -1,0 +1,32 @@
+"""What was refused, counted by reason, and said in the log so seldom that a flood of it is no flood of lines."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+log = logging.getLogger("eightwinds.refused")
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Refusals:
+    """Counts by UPPER_SNAKE reason; of each reason one line at once, then one for all that came in ten seconds.
+
+    What comes within ten seconds of a line is named in the next one, which the next refusal brings.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.counts: Counter[str] = Counter()
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}  # reason: when a line was written, and the count then
+
+    def note(self, reason: str, who: str = "") -> None:
+        """One more; `who` is the peer's address as gRPC or the socket gives it, or a caller's name."""
+        self.counts[reason] += 1
+        count, now = self.counts[reason], self._clock()
+        when, before = self._said.get(reason, (float("-inf"), 0))
+        if now - when < _SECONDS_BETWEEN_LINES:
+            return
+        self._said[reason] = now, count
+        log.warning("refused %d with %s, %d in all; the last one from %s", count - before, reason, count, who or "?")
