@@ -286,17 +286,6 @@ class Engine:
         self._sink([FailureEvent(sequence.key, kind) for sequence in sequences])
 
 
-def _sequence(request: SequenceRequest) -> Sequence:
-    return Sequence(
-        request.key,
-        list(request.prompt_ids),
-        len(request.prompt_ids),
-        request.sampling,
-        request.max_tokens,
-        request.stop_ids,
-        request.priority,
-        request.trace,
-        request.client,
-        request.family,
-        request.prompt_logprobs,
-    )
+def _sequence(r: SequenceRequest) -> Sequence:
+    head = (r.key, list(r.prompt_ids), len(r.prompt_ids), r.sampling, r.max_tokens, r.stop_ids)
+    return Sequence(*head, r.priority, r.trace, r.client, r.family, r.prompt_logprobs)
