@@ -11,8 +11,8 @@ def split(address: str) -> tuple[str, int]:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach it."""
-    host, _ = split(address)
+    """Whether only this machine can reach HOST:PORT, or a host without a port, as clients may name one."""
+    host = address.rpartition(":")[0].strip("[]") or address
     if host == "localhost":
         return True
     try:

@@ -5,7 +5,7 @@ gRPC sends whatever is not named in `no_proxy` through a proxy, this machine inc
 
 from collections.abc import Mapping
 
-from cluster.address import is_loopback, split
+from cluster.address import is_loopback
 
 _VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")  # those that gRPC reads; the first one that is set counts
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
@@ -20,7 +20,7 @@ def proxy_of(address: str, environment: Mapping[str, str]) -> str:
     """The variable that names the proxy on the way to HOST:PORT, or "" if there is none."""
     if is_loopback(address):
         return ""
-    host, _ = split(address)
+    host = address.rpartition(":")[0].strip("[]") or address
     excepted = next((environment[name] for name in _EXCEPTIONS if environment.get(name)), "")
     if any(part == "*" or host.endswith(part) for part in map(str.strip, excepted.split(",")) if part):
         return ""

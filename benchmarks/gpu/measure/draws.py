@@ -22,6 +22,8 @@ _LOGPROB = 1e-4
 class EveryThird:
     """A mask that allows every third id."""
 
+    failure = ""
+
     def __init__(self, vocab: int, first: int) -> None:
         self._allowed: NDArray[np.bool_] = np.arange(vocab) % 3 == first % 3
 
