@@ -9,6 +9,7 @@ import ray
 
 from actors.messages import HeadLost, HeadTaken, RouterOptions
 from actors.remote import Members, cause, pulses_in
+from actors.remote_exits import memory_exits
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 _LOOK_SECONDS = 1.0
@@ -34,6 +35,7 @@ class RemoteHead:
         self._head, self._members, self._options = head, members, options
         self._hang_seconds, self._begin_timeout = hang_seconds, begin_timeout
         self._ref: Any = None
+        self._exits = memory_exits()
         self._pulse: Any = None  # asked for because a call takes long
         self._asked_at, self._patience = 0.0, begin_timeout
 
@@ -82,4 +84,7 @@ class RemoteHead:
         except HeadTaken as error:  # Ray's own kind of it has our attributes no more
             raise getattr(error, "cause", error) from None
         except ray.exceptions.RayError as error:  # died or unavailable: what it had is in doubt
-            raise HeadLost(cause(error)) from None
+            known, self._exits = self._exits, memory_exits()
+            full = next((why for process, why in self._exits.items() if process not in known), "")
+            more = f"; of a process that ended meanwhile: {full}" if full else ""
+            raise HeadLost(cause(error) + more) from None

@@ -10,6 +10,7 @@ import ray
 from actors.load import HeadLoad
 from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
 from actors.remote import Member, Members, pulses_in, stop_actors
+from actors.remote_exits import memory_exits
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
@@ -30,6 +31,7 @@ class RayReplicas:
         self._watches: dict[Any, Key] = {}
         self._asked: dict[Any, Key] = {}
         self._nodes: dict[Key, str] = {}
+        self._pids: dict[Key, tuple[str, int]] = {}  # as they were seen last, with their node
         self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
 
     def members(self, epoch: int) -> Members:
@@ -63,6 +65,9 @@ class RayReplicas:
         self._nodes.update({key: pulse.node_id for key, pulse in pulses.items()})
         alive = {(*key, pulse.incarnation) for key, pulse in pulses.items()}
         self._watch(m for m in self._members.replicas if m[:3] in alive)  # a watch may break while its process lives
+        self._pids |= {key: (pulse.node_id, pulse.pid) for key, pulse in pulses.items()}
+        exits = memory_exits() if lost or away else {}
+        lost, away = ({k: exits.get(self._pids.get(k, ("", 0)), why) for k, why in d.items()} for d in (lost, away))
         return Vitals(pulses, lost, away)
 
     def ended(self) -> frozenset[Key]:
@@ -85,6 +90,7 @@ class RayReplicas:
     def adopt(self, pulses: Mapping[Key, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
         self._nodes = {key: pulse.node_id for key, pulse in pulses.items()}
+        self._pids = {key: (pulse.node_id, pulse.pid) for key, pulse in pulses.items()}
         self._members = self._next({key: pulse.incarnation for key, pulse in pulses.items()})
         self._watch(self._members.replicas)
 

@@ -15,6 +15,7 @@ from cluster.nodes import Nodes
 from cluster.policy.backoff import Backoff
 from cluster.policy.membership import Change, Member, Membership, State
 from cluster.policy.publication import Publication
+from cluster.said_once import SaidOnce
 
 log = logging.getLogger("eightwinds.controller")
 
@@ -76,6 +77,7 @@ class Controller:
         self._wake = threading.Event()
         self._stopping = False
         self._publication = Publication(membership.routed())
+        self._said = SaidOnce(log)
         self._backoff: Backoff[int] = Backoff()  # by expert, after starts that were given up
         self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
         self._nodes = Nodes(ops.nodes, options.needs or {}, clock)
@@ -132,7 +134,7 @@ class Controller:
             m = self._membership
             members = tuple(replace(member) for _, member in sorted(m.members.items()))
             return Snapshot(
-                m.revision, tuple(m.desired), members, dict(m.notes), nodes, frozenset(m.avoided), tuple(m.restarts)
+                m.revision, tuple(m.desired), members, m.remarks(), nodes, frozenset(m.avoided), tuple(m.restarts)
             )
 
     def unserved(self) -> list[int]:
@@ -185,7 +187,7 @@ class Controller:
         for key in self._ops.ended():
             with self._lock:
                 if key in self._membership.members:
-                    log.warning("expert %d replica %d has ended", *key)
+                    self._said.warn(now, "expert %d replica %d has ended", *key)
                     self._membership.ended(key, now)
         vitals = self._ops.ask(self._membership.unsettled())
         for key, pulse in vitals.pulses.items():
@@ -197,11 +199,12 @@ class Controller:
             self._nodes.outdated()  # perhaps with its node, where no other shall begin then
             with self._lock:
                 if key in self._membership.members:
-                    log.warning("expert %d replica %d is lost: %s", *key, why)
+                    self._said.warn(now, "expert %d replica %d is lost", *key, detail=why)
                     self._membership.lost(key, why, now)
         with self._lock:
             for key, why in vitals.away.items():
                 if key in self._membership.members:
+                    self._said.warn(now, "expert %d replica %d is away", *key, detail=why)
                     self._membership.away(key, why)
 
     def _note(self, key: Key, pulse: Pulse, now: float) -> None:

@@ -14,6 +14,7 @@ from cluster.address import bind
 from cluster.config import Config, load_config
 from cluster.deployment import actor_specs, check_exposure, check_fits
 from cluster.machine import memory, memory_needed, open_files_problem, raise_open_files
+from cluster.ray_auth import ADVICE, ray_auth
 from cluster.served_model import ServedModel
 from cluster.tokens import TokenFile
 
@@ -55,6 +56,9 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
     yield from _gpu(config)
     yield from _ports(config)
     yield _exposure(config)
+    if config.cluster.ray_address:
+        level, text = ray_auth().problem(config.cluster.ray_address)
+        yield Finding(level, "ray", text, "" if level == "ok" else ADVICE)
     yield _shared_memory()
     yield _open_files(config)
     yield from _leftovers(config)

@@ -19,6 +19,7 @@ from cluster.policy.pace import Pace
 from cluster.policy.scheduler import Scheduler
 from cluster.policy.sequence import Sequence
 from cluster.request import FailureEvent, SequenceRequest, Sink
+from cluster.said_once import SaidOnce
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 log = logging.getLogger("eightwinds.engine")
@@ -75,7 +76,7 @@ class Engine:
         """Takes the head over (`begin`); `sink` gets each step's events on the engine's thread."""
         self._head, self._config, self._sink, self._clock = head, config, sink, clock
         self._epoch = time.time_ns()  # most likely above what an earlier engine had, else the head tells what that was
-        self._stopping = False
+        self._stopping, self._said = False, SaidOnce(log)
         info = self._take_over()
         assert info is not None, "nobody stops it yet"
         self._info: HeadInfo = info
@@ -205,7 +206,7 @@ class Engine:
             while result is None and not self._stopping:
                 result = self._head.poll(_POLL_SECONDS)
         except HeadLost as error:
-            log.warning("the head is lost (%s); its sequences will be run again", error)
+            self._said.warn(self._clock(), "the head is lost; its sequences will be run again", detail=error)
             with self._wake:
                 given_up = self._scheduler.head_lost()
             if given_up:
@@ -276,7 +277,7 @@ class Engine:
             except HeadLost as error:
                 if self._clock() >= end:
                     raise
-                log.warning("the head does not answer yet: %s", error)
+                self._said.warn(self._clock(), "the head does not answer yet", detail=error)
                 time.sleep(_RETRY_SECONDS)
         return None
 

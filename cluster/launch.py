@@ -1,7 +1,6 @@
 """Brings head and experts up on Ray, or adopts those that run already. The only module here that imports Ray."""
 
 import logging
-import os
 import re
 import threading
 import time
@@ -18,12 +17,15 @@ from actors.remote import (
     start_actor,
     stop_actors,
 )
+from actors.remote_exits import memory_exits
 from actors.remote_head import RemoteHead
 from actors.remote_replicas import RayReplicas, machines
 from cluster import local_ray
 from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
+from cluster.policy.membership import MOST_FAILURES
 from cluster.policy.placement import Node, Placed, assign, missing
+from cluster.ray_auth import ADVICE, answers, ray_auth
 from cluster.ray_record import LocalRay
 from cluster.roll_call import RollCall
 from model.checkpoint import Checkpoint
@@ -95,8 +97,10 @@ def launch(
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     address = config.cluster.ray_address if local is None else local.address
+    auth = ray_auth()
+    if local is None and auth.problem(address)[0] == "warn":
+        log.warning("%s: %s", auth.problem(address)[1], ADVICE)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         ray.init(
@@ -106,7 +110,16 @@ def _connect(config: Config, local: LocalRay | None) -> None:
             configure_logging=False,
         )
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
-        raise LaunchFailed(f"cannot join Ray at {address}: {error}") from None
+        raise LaunchFailed(auth.refused(address, answers(_resolved(address)), error)) from None
+
+
+def _resolved(address: str) -> str:
+    """HOST:PORT of `auto` too, or as it is."""
+    try:
+        services: Any = ray._private.services
+        return str(services.canonicalize_bootstrap_address(address) or address)
+    except Exception:  # Ray's own, of several kinds
+        return address
 
 
 class _Actors:
@@ -199,11 +212,15 @@ def _wait_for_weights(
     call: RollCall, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
 ) -> None:
     """Call until all have their weights at the same time: one that had may have ended since."""
-    end = time.monotonic() + timeout
+    end, known = time.monotonic() + timeout, memory_exits()
     while True:
         refs = {handles[name].pulse.remote(): name for name in call.names}
         done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_POLL)
-        missed = call.note(*pulses_in((ref, refs[ref]) for ref in done), now=time.monotonic())
+        pulses, lost, away = pulses_in((ref, refs[ref]) for ref in done)
+        missed = call.note(pulses, lost, away, now=time.monotonic())
+        full = [why for process, why in memory_exits().items() if process not in known] if lost or away else []
+        if len(full) >= MOST_FAILURES:
+            raise LaunchFailed(f"{len(full)} processes ended before all were ready: {full[-1]}")
         report("loading weights", call.progress())
         for name, why in missed.items():
             raise LaunchFailed(f"{name} could not load: {why}")

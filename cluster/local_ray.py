@@ -19,6 +19,7 @@ from pathlib import Path
 from cluster import marked_processes
 from cluster.address import bind
 from cluster.deployment import LaunchFailed, LaunchStopped
+from cluster.ray_auth import choose_ray_auth
 from cluster.ray_record import LocalRay, orphans, records
 from cluster.state_folder import Hold, StateFolders, state_folders
 
@@ -52,6 +53,7 @@ def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
     this at the same time each gets another.
     """
     if ray_address:
+        choose_ray_auth()
         return None
     folders = state_folders()
     with folders.made_and_locked():

@@ -39,6 +39,7 @@ from cluster.page import HttpServer, application
 from cluster.policy.membership import Membership
 from cluster.policy.scaling import ScalingPolicy
 from cluster.progress import ProgressLines
+from cluster.ray_auth import choose_ray_auth
 from cluster.served_model import ServedModel
 from cluster.shutdown import Shutdown
 from cluster.tokens import TokenFile
@@ -255,6 +256,7 @@ def down(config: Config) -> int:
 
     try:
         if config.cluster.ray_address:
+            choose_ray_auth()
             from cluster import launch
 
             lines = launch.down(config)

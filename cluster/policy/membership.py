@@ -137,6 +137,11 @@ class Membership:
         self.desired[expert] = max(1, min(self.desired[expert], there))
         self.revision += 1
 
+    def remarks(self) -> dict[int, str]:
+        """The notes, and of experts without one why a replica that has been there is not now."""
+        away = {m.key[0]: f"replica {m.key[1]} is away: {m.away}" for m in self.members.values() if m.away}
+        return away | self.notes
+
     def _forget_note(self, expert: int) -> None:
         self.notes.pop(expert, None)
         self._noted.pop(expert, None)

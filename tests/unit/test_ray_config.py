@@ -22,8 +22,17 @@ def test_ray_config_matches_the_schema_that_ray_up_checks_it_against() -> None:
 
 def test_lost_hosts_are_noticed_as_in_the_tests_with_several_hosts() -> None:
     *_, start = yaml.safe_load((ROOT / "ray_config.yaml").read_text())["head_start_ray_commands"]
-    told = dict(word.split("=", 1) for word in start.split() if word.startswith("RAY_"))
+    told = dict(word.split("=", 1) for word in start.split() if word.startswith("RAY_health"))
     assert told == TUNED, "tests/multihost/cluster.py measures with what ray_config.yaml says"
+
+
+def test_every_host_asks_for_the_token_and_is_brought_it() -> None:
+    config = yaml.safe_load((ROOT / "ray_config.yaml").read_text())
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        assert "export RAY_AUTH_MODE=token;" in commands[-1], "a Ray without a token runs anybody's code"
+    assert "~/.ray/auth_token" in config["file_mounts"]
+    for shipped in ("ray_config.yaml", "cluster/launch.py", "examples/eightwinds.service"):
+        assert "disabled" not in (ROOT / shipped).read_text(), "shipped configurations do not switch the token off"
 
 
 def test_ray_is_told_the_same_on_one_machine_and_on_several() -> None:

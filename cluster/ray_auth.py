@@ -1,0 +1,76 @@
+"""Whether a Ray cluster that is joined asks for a token, and which. A Ray without one runs whatever code it is sent by
+whoever reaches its ports. A local Ray has a token of its own (cluster/local_ray.py).
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.address import split
+
+ADVICE = (
+    "make a token with `umask 077; ray get-auth-token --generate`, have it as ~/.ray/auth_token on every host, and "
+    'start Ray and eightwinds with RAY_AUTH_MODE=token (docs/operations.md, "Ray\'s token")'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RayAuth:
+    """`mode` is what RAY_AUTH_MODE is to be, `source` where the token is, "" if there is none."""
+
+    mode: str
+    source: str
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], home: Path) -> "RayAuth":
+        """What Ray would find, in its own order. Without RAY_AUTH_MODE a token that is there is used."""
+        source = ""
+        if environ.get("RAY_AUTH_TOKEN"):
+            source = "RAY_AUTH_TOKEN"
+        elif path := environ.get("RAY_AUTH_TOKEN_PATH"):
+            source = path
+        elif (default := home / ".ray" / "auth_token").is_file():
+            source = str(default)
+        return cls(environ.get("RAY_AUTH_MODE", "").lower() or ("token" if source else "disabled"), source)
+
+    def problem(self, address: str) -> tuple[str, str]:
+        """Level ("ok", "warn", "fail") and words about joining a Ray there."""
+        if self.mode == "token" and not self.source:
+            return "fail", "RAY_AUTH_MODE=token, but there is no token"
+        if self.mode != "token":
+            return "warn", f"Ray at {address} is joined without a token: whoever reaches its ports runs code there"
+        return "ok", f"a token, from {self.source}"
+
+    def refused(self, address: str, answers: bool, error: Exception) -> str:
+        """Why a Ray that is there (`answers`) or not could not be joined: Ray itself says the same of both."""
+        if self.mode == "token" and not self.source:
+            return f"cannot join Ray at {address}: RAY_AUTH_MODE=token, but there is no token: {ADVICE}"
+        if not answers:
+            return f"cannot join Ray at {address}: {error}"
+        ours = (
+            f"the token from {self.source} is not its own"
+            if self.mode == "token"
+            else "it asks for a token, we have none"
+        )
+        return f"cannot join Ray at {address}, although it answers there: most likely {ours}: {ADVICE}"
+
+
+def ray_auth() -> RayAuth:
+    """Of this process."""
+    return RayAuth.of(os.environ, Path.home())
+
+
+def choose_ray_auth() -> None:
+    """Tell Ray, which looks at the environment when it is imported and no more."""
+    os.environ["RAY_AUTH_MODE"] = ray_auth().mode
+
+
+def answers(address: str, seconds: float = 2.0) -> bool:
+    """Whether somebody listens at HOST:PORT."""
+    try:
+        with socket.create_connection(split(address), seconds):
+            return True
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,74 @@
+"""A Ray cluster that asks for a token: who has it joins, who has not is told why not."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import marked_processes
+from cluster.local_ray import LOOPBACK, _free_port
+from tests.integration.server import wait_for
+
+TOKEN = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a Ray that `ray start --head` has started with RAY_AUTH_MODE=token, as ray_config.yaml does."""
+    folder, mark = Path(tempfile.mkdtemp(prefix="ewt-")), f"token-test-{os.getpid()}"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", f"--temp-dir={folder}"]
+    command += [
+        "--node-ip-address=127.0.0.1",
+        "--num-cpus=1",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+    ]
+    command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--min-worker-port=0"]
+    command += ["--max-worker-port=0", f"--ray-client-server-port={_free_port()}"]
+    environment = os.environ | LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    with (folder / "log").open("w") as log:
+        subprocess.Popen(
+            command, env=environment | marked_processes.mark(mark), stdout=log, stderr=log, start_new_session=True
+        ).wait(60)
+    try:
+        current = folder / "ray_current_cluster"
+        wait_for(current.exists, (folder / "log").read_text())
+        yield current.read_text().strip()
+    finally:
+        marked_processes.end(mark)
+
+
+def down(address: str, tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`eightwinds down` joins the cluster, as `serve` does, and needs nothing of it."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    command = [sys.executable, "-m", "cluster.cli", "down", "--ray-address", address]
+    known |= LOOPBACK | {"HOME": str(tmp_path)} | environment
+    return subprocess.run(command, env=known, capture_output=True, text=True, timeout=120)
+
+
+def test_who_has_the_token_joins_wherever_it_is(address: str, tmp_path: Path) -> None:
+    joined = down(address, tmp_path, RAY_AUTH_TOKEN=TOKEN)
+    assert joined.stdout == "nothing to remove\n", joined.stderr
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
+    joined = down(address, tmp_path)
+    assert joined.stdout == "nothing to remove\n" and "without a token" not in joined.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({}, "it asks for a token, we have none"),
+        ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE=token, but there is no token"),
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "the token from RAY_AUTH_TOKEN is not its own"),
+    ],
+)
+def test_a_wrong_or_missing_token_is_named(
+    environment: dict[str, str], reason: str, address: str, tmp_path: Path
+) -> None:
+    refused = down(address, tmp_path, **environment)
+    assert refused.returncode == 1 and reason in refused.stderr and "ray get-auth-token" in refused.stderr
