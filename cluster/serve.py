@@ -85,8 +85,8 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     check_exposure(config)
     policy_of(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
-    for address in (config.gateway.listen, config.gateway.http):
-        bind(address).close()
+    bind(config.gateway.listen).close()
+    http_socket = bind(config.gateway.http)  # kept, so that of two that start at once one ends here
     served = ServedModel.open(config.model.path)
     check_fits(config, served.checkpoint)
     _check_machine(config, served)
@@ -98,7 +98,6 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     deployment: Deployment | None = None
     try:
         grpc_address = await gateway.listen(config.gateway.listen)
-        http_socket = bind(config.gateway.http)
         await http.start(http_socket)
         deployment = await asyncio.to_thread(launcher.launch, shutdown.stop)
         generations = Generations(served.tokenizer, loop, config.gateway.max_buffered_tokens)

@@ -127,6 +127,27 @@ def test_what_another_user_plants_is_not_believed_and_not_followed(start: StartS
         shutil.rmtree(state, ignore_errors=True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "environment", "reason"),
+    [
+        ("kv.memory_bytes=1000000000000", {}, "GB needed here"),
+        ("kv.page_size=16", {"RAY_memory_usage_threshold": "0.01"}, "above 1% Ray ends processes: end what uses"),
+    ],
+)
+def test_what_would_fail_for_want_of_memory_is_refused_at_once(
+    setting: str, environment: dict[str, str], reason: str, start: StartServer
+) -> None:
+    refused = start("--set", setting, environment=environment)
+    assert refused.process.wait(30) == 1 and reason in refused.stderr()
+    assert refused.leftovers() == []
+
+
+def test_too_few_open_files_are_refused_at_once(tmp_path: Path) -> None:
+    command = f"ulimit -n 64; exec {sys.executable} -m cluster.cli serve --listen 127.0.0.1:0 --http 127.0.0.1:0"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "64 open files are allowed, 200 are needed: ulimit -n 4096" in done.stderr
+
+
 def test_a_state_folder_that_is_too_long_is_refused_with_the_limit(start: StartServer) -> None:
     state = Path("/tmp") / ("ew-" + "x" * 30)
     state.mkdir(exist_ok=True)
