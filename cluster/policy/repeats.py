@@ -21,7 +21,3 @@ class Repeats:
             return None
         self._said[key] = now, 0
         return f" ({count + 1} times since it was said last, {now - said:.0f} s ago)"
-
-    def over(self, key: str) -> None:
-        """It is as it should be: the next time is a first one."""
-        self._said.pop(key, None)

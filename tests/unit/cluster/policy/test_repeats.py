@@ -11,8 +11,6 @@ def test_what_happens_every_second_is_said_once_a_minute_with_how_often() -> Non
     }
 
 
-def test_kinds_are_apart_and_what_is_over_is_said_anew() -> None:
+def test_kinds_are_apart() -> None:
     repeats = Repeats(60.0)
     assert (repeats.due("a", 0.0), repeats.due("b", 1.0), repeats.due("a", 2.0)) == ("", "", None)
-    repeats.over("a")
-    assert (repeats.due("a", 3.0), repeats.due("b", 4.0)) == ("", None)
