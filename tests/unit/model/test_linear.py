@@ -36,6 +36,19 @@ def test_row_has_the_same_bits_at_every_row_count(shape: tuple[int, int], dtype:
         assert torch.equal(linear(x[elsewhere], weight), alone[elsewhere]), rows
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(32, 8), (32, 24), (32, 32), (32, 64), (16, 97), (64, 64), (40, 103)], ids=str)
+def test_row_of_a_tiny_product_has_the_same_bits_at_every_row_count(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """oneDNN takes another kernel where rows x E x D comes to 4,096: two to four rows of these."""
+    for seed in range(20):
+        source = torch.Generator().manual_seed(seed)
+        x = torch.randn(50, shape[0], generator=source).to(dtype)
+        weight = torch.randn(shape[1], shape[0], generator=source).to(dtype)
+        many = linear(x, weight)
+        for rows in (1, 2, 3, 4, 5, 8, 16, 17, 33):
+            assert torch.equal(linear(x[:rows], weight), many[:rows]), rows
+
+
 @pytest.mark.parametrize("rows", [100, 129, 513])
 def test_row_has_the_same_bits_in_a_long_prefill(rows: int) -> None:
     source = torch.Generator().manual_seed(2)
@@ -61,3 +74,19 @@ def test_arguments_are_left_alone() -> None:
     before, part = wide.clone(), wide[:, ::2]  # not contiguous
     assert torch.allclose(linear(part, weight), F.linear(part, weight), atol=1e-5)
     assert torch.equal(wide, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tiny_products_are_made_in_blocks_of_one_size(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a CPU shows the seam is chance of its kernels, so this is what keeps every one of them from it."""
+    seen = set()
+    product = F.linear
+
+    def watched(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        seen.add(len(x))
+        return product(x, weight)
+
+    monkeypatch.setattr("model.linear.F.linear", watched)
+    for rows in (1, 2, 3, 4, 23, 24, 25, 70):
+        linear(torch.ones(rows, 64, dtype=dtype), torch.ones(32, 64, dtype=dtype))
+    assert len(seen) == 1
