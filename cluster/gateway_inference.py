@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from cluster.answer_size import MOST_BYTES, PIECE_BYTES
 from cluster.engine import Engine
 from cluster.examination import Examination
 from cluster.gateway_auth import caller, tenant
@@ -24,6 +25,7 @@ from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 _LONG_BYTES = 16 << 10
 
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
@@ -40,7 +42,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
         generations, engine = self._backend.take()
-        wanted = await self._wanted(request, context, engine)
+        wanted = await self._wanted(request, context, engine, whole=True)
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
@@ -69,36 +71,58 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
-                messages: dict[int, pb.GenerateStreamResponse] = {}
-                for index, piece in pieces:
-                    message = messages.setdefault(index, pb.GenerateStreamResponse(index=index))
-                    message.text += piece.text
-                    _add(message, piece, request.output, self._served.tokenizer)
+                messages = self._messages(pieces, request.output)
                 if opening is not None:
-                    first = next(iter(messages.values()))
-                    first.MergeFrom(opening)
-                    first.prompt_tokens.extend(self._prompt_tokens(generation))
+                    *ahead, last_ahead = self._prompt_messages(generation, messages[0].index)
+                    last_ahead.MergeFrom(messages[0])
+                    messages = [*ahead, last_ahead, *messages[1:]]
+                    messages[0].MergeFrom(opening)
                     opening = None
                 if not generation.keys:
-                    last = list(messages.values())[-1]
-                    last.usage.CopyFrom(_usage(generation))
+                    messages[-1].usage.CopyFrom(_usage(generation))
                     if wanted.trace:
-                        last.trace.CopyFrom(_trace(generation))
-                for message in messages.values():
+                        messages[-1].trace.CopyFrom(_trace(generation))
+                for message in messages:
                     if _says_something(message):
                         yield message
+
+    def _messages(self, pieces: list[tuple[int, Piece]], options: pb.OutputOptions) -> list[pb.GenerateStreamResponse]:
+        """One message per output, more where it would become too large."""
+        messages: list[pb.GenerateStreamResponse] = []
+        open_ones: dict[int, pb.GenerateStreamResponse] = {}
+        for index, piece in pieces:
+            message = open_ones.get(index)
+            if message is None:
+                message = open_ones[index] = pb.GenerateStreamResponse(index=index)
+                messages.append(message)
+            message.text += piece.text
+            _add(message, piece, options, self._served.tokenizer)
+            if len(message.tokens) % 64 == 63 and message.ByteSize() > PIECE_BYTES:
+                del open_ones[index]
+        return messages
+
+    def _prompt_messages(self, generation: Generation, index: int) -> list[pb.GenerateStreamResponse]:
+        """A first message with the prompt's tokens, if they were asked for; more where it would become too large."""
+        messages, size = [pb.GenerateStreamResponse(index=index)], 0
+        for info in self._prompt_tokens(generation):
+            if size > PIECE_BYTES:
+                messages.append(pb.GenerateStreamResponse(index=index))
+                size = 0
+            messages[-1].prompt_tokens.append(info)
+            size += info.ByteSize() + 4
+        return messages
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Ids of a prompt."""
         self._validator.check_model(request.model)
         ids = await self._examined(request, context, lambda: self._validator.prompt_ids(request.prompt))
-        return pb.TokenizeResponse(token_ids=ids, context_length=self._served.context_length)
+        return _usual(pb.TokenizeResponse(token_ids=ids, context_length=self._context), "prompt")
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
         """Text of ids."""
         self._validator.check_model(request.model)
         text = await self._examined(request, context, lambda: self._text(request))
-        return pb.DetokenizeResponse(text=text)
+        return _usual(pb.DetokenizeResponse(text=text), "token_ids")
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """The one model."""
@@ -111,12 +135,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             id=self._served.id,
             architecture="MixtralForCausalLM",
             vocab_size=config.vocab_size,
-            context_length=self._served.context_length,
+            context_length=self._context,
             layer_count=config.num_hidden_layers,
             expert_count=config.num_local_experts,
             experts_per_token=config.num_experts_per_tok,
             eos_token_ids=self._served.eos_ids,
-            chat=self._served.tokenizer.supports_chat,
+            chat=self._served.chat,
             default_sampling=pb.Sampling(**{name: getattr(default, name) for name, *_ in SAMPLING_RANGES}),
             ready=self._backend.engine is not None and not self._backend.draining,
         )
@@ -127,11 +151,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
         return self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
 
-    async def _wanted(self, request: pb.GenerateRequest, context: Context, engine: Engine) -> GenerationRequest:
+    async def _wanted(
+        self, request: pb.GenerateRequest, context: Context, engine: Engine, whole: bool = False
+    ) -> GenerationRequest:
         name = caller()
 
         def work() -> GenerationRequest:
-            return self._validator.generation(request, engine.limits, name)
+            return self._validator.generation(request, engine.limits, name, whole=whole)
 
         return await self._examined(request, context, work)
 
@@ -146,6 +172,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         who = caller() or getattr(request, "user", "") or tenant(context)
         return await self._examination.run(who, size, work, costly=constrained)
 
+    @property
+    def _context(self) -> int:
+        """The longest prompt and output together that can be served, as far as that is known."""
+        engine, model = self._backend.engine, self._served.context_length
+        return model if engine is None else min(model, engine.limits.most_tokens)
+
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""
         if generation.request.prompt_logprobs < 0:
@@ -159,6 +191,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.GenerateStreamResponse(
             request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sampling.seed
         )
+
+
+def _usual(response: M, path: str) -> M:
+    """The response, unless it is larger than clients take."""
+    if response.ByteSize() > MOST_BYTES:
+        raise invalid([Violation(path, f"makes an answer of more than {MOST_BYTES} bytes; send it in parts")])
+    return response
 
 
 def _add(
@@ -195,7 +234,8 @@ def _finish(finish: Finish) -> pb.Finish:
 
 
 def _says_something(message: pb.GenerateStreamResponse) -> bool:
-    return bool(message.text or message.token_ids or message.tokens or message.HasField("finish") or message.request_id)
+    told = message.text or message.token_ids or message.tokens or message.prompt_tokens or message.request_id
+    return bool(told or message.HasField("finish") or message.HasField("usage"))
 
 
 def _usage(generation: Generation) -> pb.Usage:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from cluster.answer_size import MOST_BYTES, AnswerSize
 from cluster.gateway_errors import Violation, good_request_id, invalid, unknown_model
 from cluster.generation import GenerationRequest
 from cluster.output import StopRules
@@ -41,20 +42,28 @@ class Validator:
         """Made with the first request that has one: they hold a copy of the vocabulary."""
         return Constraints(self._served.tokenizer, self._vocab, self._served.eos_ids)
 
+    @cached_property
+    def _answer_size(self) -> AnswerSize:
+        tokenizer = self._served.tokenizer
+        return AnswerSize(max(len(tokenizer.token_bytes(i, special_tokens=True)) for i in range(tokenizer.vocab_size)))
+
     def check_model(self, name: str) -> None:
         """Raise NOT_FOUND unless the request means the served model."""
         if name not in ("", self._served.id):
             raise unknown_model(name, self._served.id)
 
-    def generation(self, request: pb.GenerateRequest, limits: Limits, caller: str = "") -> GenerationRequest:
+    def generation(
+        self, request: pb.GenerateRequest, limits: Limits, caller: str = "", *, whole: bool = False
+    ) -> GenerationRequest:
         """The request with every default filled in; raises ApiError with all violations.
 
         An authenticated `caller` is who it counts for, whatever `user` says: nobody gets more by naming many users.
+        `whole`: the answer is to be one message, which must not become larger than clients take.
         """
         self.check_model(request.model)
         found = _Violations()
         prompt_ids = self._prompt(request.prompt, found)
-        stopping, context = request.stopping, self._served.context_length
+        stopping, context = request.stopping, min(self._served.context_length, limits.most_tokens)
         explicit = stopping.max_tokens if stopping.HasField("max_tokens") else None
         max_tokens = explicit if explicit is not None else max(1, context - len(prompt_ids))
         found.unless(max_tokens >= 1, "stopping.max_tokens", "must be at least 1; leave it out for the whole context")
@@ -72,6 +81,8 @@ class Validator:
         found.unless(named, "request_id", "must have at most 256 characters, of printable ASCII")
         found.raise_any()
         max_tokens = self._fit(len(prompt_ids), max_tokens, explicit is not None, limits)
+        if whole:
+            max_tokens = self._answerable(request.output, len(prompt_ids), n, max_tokens, explicit is not None)
         stop_ids = frozenset(stopping.stop_token_ids)
         if not stopping.ignore_eos:
             stop_ids |= frozenset(self._served.eos_ids)
@@ -94,6 +105,7 @@ class Validator:
             special_tokens=request.output.special_tokens,
             trace=request.output.trace,
             client=caller or request.user,
+            tenant=caller,
             prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
         )
 
@@ -126,8 +138,9 @@ class Validator:
         return []
 
     def _chat(self, chat: pb.Chat, found: "_Violations") -> list[int]:
-        if not self._served.tokenizer.supports_chat:
-            found.add("prompt.chat", f"model {self._served.id!r} has no chat template; send prompt.text")
+        if not self._served.chat:
+            why = self._served.chat_refusal or "has no chat template"
+            found.add("prompt.chat", f"model {self._served.id!r} {why}; send prompt.text")
             return []
         before = len(found)
         if len(chat.messages) > MAX_CHAT_MESSAGES:
@@ -206,22 +219,38 @@ class Validator:
         return constraint
 
     def _fit(self, prompt: int, max_tokens: int, explicit: bool, limits: Limits) -> int:
-        """max_tokens, cut to the KV cache where the client named none; raises ApiError if it cannot run."""
-        context = self._served.context_length
+        """max_tokens, cut to what can be served where the client named none; raises ApiError if it cannot run."""
+        model = self._served.context_length
+        context = min(model, limits.most_tokens)
         metadata = {"promptTokens": str(prompt), "contextLength": str(context)}
+        if prompt + (max_tokens if explicit else 1) <= context:
+            return min(max_tokens, context - prompt)
+        wanted = f"prompt ({prompt}) and max_tokens ({max_tokens}) exceed"
+        if context < model:
+            text = f"{wanted} the whole KV cache of {context} tokens; more needs a server with more kv.memory_bytes"
+            if not explicit:
+                text = (
+                    f"has {prompt} tokens, which leave none of the whole KV cache of {context} tokens (kv.memory_bytes)"
+                )
+            raise invalid([Violation("stopping.max_tokens" if explicit else "prompt", text)], metadata)
         if prompt >= context:
             text = f"has {prompt} tokens; with at least one to put out the context holds {context}"
             raise invalid([Violation("prompt", text)], metadata)
-        if prompt + max_tokens > context:
-            text = f"prompt ({prompt}) and max_tokens ({max_tokens}) exceed the context of {context}"
-            raise invalid([Violation("stopping.max_tokens", text)], metadata)
-        if limits.fit(prompt + max_tokens):
-            return max_tokens
-        capacity = limits.page_count * limits.page_size
-        if explicit or prompt >= capacity:
-            text = f"prompt ({prompt}) and max_tokens ({max_tokens}) exceed the whole KV cache of {capacity} tokens"
-            raise invalid([Violation("stopping.max_tokens" if explicit else "prompt", text)], metadata)
-        return capacity - prompt
+        raise invalid([Violation("stopping.max_tokens", f"{wanted} the context of {context}")], metadata)
+
+    def _answerable(self, output: pb.OutputOptions, prompt: int, n: int, max_tokens: int, explicit: bool) -> int:
+        """max_tokens, cut to what fits into one message where the client named none; raises ApiError if it does not."""
+        size, prompt_bytes = self._answer_size, 0
+        if output.HasField("prompt_logprobs"):
+            prompt_bytes = prompt * size.token(output.prompt_logprobs)
+        each = size.token(output.logprobs if output.HasField("logprobs") else -1, output.token_ids)
+        most = size.fitting(n, prompt_bytes, each)
+        if max_tokens <= most or (most >= 1 and not explicit):
+            return min(max_tokens, most)
+        path = "stopping.max_tokens" if most >= 1 else "output.prompt_logprobs" if prompt_bytes else "n"
+        fits = f"{most} fit" if most >= 1 else "it does not fit"
+        text = f"of one answer of {MOST_BYTES} bytes {fits}; lower it, n or output.logprobs, or use GenerateStream"
+        raise invalid([Violation(path, text)])
 
 
 class _Violations:

@@ -22,7 +22,7 @@ from model.tokenizer import Tokenizer
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A validated request. `sampling.seed` is used for all `n` outputs, told apart by their index. `client` is whom it
-    counts for where clients share the server; `prompt_logprobs` as in `SequenceRequest`.
+    counts for where clients share the server; `prompt_logprobs` and `tenant` as in `SequenceRequest`.
     """
 
     request_id: str
@@ -37,6 +37,7 @@ class GenerationRequest:
     trace: bool = False
     client: str = ""
     prompt_logprobs: int = -1
+    tenant: str = ""
 
 
 @dataclass(slots=True)
@@ -113,6 +114,7 @@ class Generation:
                 r.client,
                 family=next(iter(self._open)) if r.n > 1 else "",
                 prompt_logprobs=r.prompt_logprobs if index == 0 else -1,
+                tenant=r.tenant,
             )
             for key, index in self._open.items()
         ]

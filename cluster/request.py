@@ -30,7 +30,8 @@ class SequenceRequest:
     `prompt_ids` are run as they are; at most `max_tokens` are drawn; `stop_ids` end it, but not before
     `sampling.min_tokens`. `key` names it for `abort`; higher `priority` runs first, and among equals the `client`
     that was served least. Outputs of one request are of one `family`: their prompt is run once. `prompt_logprobs` is
-    the number of alternatives to report for the prompt's tokens, -1 for no report.
+    the number of alternatives to report for the prompt's tokens, -1 for no report. `tenant` is the authenticated
+    caller, "" where nobody is asked who they are.
     """
 
     key: str
@@ -43,6 +44,7 @@ class SequenceRequest:
     client: str = ""
     family: str = ""
     prompt_logprobs: int = -1
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,12 @@ class Resumption:
         self._skip: dict[int, _Received] = {}
         self._finished: set[int] = set()
         self._began = False
+        self._prompt = self._skip_prompt = 0  # tokens of the prompt: how many have come, how many come again
 
     def again(self) -> Request:
         """The request to send after the stream has broken."""
         self._skip = {index: _Received(r.text, r.token_ids, r.tokens) for index, r in self._received.items()}
+        self._skip_prompt = self._prompt
         return self.request
 
     def new(self, message: Any) -> Any | None:
@@ -64,9 +66,19 @@ class Resumption:
         finish = message.HasField("finish")
         if finish:
             self._finished.add(message.index)
-        if not first:
-            del message.prompt_tokens[:]
-        new = first or finish or message.HasField("usage") or message.text or message.token_ids or message.tokens
+        again = min(self._skip_prompt, len(message.prompt_tokens))
+        del message.prompt_tokens[:again]
+        self._skip_prompt -= again
+        self._prompt += len(message.prompt_tokens)
+        new = (
+            first
+            or finish
+            or message.prompt_tokens
+            or message.HasField("usage")
+            or message.text
+            or message.token_ids
+            or message.tokens
+        )
         return message if new else None
 
 

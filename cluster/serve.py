@@ -114,6 +114,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
             backend.controller.start()
             backend.autoscaler.start()
         await gateway.serve()
+        print(served.capacity(engine.limits), file=sys.stderr, flush=True)
         http_host, _ = split(config.gateway.http)
         print(
             f"ready grpc={grpc_address} http={http_host}:{http_socket.getsockname()[1]} model={served.id} "
@@ -177,6 +178,7 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
         head_grace=config.head.grace_s,
         prefill_slowdown=config.scheduler.prefill_slowdown,
         prefix_caching=config.kv.prefix_caching,
+        prefixes_by_tenant=config.kv.prefix_sharing == "tenant",
         static_batching=config.scheduler.batching == "static",
     )
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.policy.limits import Limits
 from cluster.request import SAMPLING_RANGES
 from model.batch import SamplingParams
+from model.chat_template import chat_refusal
 from model.checkpoint import Checkpoint
 from model.generation_config import eos_ids, generation_config
 from model.tokenizer import Tokenizer
@@ -15,13 +17,29 @@ DEMO_FOLDER = Path(__file__).resolve().parent.parent / "model" / "demo"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """`id` is what requests name; `eos_ids` end an output; `default_sampling` fills absent sampling fields."""
+    """`id` is what requests name; `eos_ids` end an output; `default_sampling` fills absent sampling fields.
+    `chat_refusal` says why its folder's conversations cannot be served although the vocabulary is Mixtral's, "" if they
+    can.
+    """
 
     id: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     eos_ids: tuple[int, ...]
     default_sampling: SamplingParams
+    chat_refusal: str = ""
+
+    @property
+    def chat(self) -> bool:
+        """Whether conversations are served."""
+        return self.tokenizer.supports_chat and not self.chat_refusal
+
+    def capacity(self, limits: Limits) -> str:
+        """What a KV cache holds, in a line for the operator."""
+        whole = limits.page_count // limits.pages_of(self.context_length)
+        tokens = limits.page_count * limits.page_size
+        line = f"KV cache: {tokens:,} tokens, {whole} whole contexts of {self.context_length:,}"
+        return line if whole else f"{line}: longer requests are refused; raise kv.memory_bytes"
 
     @property
     def context_length(self) -> int:
@@ -39,7 +57,8 @@ class ServedModel:
                 f"{folder}: tokenizer.model has {tokenizer.vocab_size} pieces, but config.json a vocabulary of "
                 f"{config.vocab_size}: they belong to different checkpoints"
             )
-        return cls(model_id, checkpoint, tokenizer, eos_ids(checkpoint), _default_sampling(folder))
+        refusal = chat_refusal(folder, tokenizer.vocab_size)
+        return cls(model_id, checkpoint, tokenizer, eos_ids(checkpoint), _default_sampling(folder), refusal)
 
 
 def _folder(path: str) -> tuple[Path, str]:
@@ -60,7 +79,7 @@ def _from_hub(hub_id: str) -> Path:
             f"{hub_id} is no folder here; to fetch it from the hub, pip install 'eightwinds[hub]'"
         ) from None
     try:
-        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+        patterns = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # the library raises some twenty kinds, and each means the same here
         raise ValueError(f"{hub_id} is no folder here, and could not be fetched from the hub: {error}") from None

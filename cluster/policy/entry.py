@@ -44,7 +44,7 @@ def siblings(sequence: Sequence, running: Iterable[Sequence]) -> list[Sequence]:
 def _from_cache(sequence: Sequence, pool: BlockPool, limits: Limits) -> Entry:
     size, window = limits.page_size, limits.window
     full = (len(sequence.token_ids) - 1) // size
-    extend_keys(sequence.page_keys, sequence.token_ids, size, full)
+    extend_keys(sequence.page_keys, sequence.token_ids, size, full, sequence.tenant)
     keys = sequence.page_keys[:full]
     ready = ready_pages(keys, pool, window, size)
     dropped = first_visible(ready * size, window, size)

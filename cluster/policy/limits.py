@@ -25,6 +25,12 @@ class Limits:
             tokens = min(tokens, self.window + self.max_tokens_per_step + self.page_size)
         return -(-tokens // self.page_size)
 
+    @property
+    def most_tokens(self) -> int:
+        """The longest sequence that can run, alone; 2**31 - 1 where a window bounds what any of them holds."""
+        endless = (1 << 31) - 1
+        return endless if self.fit(endless) else self.page_count * self.page_size
+
     def fit(self, tokens: int) -> bool:
         """Whether a sequence of this many tokens can run at all, alone."""
         return self.pages_of(tokens) <= self.page_count

@@ -9,16 +9,18 @@ from cluster.policy.blocks import BlockPool
 _ROOT = b"eightwinds"
 
 
-def extend_keys(keys: list[bytes], token_ids: Sequence[int], page_size: int, pages: int) -> None:
-    """Append keys until there are `pages` of them.
+def extend_keys(keys: list[bytes], token_ids: Sequence[int], page_size: int, pages: int, tenant: str = "") -> None:
+    """Append keys until there are `pages` of them. Those of another `tenant` are others: how soon an answer comes, or
+    what is told of the cache, would else say what others had asked.
 
     A page's key hashes its tokens and the key before it, so it stands for everything up to its end. The hash is a
     cryptographic one: whoever could make two prompts collide would read another's cache.
     """
+    root = blake2b(tenant.encode(), key=_ROOT, digest_size=16).digest() if tenant else _ROOT
     while len(keys) < pages:
         begin = len(keys) * page_size
         tokens = array("i", token_ids[begin : begin + page_size])
-        keys.append(blake2b((keys[-1] if keys else _ROOT) + tokens.tobytes(), digest_size=16).digest())
+        keys.append(blake2b((keys[-1] if keys else root) + tokens.tobytes(), digest_size=16).digest())
 
 
 def first_visible(position: int, window: int | None, page_size: int) -> int:

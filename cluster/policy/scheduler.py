@@ -244,7 +244,7 @@ class Scheduler:
         sequence.computed += tokens
         if self.limits.prefix_caching:
             full = sequence.computed // size
-            extend_keys(sequence.page_keys, sequence.token_ids, size, full)
+            extend_keys(sequence.page_keys, sequence.token_ids, size, full, sequence.tenant)
             for page in range(before // size, full):
                 self.pool.publish(sequence.pages[page], sequence.page_keys[page])
         self.pool.give_back(sequence.outdated(self.limits.window, size))

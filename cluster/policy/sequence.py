@@ -13,7 +13,7 @@ class Sequence:
     `token_ids` is the prompt and what was drawn; positions below `computed` have their keys and values in the
     cache. `pages[i]` holds positions [i * page_size, (i + 1) * page_size); the first `dropped` entries lie wholly
     before the sliding window and have been given back. Sequences of one `family` have the same prompt. `client` is
-    whom it runs for, `arrival` its number in the order of coming.
+    whom it runs for, `tenant` whose cached pages it may find, `arrival` its number in the order of coming.
     """
 
     key: str
@@ -27,6 +27,7 @@ class Sequence:
     client: str = ""
     family: str = ""
     prompt_logprobs: int = -1
+    tenant: str = ""
     arrival: int = -1
     slot: int = -1
     computed: int = 0

@@ -299,7 +299,9 @@ class Stopping(message.Message):
     INCLUDE_STOP_FIELD_NUMBER: builtins.int
     IGNORE_EOS_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
-    """At least 1. Absent: the rest of the context."""
+    """At least 1. Absent: the rest of the context, or what fits into the KV
+    cache, or into one answer.
+    """
     min_tokens: builtins.int
     """No end-of-sequence or stop token before this many tokens."""
     include_stop: builtins.bool
@@ -817,7 +819,9 @@ class GenerateStreamResponse(message.Message):
 
     @builtins.property
     def prompt_tokens(self) -> containers.RepeatedCompositeFieldContainer[TokenInfo]:
-        """The prompt's tokens, if prompt_logprobs was set; first message only."""
+        """The prompt's tokens, if prompt_logprobs was set; in the first message,
+        and in those after it where they would make it too large.
+        """
 
     @builtins.property
     def finish(self) -> Finish:
@@ -888,7 +892,7 @@ class TokenizeResponse(message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: builtins.int
     context_length: builtins.int
-    """The longest prompt and output together."""
+    """The longest prompt and output together that can be served."""
     @builtins.property
     def token_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """The ids, with BOS where Generate would put one."""
@@ -1003,7 +1007,9 @@ class Model(message.Message):
     vocab_size: builtins.int
     """Number of token ids."""
     context_length: builtins.int
-    """The longest prompt and output together, in tokens."""
+    """The longest prompt and output together that can be served, in tokens:
+    the model's context, or what the KV cache holds where that is less.
+    """
     layer_count: builtins.int
     """Number of layers."""
     expert_count: builtins.int

@@ -96,7 +96,8 @@ def test_what_exceeds_the_whole_kv_cache_is_refused(
     error = refused(demo, request, Limits(4, 16, page_count=16, page_size=4))
     assert error.code is StatusCode.INVALID_ARGUMENT
     assert error.text.startswith(f"{path}: ") and "KV cache of 64 tokens" in error.text
-    assert error.metadata == {"promptTokens": str(prompt), "contextLength": "4096"}
+    assert "kv.memory_bytes" in error.text
+    assert error.metadata == {"promptTokens": str(prompt), "contextLength": "64"}, "what can be served"
 
 
 @pytest.mark.parametrize(("limits", "expected"), [(Limits(4, 16, 16, 4), 54), (ROOMY, 4086)])
@@ -105,6 +106,52 @@ def test_without_max_tokens_an_output_may_fill_context_and_cache(
 ) -> None:
     wanted = Validator(demo).generation(of_ids(*[5] * 10, max_tokens=None), limits)
     assert wanted.max_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"n": 8, "logprobs": 20, "max_tokens": 3000}, "stopping.max_tokens"),
+        ({"n": 1, "logprobs": -1, "prompt_logprobs": 20, "max_tokens": 1}, "output.prompt_logprobs"),
+    ],
+)
+def test_an_answer_that_may_exceed_what_clients_take_is_refused_before_the_work(
+    fields: dict[str, int], path: str, demo: ServedModel
+) -> None:
+    config = replace(demo.checkpoint.config, max_position_embeddings=32768)
+    long = replace(demo, checkpoint=replace(demo.checkpoint, config=config))
+    request = of_ids(*[5] * (30_000 if "prompt_logprobs" in fields else 10), max_tokens=fields["max_tokens"])
+    request.n = fields["n"]
+    if fields["logprobs"] >= 0:
+        request.output.logprobs = fields["logprobs"]
+    if "prompt_logprobs" in fields:
+        request.output.prompt_logprobs = fields["prompt_logprobs"]
+    limits = Limits(8, 64, 100_000, 16)
+    Validator(long).generation(request, limits)  # a stream may
+    with pytest.raises(ApiError) as caught:
+        Validator(long).generation(request, limits, whole=True)
+    assert caught.value.text.startswith(f"{path}: ") and "use GenerateStream" in caught.value.text
+    request.stopping.ClearField("max_tokens")
+    if path == "stopping.max_tokens":
+        cut = Validator(long).generation(request, limits, whole=True).max_tokens
+        assert 0 < cut < 3000, "nobody asked for more than fits"
+
+
+def test_the_most_tokens_are_those_that_fit(demo: ServedModel) -> None:
+    assert Limits(4, 16, 16, 4).most_tokens == 64
+    assert Limits(4, 16, page_count=10, page_size=16, window=128).most_tokens == (1 << 31) - 1
+    assert Limits(4, 16, page_count=5, page_size=16, window=128).most_tokens == 80
+
+
+def test_what_the_cache_holds_is_said_in_tokens_and_contexts(demo: ServedModel) -> None:
+    assert demo.capacity(Limits(4, 16, 1024, 16)) == "KV cache: 16,384 tokens, 4 whole contexts of 4,096"
+    assert demo.capacity(Limits(4, 16, 10, 16)).endswith("longer requests are refused; raise kv.memory_bytes")
+
+
+def test_chat_is_refused_where_the_folder_asks_for_another(chatty: ServedModel) -> None:
+    other = replace(chatty, chat_refusal="has another chat template")
+    assert chatty.chat and not other.chat
+    assert "has another chat template; send prompt.text" in refused(other, chat((pb.ROLE_USER, "Hi"))).text
 
 
 def test_under_a_window_the_whole_context_fits_a_small_cache(demo: ServedModel) -> None:

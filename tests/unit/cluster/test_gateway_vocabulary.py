@@ -9,7 +9,7 @@ from cluster.served_model import ServedModel
 from model.batch import SamplingParams
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import FakeHead, scripted
-from tests.serving import Serving
+from tests.serving import Serving, failure
 
 ServeFake = Callable[..., Serving]
 
@@ -107,3 +107,29 @@ def test_a_padded_id_may_stop_an_output(padded: ServedModel, serve_fake: ServeFa
     server = serve_fake(FakeHead(draw=scripted([300, past, 301])), padded)
     request = pb.GenerateRequest(prompt=pb.Prompt(text="a"), stopping=pb.Stopping(max_tokens=3, stop_token_ids=[past]))
     assert server.client.generate(request).outputs[0].finish.stop_token_id == past
+
+
+def test_the_context_is_what_the_cache_can_serve(serve_fake: ServeFake) -> None:
+    """A prompt of 200 was refused for 1,848 tokens that nobody had asked for, since the model's context was told."""
+    server = serve_fake(FakeHead(page_count=16, page_size=4))
+    assert server.client.models()[0].context_length == 64
+    told = server.client.stub.Tokenize(pb.TokenizeRequest(prompt=pb.Prompt(text="Once")))
+    assert told.context_length == 64
+    prompt = pb.Prompt(token_ids=pb.TokenIds(ids=[5] * 60))
+    answer = server.client.generate(pb.GenerateRequest(prompt=prompt, stopping=pb.Stopping(ignore_eos=True)))
+    assert answer.usage.completion_tokens == 4
+    assert answer.outputs[0].finish.reason == pb.FINISH_REASON_LENGTH
+
+
+def test_an_answer_that_clients_would_not_take_is_refused(
+    serve_fake: ServeFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.gateway_inference.MOST_BYTES", 100)
+    server = serve_fake(FakeHead())
+    text = "a b c d e f g " * 30
+    ids = server.served.tokenizer.encode(text)
+    for call, field in (
+        (lambda: server.client.stub.Tokenize(pb.TokenizeRequest(prompt=pb.Prompt(text=text))), "prompt"),
+        (lambda: server.client.stub.Detokenize(pb.DetokenizeRequest(token_ids=ids)), "token_ids"),
+    ):
+        assert failure(call).fields == [field]

@@ -68,7 +68,7 @@ def test_a_hub_id_is_fetched_and_names_the_model(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(snapshot_download=download))
     assert ServedModel.open("org/tiny").id == "org/tiny"
-    assert asked == [("org/tiny", ["*.json", "*.safetensors", "tokenizer.model"])]
+    assert asked == [("org/tiny", ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"])]
 
 
 def test_a_hub_that_cannot_be_reached_or_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,17 @@ def test_a_key_stands_for_everything_up_to_its_end() -> None:
     assert keys_of([0, 0, 0, 0, 0, 0, 0, 0])[0] != keys_of([0, 0, 0, 0, 0, 0, 0, 0])[1]
 
 
+def test_tenants_have_keys_of_their_own() -> None:
+    text = list(range(8))
+    by_tenant = []
+    for tenant in ("", "alice", "bob", "eightwinds"):
+        keys: list[bytes] = []
+        extend_keys(keys, text, 4, 2, tenant)
+        by_tenant.append(keys)
+    assert by_tenant[0] == keys_of(text)
+    assert len({key for keys in by_tenant for key in keys}) == 8, "no page of one is found by another"
+
+
 def test_keys_grow_with_the_text() -> None:
     text = list(range(20))
     keys: list[bytes] = []

@@ -1,0 +1,53 @@
+"""Whether a checkpoint's folder asks for another chat than Mixtral's first template, the one that is rendered."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+# What other templates put between turns, as string literals of theirs.
+_OTHER_MARKS = re.compile(r"<\||\|>|<<SYS>>|###|\[(?!/?INST\])[A-Z_]+\]|USER:|ASSISTANT:|<start_of_turn>")
+
+
+def chat_refusal(folder: Path, vocab_size: int) -> str:
+    """Why conversations cannot be served from this folder, "" if nothing speaks against it; ValueError if a file of it
+    is no JSON. `vocab_size`: pieces of tokenizer.model; a token beyond them was added afterwards.
+    """
+    settings = _object(folder / "tokenizer_config.json")
+    added = {name for name, i in _object(folder / "added_tokens.json").items() if _beyond(i, vocab_size)}
+    listed = settings.get("added_tokens_decoder")
+    for i, token in (listed if isinstance(listed, dict) else {}).items():
+        if str(i).isdigit() and _beyond(int(i), vocab_size):
+            added.add(str(token.get("content", i)) if isinstance(token, dict) else str(i))
+    if added:
+        some = ", ".join(sorted(added)[:3])
+        return f"has tokens that were added to its vocabulary ({some}), which are not read yet"
+    template = _template(folder, settings)
+    if template and ("[INST]" not in template or "[/INST]" not in template or _OTHER_MARKS.search(template)):
+        return "has another chat template than Mixtral's first, and no other is read yet"
+    return ""
+
+
+def _template(folder: Path, settings: dict[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    found = settings.get("chat_template")
+    if isinstance(found, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else ""
+
+
+def _beyond(token_id: object, vocab_size: int) -> bool:
+    return isinstance(token_id, int) and token_id >= vocab_size
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON ({error}): copy it again from its source") from None
+    return content if isinstance(content, dict) else {}
