@@ -119,3 +119,21 @@ def test_a_request_keeps_its_own_seed() -> None:
     assert state.new(pb.GenerateStreamResponse(seed=5, text="a")) is None
     rest = state.new(pb.GenerateStreamResponse(text="b"))
     assert rest is not None and rest.text == "b"
+
+
+def test_tokens_of_the_prompt_in_several_messages_come_once() -> None:
+    def stream() -> list[pb.GenerateStreamResponse]:
+        parts = [
+            pb.GenerateStreamResponse(prompt_tokens=[pb.TokenInfo(id=i) for i in ids]) for ids in ([1, 2], [3], [4])
+        ]
+        parts[0].request_id, parts[0].seed, parts[2].text = "first", 5, "On"
+        return parts
+
+    for broken in range(4):
+        state, found = Resumption(pb.GenerateRequest()), list[pb.GenerateStreamResponse | None]()
+        found += [state.new(message) for message in stream()[:broken]]
+        state.again()
+        found += [state.new(message) for message in stream()]
+        told = [m for m in found if m is not None]
+        assert [t.id for m in told for t in m.prompt_tokens] == [1, 2, 3, 4]
+        assert "".join(m.text for m in told) == "On"

@@ -5,7 +5,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.batch import Chunk, Constraint, ConstraintKind, NewSequence, SampledToken, SamplingParams, StepPlan
+from model.batch import (
+    Chunk,
+    Constraint,
+    ConstraintKind,
+    NewSequence,
+    SampledToken,
+    SamplingParams,
+    SequenceFault,
+    StepPlan,
+)
 from model.sampling import TokenMask
 from model.slots import Slots
 from tests.sampling import unconstrained
@@ -178,3 +187,34 @@ def test_chunk_that_does_not_fit_its_tokens_is_a_bug_of_ours(chunk: Chunk, error
     slots.apply(plan((NewSequence(0, (1, 2), 2, COLD),), (Chunk(0, 0, 0, (3,), False),)))
     with pytest.raises(AssertionError, match=error):
         slots.batch((chunk,), 4, "cpu")
+
+
+def test_a_mask_without_a_way_on_is_a_fault_and_its_batch_mate_goes_on() -> None:
+    """It ended its output with STOP, as if the text were whole."""
+
+    class Stuck:
+        failure = ""
+
+        def __init__(self, early: bool) -> None:
+            self._early = early
+
+        def allowed(self) -> NDArray[np.bool_]:
+            if self._early:
+                self.failure = "no way on"
+            mask = np.zeros(100, np.bool_)
+            mask[2] = True
+            return mask
+
+        def push(self, token_id: int) -> None:
+            assert not self._early, "nothing was allowed"
+            self.failure = "wrong id"
+
+    constraint = Constraint(ConstraintKind.REGEX, "x")
+    held = SamplingParams(temperature=0, constraint=constraint)
+    for early, reason in ((True, "no way on"), (False, "wrong id")):
+        slots = Slots(lambda constraint, early=early: Stuck(early))  # type: ignore[misc]
+        chunks = (Chunk(0, 0, 1, (3,), True), Chunk(1, 0, 1, (4,), True))
+        slots.apply(plan((NewSequence(0, (1,), 1, held), NewSequence(1, (2,), 1, COLD)), chunks))
+        tokens, _, faults = slots.results(peaked(50, 60), chunks)
+        assert [t.token_id for t in tokens] == [60]
+        assert faults == (SequenceFault(0, "constraint", reason),)
