@@ -12,12 +12,12 @@ from actors.expert import Expert
 from actors.head import Head
 from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter
-from model.batch import SampledToken, SamplingParams, StepFailure, StepPlan, StepResult
+from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepFailure, StepPlan, StepResult
 from model.config import MixtralConfig
 from model.host_link import host_link, put
 from model.kv_cache import page_bytes
 from tests.by_message import ByMessage
-from tests.checkpoints import Driver, Request, load_head, spec, tiny, write
+from tests.checkpoints import Driver, Request, load_head, random_weights, spec, tiny, write
 from tests.flash_libraries import install
 from tests.pretend_cuda import PretendCuda, Stream, pretend_cuda
 
@@ -151,3 +151,26 @@ def test_the_device_that_pretends_forgives_nothing(monkeypatch: pytest.MonkeyPat
         side.synchronize()
         assert host.tolist() == [1.0, 2.0, 3.0]
         assert cuda.waits == 1
+
+
+def test_a_fault_of_numbers_is_found_and_placed_and_costs_no_wait_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = random_weights(MODEL)
+    tensors["model.embed_tokens.weight"][50] = torch.inf
+    folder = write(tmp_path, MODEL, tensors)
+    with pretend_cuda(monkeypatch) as cuda:
+        head = on_cuda(folder, monkeypatch, "float32")
+        head.begin(1)
+        waits, faults = [], []
+        for number, prompt in enumerate(((5, 6), (50, 6), (50, 7))):
+            admit = (NewSequence(0, prompt, 2, SamplingParams(0.0)),)
+            before, release = cuda.waits, (0,) if number else ()
+            result = head.step(StepPlan(number, 1, head.incarnation, release, admit, (Chunk(0, 0, 2, (0,), True),)))
+            assert isinstance(result, StepResult), result
+            calls = sum(count > 0 for layer in result.expert_tokens for count in layer)
+            waits.append(cuda.waits - before - calls)
+            faults.append([fault.detail for fault in result.faults])
+    assert waits[0] == waits[2] == LAYERS + 1, "only the first fault is looked for"
+    assert waits[1] > LAYERS + 1
+    assert faults[0] == [] and "first in step 1, layer 0" in faults[1][0] and faults[1] == faults[2]
