@@ -147,7 +147,7 @@ def to_api_error(error: Exception, request_id: str) -> ApiError:
 def status_of(error: ApiError) -> status_pb2.Status:
     """google.rpc.Status with exactly one ErrorInfo."""
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
-    status = status_pb2.Status(code=error.code.value[0], message=error.text)
+    status = status_pb2.Status(code=error.code.value[0], message=_cut(error.text, _LONGEST_TEXT))
     for detail in (info, *error.details):
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -163,7 +163,7 @@ async def abort(context: Context, error: ApiError, request_id: str) -> None:
     details = (_DETAILS_KEY, status_of(error).SerializeToString())
     trailing = (*(context.trailing_metadata() or ()), (REQUEST_ID_KEY, request_id), details)
     with unless_gone():
-        await context.abort(error.code, error.text, trailing)
+        await context.abort(error.code, _cut(error.text, _LONGEST_TEXT), trailing)
 
 
 @contextmanager

@@ -12,15 +12,21 @@ _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
 def proxy_options(address: str) -> list[tuple[str, int]]:
-    """Arguments of gRPC's channel to HOST:PORT: to this machine without a proxy, elsewhere as the environment says."""
-    return [("grpc.enable_http_proxy", 0 if is_loopback(address) else 1)]
+    """Arguments of gRPC's channel to an address: to this machine without a proxy, elsewhere as the environment says."""
+    return [("grpc.enable_http_proxy", 0 if is_loopback(f"{_host(address)}:0") else 1)]
+
+
+def _host(address: str) -> str:
+    """The host of what gRPC takes for an address: HOST:PORT, HOST alone, or dns:///HOST:PORT."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    return host if host and port.isdigit() else address.rpartition("/")[2]
 
 
 def proxy_of(address: str, environment: Mapping[str, str]) -> str:
-    """The variable that names the proxy on the way to HOST:PORT, or "" if there is none."""
-    if is_loopback(address):
+    """The variable that names the proxy on the way to an address, or "" if there is none."""
+    host = _host(address).strip("[]")
+    if is_loopback(f"{host}:0"):
         return ""
-    host = address.rpartition(":")[0].strip("[]") or address
     excepted = next((environment[name] for name in _EXCEPTIONS if environment.get(name)), "")
     if any(part == "*" or host.endswith(part) for part in map(str.strip, excepted.split(",")) if part):
         return ""

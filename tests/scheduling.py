@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from cluster.policy.limits import Limits
-from cluster.policy.scheduler import Drawn, Scheduler
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduler import Scheduler
+from cluster.policy.sequence import Drawn, Sequence
 from model.batch import NewSequence, SamplingParams, StepPlan, StepResult
 from tests.fakes import FakeHead, continuation, hashed
 

@@ -8,28 +8,16 @@ is preempted: it gives its pages back and is run again from its tokens later, to
 import bisect
 import itertools
 from collections import Counter
-from dataclasses import dataclass
 
 from cluster.policy.blocks import BlockPool
 from cluster.policy.entry import Entry, find_entry, siblings
 from cluster.policy.fair_queue import FairQueue, gives_way
 from cluster.policy.limits import Limits
 from cluster.policy.prefix import extend_keys
-from cluster.policy.sequence import Sequence
+from cluster.policy.sequence import Drawn, Sequence
 from model.batch import Chunk, NewSequence, SampledToken, SequenceFault, StepPlan, StepResult
 
 _MOST_LOSSES = 5  # of heads in a row
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens."""
-
-    sequence: Sequence
-    token: SampledToken
-    stopped: bool
-    exhausted: bool
-    routing: tuple[tuple[int, ...], ...] = ()  # what each layer's experts ran for it since the token before, if traced
 
 
 class Scheduler:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from cluster.policy.prefix import first_visible
-from model.batch import Alternatives, NewSequence, SamplingParams
+from model.batch import Alternatives, NewSequence, SampledToken, SamplingParams
 
 
 @dataclass(slots=True, eq=False)
@@ -94,3 +94,14 @@ class Sequence:
         pages = self.held_pages[::-1]
         self.slot, self.computed, self.pages, self.dropped, self.planned = -1, 0, [], 0, 0
         return pages
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens."""
+
+    sequence: Sequence
+    token: SampledToken
+    stopped: bool
+    exhausted: bool
+    routing: tuple[tuple[int, ...], ...] = ()  # what each layer's experts ran for it since the token before, if traced

@@ -3,8 +3,7 @@
 import pytest
 
 from cluster.accounts import Accounts
-from cluster.policy.scheduler import Drawn
-from cluster.policy.sequence import Sequence
+from cluster.policy.sequence import Drawn, Sequence
 from model.batch import SampledToken, SamplingParams
 
 

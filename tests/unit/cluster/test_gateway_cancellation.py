@@ -70,8 +70,9 @@ def test_a_deadline_that_passes_frees_what_it_holds(method: str, serving: Servin
 
 def test_a_client_that_is_gone_frees_what_it_holds(serving: Serving) -> None:
     with Client(serving.address) as client:
-        stream = client.stream(endless(2))
-        next(stream)
+        stream, seen = client.stream(endless(2)), set[int]()
+        while len(seen) < 2:
+            seen.add(next(stream).index)
         assert serving.engine.running_count == 2
     serving.idle()
     assert code_of(lambda: next(stream)) is StatusCode.CANCELLED

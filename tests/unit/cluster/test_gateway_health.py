@@ -46,6 +46,8 @@ async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
     health = Health(8, Refusals())
     health.set("", NOT_SERVING)
     context: Any = None
+    first: Any
+    second: Any
     first, second = (health.Watch(pb.HealthCheckRequest(), context) for _ in range(2))
     assert (await anext(first)).status == (await anext(second)).status == NOT_SERVING
     await first.aclose()
@@ -59,7 +61,7 @@ async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
 async def test_a_service_that_comes_later_is_unknown_until_then() -> None:
     health = Health(8, Refusals())
     context: Any = None
-    watching = health.Watch(pb.HealthCheckRequest(service="later"), context)
+    watching: Any = health.Watch(pb.HealthCheckRequest(service="later"), context)
     assert (await anext(watching)).status == pb.HealthCheckResponse.SERVICE_UNKNOWN
     waiting = asyncio.ensure_future(anext(watching))
     await asyncio.sleep(0)

@@ -10,7 +10,9 @@ from cluster.proxies import proxy_of, proxy_options
 from tests.serving import Serving
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:50051", "127.8.8.8:1", "localhost:1", "[::1]:1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:50051", "127.8.8.8:1", "localhost:1", "localhost", "[::1]:1", "dns:///127.0.0.1:1"]
+)
 def test_this_machine_is_never_reached_through_one(address: str) -> None:
     assert proxy_options(address) == [("grpc.enable_http_proxy", 0)]
     assert proxy_of(address, {"http_proxy": "http://proxy:3128"}) == ""
