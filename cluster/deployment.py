@@ -29,13 +29,15 @@ class LaunchStopped(Exception):
 @dataclass(slots=True)
 class Deployment:
     """Running actors. `close(keep)` lets go of them: they end, unless they are to be kept. `ops` changes the experts'
-    replicas, and `pulses` has those that run; without `ops` they cannot be changed.
+    replicas, and `pulses` has those that run; without `ops` they cannot be changed. `broken` says what is gone that
+    nothing brings back, "" if nothing is.
     """
 
     head: HeadHandle
     close: Callable[[bool], None]
     ops: ClusterOps | None = None
     pulses: Mapping[Key, Pulse] = field(default_factory=dict)
+    broken: Callable[[], str] = lambda: ""
 
 
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:

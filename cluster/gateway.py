@@ -73,6 +73,11 @@ class Gateway:
         """Say SERVING; the backend has been filled in."""
         self._set_health(SERVING)
 
+    def tell(self, good: bool) -> None:
+        """What grpc.health says from now on, unless the server drains; called on the event loop."""
+        if not self.backend.draining:
+            self._set_health(SERVING if good else NOT_SERVING)
+
     async def drain(self, grace: float) -> bool:
         """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
         self.backend.draining = True

@@ -7,28 +7,30 @@ from cluster.controller import Controller
 from cluster.engine import Engine
 from cluster.gateway_errors import unavailable
 from cluster.generation import Generations
+from cluster.health import Health
 
 
 @dataclass(slots=True)
 class Backend:
     """Filled in when head and experts are ready; `draining` refuses new requests.
 
-    `controller` and `autoscaler` are None where replicas cannot be changed. `device` is the experts' torch device,
-    `started` the event loop's time at which serving began.
+    `controller` and `autoscaler` are None where replicas cannot be changed, `health` where none is asked for. `device`
+    is the experts' torch device, `started` the event loop's time at which serving began.
     """
 
     generations: Generations | None = None
     engine: Engine | None = None
     controller: Controller | None = None
     autoscaler: Autoscaler | None = None
+    health: Health | None = None
     device: str = "cpu"
     started: float = 0.0
     draining: bool = False
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
-        return self.engine is not None and not self.draining
+        """Whether a request would be taken and served."""
+        return self.engine is not None and not self.draining and (self.health is None or self.health.good)
 
     def take(self) -> tuple[Generations, Engine]:
         """What requests run on, or UNAVAILABLE."""

@@ -142,7 +142,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             eos_token_ids=self._served.eos_ids,
             chat=self._served.chat,
             default_sampling=pb.Sampling(**{name: getattr(default, name) for name, *_ in SAMPLING_RANGES}),
-            ready=self._backend.engine is not None and not self._backend.draining,
+            ready=self._backend.ready,
         )
         return pb.ListModelsResponse(models=[model])
 

@@ -5,6 +5,7 @@ head has two seconds to answer, so it is never older than five.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,15 +22,20 @@ INTERVAL = 2.0
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """What a request would fail on. One that is `lasting` is not mended by a node that comes back: a server that cannot
-    get rid of it has to end.
+    get rid of it has to end. With one that is `final` there is nothing to wait for.
     """
 
     why: str
     lasting: bool = True
+    final: bool = False
 
 
-def obstacle(engine: Engine, controller: Controller | None) -> Obstacle | None:
-    """Ask the head and count the replicas; None if a request would be served."""
+def obstacle(engine: Engine, controller: Controller | None, broken: Callable[[], str] = lambda: "") -> Obstacle | None:
+    """Ask the head and count the replicas; None if a request would be served. `broken` says what of the ground that all
+    stands on is gone.
+    """
+    if why := broken():
+        return Obstacle(why, final=True)
     if not engine.alive:
         return Obstacle("the engine has ended")
     if not engine.adopted:
@@ -51,7 +57,7 @@ class Health:
     def __init__(
         self,
         look: Callable[[], Obstacle | None],
-        changed: Callable[[bool], None],
+        changed: Callable[[bool], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._look, self._changed, self._clock = look, changed, clock
@@ -72,7 +78,9 @@ class Health:
 
     @property
     def lasting_seconds(self) -> float:
-        """For how long there has been a lasting obstacle, whichever."""
+        """For how long there has been a lasting obstacle, whichever; endless with a final one."""
+        if self._obstacle is not None and self._obstacle.final:
+            return math.inf
         return 0.0 if self._lasting_since is None else self._clock() - self._lasting_since
 
     def look_now(self) -> None:

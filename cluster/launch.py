@@ -93,7 +93,7 @@ def launch(
         else:
             _let_go([HEAD_NAME, *ops.names()], config, local)
 
-    return Deployment(head, close, ops, pulses)
+    return Deployment(head, close, ops, pulses, local_ray.essentials(local) if local is not None else lambda: "")
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:

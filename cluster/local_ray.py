@@ -5,6 +5,7 @@ The processes outlive a killed `serve` and never see its Ctrl-C. They listen on 
 knows the machine's outward address, which may change at any time. Whose they are: cluster/ray_record.py.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -14,7 +15,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from cluster import marked_processes
 from cluster.address import bind
@@ -25,6 +29,7 @@ from cluster.state_folder import Hold, StateFolders, state_folders
 
 log = logging.getLogger("eightwinds.local_ray")
 
+_ESSENTIAL = ("raylet", "gcs_server")
 _ADDRESS_FILE = "ray_current_cluster"
 _LOOK_SECONDS = 0.25  # between looks at whether the processes live
 _OBJECT_STORE_BYTES = 200_000_000
@@ -141,6 +146,29 @@ def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
         )
     threading.Thread(target=process.wait, name="reap-ray-start", daemon=True).start()
     return local
+
+
+def essentials(local: LocalRay) -> Callable[[], str]:
+    """What tells whether Ray's own processes live, which nobody starts anew: "" as long as they do."""
+    found = {}
+    for pid in local.pids():
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if process.name() in _ESSENTIAL:
+                found[process.name()] = process
+
+    def broken() -> str:
+        ended = [name for name, process in found.items() if not _lives(process)]
+        return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
+
+    return broken
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _free_port() -> int:

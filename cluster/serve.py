@@ -6,6 +6,7 @@ said early. Ray starts in a thread, so that a signal is heard at any moment.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ from cluster.deployment import (
 from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
+from cluster.health import Health, obstacle
 from cluster.machine import check_machine
 from cluster.metrics import Look, exposition
 from cluster.output import StopRules
@@ -44,6 +46,8 @@ from cluster.served_model import ServedModel
 from cluster.shutdown import Shutdown
 from cluster.tokens import TokenFile
 from model.batch import SamplingParams
+
+log = logging.getLogger("eightwinds.serve")
 
 _END_SECONDS = 8.0  # that ending may take, beyond what running requests get
 
@@ -113,6 +117,9 @@ async def _serve(config: Config, keep_actors: bool) -> int:
             backend.autoscaler = Autoscaler(backend.controller, policy_of(config))
             backend.controller.start()
             backend.autoscaler.start()
+        look = functools.partial(obstacle, engine, backend.controller, deployment.broken)
+        backend.health = Health(look, lambda good: loop.call_soon_threadsafe(gateway.tell, good))
+        backend.health.start()
         await gateway.serve()
         print(served.capacity(engine.limits), file=sys.stderr, flush=True)
         http_host, _ = split(config.gateway.http)
@@ -121,16 +128,18 @@ async def _serve(config: Config, keep_actors: bool) -> int:
             f"experts={served.checkpoint.config.num_local_experts}",
             flush=True,
         )
-        await _until(shutdown.asked, engine)
-        print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
-        if not await gateway.drain(config.gateway.grace_s):
-            print(f"some requests were cut off after {config.gateway.grace_s:g} s", file=sys.stderr)
+        await _until(shutdown.asked, engine, backend.health, config.head.grace_s + config.head.hang_s)
+        if shutdown.asked.is_set():
+            print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
+        grace = config.gateway.grace_s if shutdown.asked.is_set() else 0.0
+        if not await gateway.drain(grace):
+            print(f"some requests were cut off after {grace:g} s", file=sys.stderr)
         await asyncio.to_thread(engine.stop)
         return 0 if shutdown.asked.is_set() else 1
     finally:
         await gateway.drain(0)
         await http.stop()
-        for thread in (gateway.backend.autoscaler, gateway.backend.controller):
+        for thread in (gateway.backend.health, gateway.backend.autoscaler, gateway.backend.controller):
             if thread is not None:
                 await asyncio.to_thread(thread.stop)
         if deployment is None:
@@ -243,12 +252,15 @@ async def _warm_up(served: ServedModel, generations: Generations, engine: Engine
             pass
 
 
-async def _until(stopped: asyncio.Event, engine: Engine) -> None:
-    """Until a signal comes, or the engine has ended by itself."""
-    while engine.alive:
+async def _until(stopped: asyncio.Event, engine: Engine, health: Health, patience: float) -> None:
+    """Until a signal comes, the engine has ended by itself, or no request has got through for so many seconds: then a
+    supervisor can do more than this process.
+    """
+    while engine.alive and health.lasting_seconds < patience:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), 1.0)
             return
+    log.error("this server ends: %s", health.why or "the engine has ended")
 
 
 def down(config: Config) -> int:

@@ -202,7 +202,7 @@ def _calls(server: Target, seconds: float, request: object, at_once: int = 1) ->
     name = kind.__name__.removesuffix("Request")
     raw, codes = request.SerializeToString(), dict[str, int]()  # type: ignore[attr-defined]  # any message
     with grpc.insecure_channel(server.address, [("grpc.enable_http_proxy", 0)]) as channel:
-        method = channel.unary_unary(f"/eightwinds.v1.InferenceService/{name}")
+        method: Any = channel.unary_unary(f"/eightwinds.v1.InferenceService/{name}")
         for _ in _until(seconds):
             for call in [method.future(raw, timeout=20.0) for _ in range(at_once)]:
                 code = call.code().name

@@ -105,7 +105,7 @@ class Streams:
                 stub = inference_pb2_grpc.InferenceServiceStub(channel)
                 times: list[float] = [time.monotonic()]
                 try:
-                    call: Any = stub.GenerateStream(request, timeout=DEADLINE, metadata=self._metadata)
+                    call: Any = stub.GenerateStream(request, timeout=DEADLINE, metadata=tuple(self._metadata or ()))
                     times += [time.monotonic() for _ in call]
                 except grpc.RpcError as error:
                     failed: Any = error

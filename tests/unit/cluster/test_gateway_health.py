@@ -48,7 +48,8 @@ async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
     context: Any = None
     first: Any
     second: Any
-    first, second = (health.Watch(pb.HealthCheckRequest(), context) for _ in range(2))
+    watches: list[Any] = [health.Watch(pb.HealthCheckRequest(), context) for _ in range(2)]
+    first, second = watches
     assert (await anext(first)).status == (await anext(second)).status == NOT_SERVING
     await first.aclose()
     waiting = asyncio.ensure_future(anext(second))

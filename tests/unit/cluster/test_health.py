@@ -64,6 +64,11 @@ def test_only_lasting_obstacles_count_towards_an_end_and_any_of_them(server: Ser
     assert server.health.lasting_seconds == 0
 
 
+def test_a_final_obstacle_is_not_waited_for(server: Server) -> None:
+    server.met(Obstacle("raylet has ended", final=True))
+    assert server.health.lasting_seconds == float("inf") and not server.health.good
+
+
 def test_what_cannot_be_asked_is_not_healthy(server: Server) -> None:
     server.met(ConnectionError("no route to the head"))
     assert server.health.why == "ConnectionError: no route to the head" and server.told == [False]
@@ -101,3 +106,8 @@ def controller(answers: bool = True, unserved: tuple[int, ...] = ()) -> Any:
 )
 def test_what_a_request_would_meet(wrong: tuple[Any, Any], found: Obstacle | None) -> None:
     assert obstacle(*wrong) == found
+
+
+def test_what_is_broken_comes_first() -> None:
+    assert obstacle(engine(alive=False), None, lambda: "raylet has ended") == Obstacle("raylet has ended", final=True)
+    assert obstacle(engine(), None, lambda: "") is None
