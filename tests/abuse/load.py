@@ -68,7 +68,7 @@ class Streams:
 
     def __init__(self, address: str, at_once: int = 16, token: str = "") -> None:
         self._address, self._at_once = address, at_once
-        self._metadata = [("authorization", f"Bearer {token}")] if token else None
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self.gaps: list[float] = []

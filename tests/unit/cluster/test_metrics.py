@@ -80,3 +80,8 @@ def test_every_series_is_described_and_named_as_prometheus_wants(series: object,
     text = exposition(look_at(serving)).decode()
     name = getattr(series, "name")  # noqa: B009
     assert f"# HELP {'' if name == 'grpc_server_handled' else 'eightwinds_'}{name}" in text
+
+
+def test_refusals_are_counted_by_reason(serving: Serving) -> None:
+    text = exposition(look_at(serving, refused={"TOKEN_MISSING": 18_000})).decode()
+    assert 'eightwinds_requests_refused_total{reason="TOKEN_MISSING"} 18000.0' in text
