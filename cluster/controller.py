@@ -16,6 +16,7 @@ from cluster.policy.backoff import Backoff
 from cluster.policy.membership import Change, Member, Membership, State
 from cluster.policy.publication import Publication
 from cluster.said_once import SaidOnce
+from cluster.snapshot import Snapshot
 
 log = logging.getLogger("eightwinds.controller")
 
@@ -46,19 +47,6 @@ class ControllerOptions:
     start_timeout: float = 600.0
     drain_timeout: float = 30.0
     needs: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What there is: copies, which stay as they are."""
-
-    revision: int
-    desired: tuple[int, ...]
-    members: tuple[Member, ...]
-    notes: Mapping[int, str]
-    nodes: tuple[NodeInfo, ...]
-    draining: frozenset[str] = frozenset()  # nodes
-    restarts: tuple[int, ...] = ()  # of each expert's processes
 
 
 class Controller:

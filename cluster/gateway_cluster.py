@@ -9,7 +9,7 @@ from contextlib import aclosing
 import grpc
 
 from actors.messages import NodeInfo
-from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved, Snapshot
+from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
 from cluster.expert_load import Counters, between
 from cluster.gateway_audit import audited
 from cluster.gateway_backend import Backend
@@ -20,6 +20,7 @@ from cluster.gateway_time import duration, now
 from cluster.policy.membership import Member, State
 from cluster.policy.scaling import ScalingPolicy
 from cluster.served_model import ServedModel
+from cluster.snapshot import Snapshot
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import cluster_pb2_grpc
 

@@ -11,10 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from actors.load import HeadLoad
-from cluster.controller import Snapshot
 from cluster.engine import Engine
 from cluster.generation import RequestStats
 from cluster.histogram import Histogram
+from cluster.snapshot import Snapshot
 
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, float | Histogram]]

@@ -1,0 +1,20 @@
+"""The replicas and nodes at one moment, as the controller tells them to whoever shows them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.messages import NodeInfo
+from cluster.policy.membership import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is: copies, which stay as they are."""
+
+    revision: int
+    desired: tuple[int, ...]
+    members: tuple[Member, ...]
+    notes: Mapping[int, str]
+    nodes: tuple[NodeInfo, ...]
+    draining: frozenset[str] = frozenset()  # nodes
+    restarts: tuple[int, ...] = ()  # of each expert's processes
