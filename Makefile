@@ -9,6 +9,7 @@
 #   make chaos    kills, freezes, slow-downs, scalings under load, every token compared (45 minutes); chaos-short: a few
 #   make multihost   several hosts on this machine, lost, cut off, drained (15 minutes; needs root); multihost-short: two
 #   make daily    signals, Ray's own processes gone, full disks, a pause (15 minutes; needs root); daily-short: a few
+#   make abuse    what strangers send, beside 16 ordinary streams (10 minutes); abuse-short: 3 seconds of each
 #   make fuzz     20,000 requests that no sane client sends
 #   make gpu      everything a card must show, in MINUTES=9; results in OUT=build/gpu; gpu-rehearsal: the same on a CPU, tiny
 #   make gpu-bundle   what a machine with a card and torch, but no network, lacks: Ray, flash-attn's source, small wheels
@@ -24,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short daily daily-short gpu gpu-rehearsal \
+.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short daily daily-short abuse abuse-short gpu gpu-rehearsal \
         gpu-bundle check lint types contracts protos stubs proto bench bench-serve clean venv venv-runtime constraints
 
 help:
@@ -137,6 +138,14 @@ daily: $(DEVELOPER)
 daily-short: $(DEVELOPER)
 	@echo 'daily: a few, once'
 	@$(BIN)/python -m tests.daily --short
+
+abuse: $(DEVELOPER)
+	@echo 'abuse: what strangers send, beside 16 streams (10 minutes)'
+	@$(BIN)/python -m tests.abuse --publish docs/abuse.md
+
+abuse-short: $(DEVELOPER)
+	@echo 'abuse: a few seconds of each'
+	@$(BIN)/python -m tests.abuse --short
 
 integration: unit
 	@echo 'test: integration'

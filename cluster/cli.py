@@ -193,6 +193,7 @@ def _argument_or_file(text: str) -> str:
 def token(
     name: Annotated[str, typer.Argument(help="Whom the token is for.")],
     scope: Annotated[str, typer.Option(help="inference, cluster, or both with a comma between.")] = "inference",
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Highest priority of its requests.")] = 0,
     file: Annotated[Path | None, typer.Option("--file", help="Server's token file, to add the hash to.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="New file for the token, which only you can read.")] = None,
 ) -> None:
@@ -200,7 +201,7 @@ def token(
     from cluster.tokens import append, keep_secret, new_token, parse_scopes
 
     try:
-        secret, entry = new_token(name, parse_scopes(scope))
+        secret, entry = new_token(name, parse_scopes(scope), priority)
         if out is not None:
             keep_secret(out, secret)
         if file is not None:

@@ -12,10 +12,11 @@ from cluster.gateway_errors import ApiError, Context, abort, given_id
 from cluster.refusals import Refusals
 from cluster.tokens import Caller, Scope
 
-_caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="")
+_caller: contextvars.ContextVar[Caller | None] = contextvars.ContextVar("caller", default=None)
 
 _HEADER = "authorization"
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
+MOST_PRIORITY = 100
 _SCOPES = {"/eightwinds.v1.InferenceService/": Scope.INFERENCE, "/eightwinds.v1.ClusterService/": Scope.CLUSTER}
 
 
@@ -28,7 +29,14 @@ class Tokens(Protocol):
 
 def caller() -> str:
     """The name of whoever makes the call being handled; empty where no tokens are asked for."""
-    return _caller.get()
+    found = _caller.get()
+    return found.name if found else ""
+
+
+def highest_priority() -> int:
+    """What a request of theirs may have at most."""
+    found = _caller.get()
+    return found.highest_priority if found else MOST_PRIORITY
 
 
 def tenant(context: Context) -> str:
@@ -60,7 +68,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             _authorize(details.method, found)
         except ApiError as error:
             return refusal(handler, error, self._refusals)
-        _caller.set(found.name)  # a call is one task, so this is seen by its handler alone
+        _caller.set(found)  # a call is one task, so this is seen by its handler alone
         return handler
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from cluster.answer_size import MOST_BYTES, PIECE_BYTES
 from cluster.engine import Engine
 from cluster.examination import Examination
-from cluster.gateway_auth import caller, tenant
+from cluster.gateway_auth import caller, highest_priority, tenant
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import Context, Violation, invalid
 from cluster.gateway_time import duration, now
@@ -154,10 +154,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _wanted(
         self, request: pb.GenerateRequest, context: Context, engine: Engine, whole: bool = False
     ) -> GenerationRequest:
-        name = caller()
+        name, priority = caller(), highest_priority()
 
         def work() -> GenerationRequest:
-            return self._validator.generation(request, engine.limits, name, whole=whole)
+            return self._validator.generation(request, engine.limits, name, whole=whole, highest_priority=priority)
 
         return await self._examined(request, context, work)
 

@@ -53,7 +53,13 @@ class Validator:
             raise unknown_model(name, self._served.id)
 
     def generation(
-        self, request: pb.GenerateRequest, limits: Limits, caller: str = "", *, whole: bool = False
+        self,
+        request: pb.GenerateRequest,
+        limits: Limits,
+        caller: str = "",
+        *,
+        whole: bool = False,
+        highest_priority: int = 100,
     ) -> GenerationRequest:
         """The request with every default filled in; raises ApiError with all violations.
 
@@ -75,7 +81,8 @@ class Validator:
             constraint = self._constraint(request.constraint, stopping, found)
         n = request.n if request.HasField("n") else 1
         found.unless(1 <= n <= 8, "n", "must be 1 to 8")
-        found.unless(-100 <= request.priority <= 100, "priority", "must be -100 to 100")
+        most = f"{highest_priority}, the highest of this token" if highest_priority < 100 else "100"
+        found.unless(-100 <= request.priority <= highest_priority, "priority", f"must be -100 to {most}")
         found.unless(len(request.user) <= MAX_NAME, "user", f"must have at most {MAX_NAME} characters")
         named = not request.request_id or good_request_id(request.request_id)
         found.unless(named, "request_id", "must have at most 256 characters, of printable ASCII")

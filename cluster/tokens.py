@@ -2,7 +2,7 @@
 
     # name   scopes              hash
     alice    inference           sha256:9f86d081...
-    ops      inference,cluster   sha256:60303ae2...
+    ops      inference,cluster   sha256:60303ae2...    priority=100
 
 A line names a caller; two lines may name the same one, while a token is being replaced. Tokens are 256 random bits,
 which makes a plain hash of them safe to keep: there is nothing to guess that a slow hash would protect.
@@ -24,6 +24,7 @@ log = logging.getLogger("eightwinds.tokens")
 
 _PREFIX = "ew_"  # so that a token is found by those who search for leaked ones
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_PRIORITY = re.compile(r"-?(\d{1,2}|100)")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -36,10 +37,11 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token belongs to, and what they may do."""
+    """Whom a token belongs to, and what they may do. A request of theirs may have a priority up to the highest."""
 
     name: str
     scopes: frozenset[Scope]
+    highest_priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Entry:
 
     def line(self) -> str:
         """As it stands in the file."""
-        return f"{self.caller.name} {','.join(sorted(self.caller.scopes))} sha256:{self.digest.hex()}"
+        priority = f" priority={self.caller.highest_priority}" if self.caller.highest_priority else ""
+        return f"{self.caller.name} {','.join(sorted(self.caller.scopes))} sha256:{self.digest.hex()}{priority}"
 
 
 def parse(text: str) -> list[Entry]:
@@ -72,14 +75,18 @@ def parse(text: str) -> list[Entry]:
 
 
 def _entry(words: list[str]) -> Entry:
-    if len(words) != 3:
-        raise ValueError("write NAME SCOPE[,SCOPE] sha256:HEX")
-    name, scopes, digest = words
+    if len(words) not in (3, 4):
+        raise ValueError("write NAME SCOPE[,SCOPE] sha256:HEX [priority=N]")
+    name, scopes, digest = words[:3]
+    key, _, highest = words[3].partition("=") if len(words) == 4 else ("priority", "=", "0")
+    if key != "priority" or not _PRIORITY.fullmatch(highest):
+        raise ValueError("after the hash there may be priority=N, the highest one of its requests, -100 to 100")
     if not _NAME.fullmatch(name):
         raise ValueError("a name has up to 64 letters, digits and ._@-")
     if not _HASH.fullmatch(digest):
         raise ValueError("a hash is sha256: and 64 digits 0-9a-f; `eightwinds token NAME` makes one")
-    return Entry(Caller(name, parse_scopes(scopes)), bytes.fromhex(digest.removeprefix("sha256:")))
+    found = Caller(name, parse_scopes(scopes), int(highest))
+    return Entry(found, bytes.fromhex(digest.removeprefix("sha256:")))
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
@@ -90,10 +97,10 @@ def parse_scopes(text: str) -> frozenset[Scope]:
         raise ValueError(f"scopes are {' and '.join(Scope)}, with a comma between") from None
 
 
-def new_token(name: str, scopes: Iterable[Scope]) -> tuple[str, Entry]:
+def new_token(name: str, scopes: Iterable[Scope], priority: int = 0) -> tuple[str, Entry]:
     """A fresh token, shown once, and the entry to keep. ValueError for a bad name."""
     token = _PREFIX + secrets.token_urlsafe(32)
-    return token, _entry([name, ",".join(scopes), f"sha256:{_digest(token).hex()}"])
+    return token, _entry([name, ",".join(scopes), f"sha256:{_digest(token).hex()}", f"priority={priority}"])
 
 
 def keep_secret(path: Path, token: str) -> None:

@@ -176,3 +176,18 @@ def test_many_callers_at_once_are_not_mixed_up(guarded: Guarded) -> None:
 
     assert len(asyncio.run(serve())) == 30
     assert all(before == after for before, after in seen)
+
+
+def test_a_token_bounds_the_priority_of_its_requests(guarded: Guarded) -> None:
+    guarded.tokens["high"], entry = new_token("high", [Scope.INFERENCE], 50)
+    append(guarded.file, entry)
+    request = text_request("My favourite", Options(max_tokens=2))
+    for name, allowed, refused in (("alice", 0, 1), ("high", 50, 51)):
+        request.priority = allowed
+        guarded.channel.unary_unary(GENERATE)(
+            request.SerializeToString(), metadata=guarded.bearer(name), timeout=PATIENCE
+        )
+        request.priority = refused
+        found = guarded.unary(guarded.bearer(name), request.SerializeToString())
+        assert found.code is StatusCode.INVALID_ARGUMENT and found.fields == ["priority"]
+        assert f"{allowed}, the highest of this token" in found.text

@@ -46,7 +46,8 @@ def test_a_callers_tokens_may_overlap_while_one_is_replaced() -> None:
     ("line", "says"),
     [
         ("alice", "line 2: write NAME SCOPE"),
-        (f"alice inference {ZEROS} more", "line 2: write NAME SCOPE"),
+        (f"alice inference {ZEROS} more", "line 2: after the hash there may be priority=N"),
+        (f"alice inference {ZEROS} priority=1 more", "line 2: write NAME SCOPE"),
         (f"al/ice inference {ZEROS}", "line 2: a name has"),
         (f"alice root {ZEROS}", "line 2: scopes are inference and cluster"),
         (f"alice inference, {ZEROS}", "line 2: scopes are"),
@@ -182,3 +183,13 @@ def test_a_file_of_another_user_decides_nothing(tmp_path: Path) -> None:
     own = path.stat().st_uid
     assert distrusted(path.stat(), {own}) == ""
     assert f"belongs to user {own}: chown" in distrusted(path.stat(), {own + 1})
+
+
+def test_a_token_has_a_highest_priority() -> None:
+    _, entry = new_token("ops", [Scope.INFERENCE], 40)
+    assert entry.line().endswith(" priority=40") and parse(entry.line()) == [entry]
+    _, plain = new_token("alice", [Scope.INFERENCE])
+    assert "priority" not in plain.line() and parse(plain.line())[0].caller.highest_priority == 0
+    for wrong in ("priority=101", "priority=x", "prio=3", "40"):
+        with pytest.raises(ValueError, match="priority=N"):
+            parse(f"{plain.line()} {wrong}")
