@@ -23,6 +23,7 @@ GENERATE = "/eightwinds.v1.InferenceService/Generate"
 STREAM = "/eightwinds.v1.InferenceService/GenerateStream"
 REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 REQUEST = text_request("My favourite", Options(max_tokens=2))
+REQUEST.stopping.ignore_eos = True
 RUBBISH = b"\xff" * 40
 
 

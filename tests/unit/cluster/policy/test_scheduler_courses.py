@@ -1,6 +1,7 @@
 """Any course of arrivals, aborts, losses and steps, on pools small enough for preemption, watched from outside."""
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import example, given, settings
@@ -189,9 +190,14 @@ class Course(Bench):
         preempted = {key for key in before if key in waiting | entered}
         assert not preempted or len(before) > 1, "alone it has room"
         stayed = before.keys() - preempted
-        if preempted and stayed:
-            first = min(self.rank[key] for key in preempted)
-            assert max(self.rank[key] for key in stayed) < first, "one gave way to others that come later"
+        slots = Counter(self.client[key] for key in before)
+        newcomers = {key for key in waiting | entered if not slots[self.client[key]]}
+        for one, other in itertools.product(preempted, stayed):
+            if self.rank[one] < self.rank[other]:
+                assert self.client[one] != self.client[other], f"{one} gave way to {other}, which comes later"
+                assert slots[self.client[one]] > 1, f"{one} was its client's only one"
+                for_newcomer = any(self.rank[new][0] <= self.rank[one][0] for new in newcomers)
+                assert for_newcomer, f"{one} gave way to {other}, which comes later"
         assert not entered or stayed <= planned, "one entered while another, which was here, waits for pages"
         halted = {key for key in before if before[key] == 1} - planned - preempted
         decoding = sum(before.get(key) == 1 for key in planned)
