@@ -37,3 +37,9 @@ def start() -> Iterator[StartServer]:
     yield start_one
     for running in started:
         running.close()
+
+
+@pytest.fixture
+def on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `cluster.local_ray.LOOPBACK` says, for a test that joins a local Ray with a Ray that is imported already."""
+    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)

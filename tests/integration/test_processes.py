@@ -12,12 +12,6 @@ from model.checkpoint import Checkpoint
 from tests.integration.server import Server
 
 
-@pytest.fixture(autouse=True)
-def on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `cluster.local_ray.LOOPBACK` says, for a Ray that is imported already."""
-    monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
-
-
 def reports(server: Server) -> dict[str, ActorReport]:
     assert server.local is not None
     ray.init(address=server.local.address, namespace="eightwinds", log_to_driver=False)
@@ -28,6 +22,7 @@ def reports(server: Server) -> dict[str, ActorReport]:
         ray.shutdown()
 
 
+@pytest.mark.usefixtures("on_loopback")
 def test_nine_processes_hold_disjoint_weights_that_make_up_the_checkpoint(server: Server) -> None:
     found = reports(server)
     checkpoint = Checkpoint.open(DEMO_FOLDER)

@@ -35,6 +35,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.usefixtures("on_loopback")
 @pytest.mark.parametrize("content", SHAPES, ids=["top-1, window, tied", "top-3, 8:1, rope_parameters"])
 def test_greedy_ids_and_log_probabilities_over_ray_equal_transformers(
     server: Server, tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
