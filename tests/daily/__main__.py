@@ -34,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("happenings", nargs="*", metavar="HAPPENING", help=", ".join(HAPPENINGS))
     parser.add_argument("--short", action="store_true", help="a few, once")
+    parser.add_argument("--times", type=int, default=0, help="how often each, whatever is usual")
     parser.add_argument("--publish", type=Path, metavar="FILE", help="write the table there, too")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.happenings if name not in HAPPENINGS]:
@@ -41,7 +42,7 @@ def main() -> int:
     rows = []
     for name in arguments.happenings or HAPPENINGS:
         happening, full, few = HAPPENINGS[name]
-        if times := few if arguments.short else full:
+        if times := arguments.times or (few if arguments.short else full):
             began = time.monotonic()
             rows.append(happening(times))
             print(f"{name}: {rows[-1].cells()} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
