@@ -31,8 +31,8 @@ class Part:
 
 @dataclass(slots=True)
 class Receipt:
-    """What `combine` needs of a dispatch: the experts chosen and the grouping, where the rows are sent from, and its
-    parts in the order of the grouped rows.
+    """A dispatch under way. `experts_TK` and `grouping` are on the host, from where rows are sent; `parts` are in the
+    order of the grouped rows.
     """
 
     dispatch: Dispatch

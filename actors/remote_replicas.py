@@ -35,7 +35,7 @@ class RayReplicas:
         self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
 
     def members(self, epoch: int) -> Members:
-        """Those that were published last: what a head is given that is begun with this epoch."""
+        """The members published last, for a head that begins with this epoch."""
         self._epoch = epoch
         return replace(self._members, epoch=epoch)
 

@@ -30,8 +30,8 @@ _MOST_HEDGES = 4.0  # ... and at once
 
 @dataclass(slots=True)
 class StepCounts:
-    """What one step did: `expert_tokens[layer][expert]` rows, `chosen[layer]` the experts of each token [T, K], retried
-    calls, seconds spent waiting for experts.
+    """Counts of one step: `expert_tokens[layer][expert]` rows, `chosen[layer]` the experts of each token [T, K] (on the
+    host), retried calls, seconds spent waiting for experts.
     """
 
     expert_tokens: list[tuple[int, ...]] = field(default_factory=list)

@@ -103,7 +103,7 @@ class Engine:
             if not admits(self._bounds, backlog, len(requests[0].prompt_ids)):
                 raise QueueFull(self.accounts.retry_seconds(self._clock(), len(queue)))
             for request in requests:
-                self._scheduler.add(_sequence(request, self._config.prefixes_by_tenant))
+                self._scheduler.add(request.sequence(self._config.prefixes_by_tenant))
             self._wake.notify()
 
     def abort(self, key: str) -> None:
@@ -286,9 +286,3 @@ class Engine:
         for sequence in sequences:
             self.accounts.forget(sequence.key, self._clock())
         self._sink([FailureEvent(sequence.key, kind) for sequence in sequences])
-
-
-def _sequence(r: SequenceRequest, by_tenant: bool) -> Sequence:
-    head = (r.key, list(r.prompt_ids), len(r.prompt_ids), r.sampling, r.max_tokens, r.stop_ids)
-    rest = (r.priority, r.trace, r.client, r.family, r.prompt_logprobs)
-    return Sequence(*head, *rest, r.tenant if by_tenant else "")

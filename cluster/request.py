@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from cluster.policy.sequence import Sequence
 from model.batch import Alternatives, SamplingParams
 
 
@@ -45,6 +46,23 @@ class SequenceRequest:
     family: str = ""
     prompt_logprobs: int = -1
     tenant: str = ""
+
+    def sequence(self, by_tenant: bool) -> Sequence:
+        """A sequence for the scheduler that begins with it; `by_tenant`, it finds its tenant's cached pages only."""
+        return Sequence(
+            key=self.key,
+            token_ids=list(self.prompt_ids),
+            prompt_length=len(self.prompt_ids),
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            stop_ids=self.stop_ids,
+            priority=self.priority,
+            trace=self.trace,
+            client=self.client,
+            family=self.family,
+            prompt_logprobs=self.prompt_logprobs,
+            tenant=self.tenant if by_tenant else "",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,7 @@ class PinnedLink:
         """See `HostLink`."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            hosts = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors)
-            for host, tensor in zip(hosts, tensors, strict=True):
-                host.copy_(tensor, non_blocking=True)
+            hosts = _on_their_way(tensors)
         self._stream.synchronize()  # of the copies; what computes meanwhile goes on
         return hosts
 
@@ -83,8 +81,14 @@ def fetch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Small results of one device on the host, behind one wait for all that computes."""
     if not tensors or tensors[0].device.type != "cuda":
         return tensors
+    hosts = _on_their_way(tensors)
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return hosts
+
+
+def _on_their_way(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Page-locked host tensors that the current stream is told to fill: they hold nothing until it has done so."""
     hosts = tuple(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors)
     for host, tensor in zip(hosts, tensors, strict=True):
         host.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensors[0].device).synchronize()
     return hosts

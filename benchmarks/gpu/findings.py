@@ -73,7 +73,7 @@ def read(folder: Path) -> list[Record]:
 
 
 def failed(records: Iterable[Record]) -> list[str]:
-    """What did not hold, and which steps did not come to their end: `step: what`."""
+    """Checks that did not hold and steps that failed, each as `step: what`."""
     wrong = []
     for r in records:
         if r["kind"] == "check" and not r["ok"]:

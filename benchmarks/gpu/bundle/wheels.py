@@ -54,7 +54,7 @@ def named(wheel: Path) -> tuple[str, str]:
 
 
 def pins(constraints: str) -> dict[str, str]:
-    """What constraints.txt says: version by package."""
+    """Versions by package, read from the text of constraints.txt."""
     lines = (line.split("#")[0].strip() for line in constraints.splitlines())
     return {normal(name): version for name, _, version in (line.partition("==") for line in lines if line)}
 

@@ -27,7 +27,7 @@ _STARTING = 60.0  # seconds at most, for Ray and for the actors
 
 
 class Echo:
-    """What `actors.expert.Expert.forward` does, without the computation."""
+    """`actors.expert.Expert.forward` without the computation: rows go to the device and come back."""
 
     def __init__(self, device: str) -> None:
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What may go wrong in one measurement without ending the others, and how a table's cell says it."""
+"""Errors that end one measurement but not the others, and how a table's cell names them."""
 
 import torch
 
