@@ -194,8 +194,8 @@ def packaged_headers() -> list[Path]:
 
 
 def timings(log: Path) -> list[str]:
-    """Seconds that each file took, the slowest first, from ninja's log. A line of it is `start end mtime output hash` with
-    tabs between, times in milliseconds; the last line of a file counts.
+    """Seconds that each file took, the slowest first, from ninja's log. A line of it is `start end mtime output hash`,
+    tabs between them and times in milliseconds; the last line of a file counts.
     """
     rows = [line.split("\t") for line in log.read_text().splitlines() if not line.startswith("#")]
     seconds = {row[3]: (int(row[1]) - int(row[0])) / 1000 for row in rows}
