@@ -134,7 +134,8 @@ class SdpaBackend:
         k_BNLd = keys.view(count, width, -1, d).transpose(1, 2)
         v_BNLd = values.view(count, width, -1, d).transpose(1, 2)
         q_BNGd = q_BHd.view(count, k_BNLd.shape[1], -1, d)
-        return F.scaled_dot_product_attention(q_BNGd, k_BNLd, v_BNLd, attn_mask=call.mask_B11L).view(count, heads, d)
+        y_BNGd = F.scaled_dot_product_attention(q_BNGd, k_BNLd, v_BNLd, attn_mask=call.mask_B11L)
+        return y_BNGd.reshape(count, heads, d)  # not a view: CUDA's kernels keep the queries outermost in memory
 
 
 def padded(keys: int) -> int:

@@ -74,8 +74,10 @@ def _run(
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    """The last line that is no part of a message's inside: what a traceback ends with may go over several lines."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    outer = [line for line in lines if line[0].isalpha()]
+    return (outer or lines or [""])[-1].strip()[:300]
 
 
 def _stop(child: "subprocess.Popen[bytes]", last: float) -> None:

@@ -18,11 +18,17 @@ from benchmarks.gpu.measure.timing import median_ms
 from model.config import MixtralConfig
 from model.linear import linear
 
-TIMED_ROWS = (1, 8, 32, TILE)
+TIMED_ROWS = (1, 8, 32, TILE, 256, 1024)
 _COPIED_BYTES = 256 << 20  # weights are timed in turn over copies of so many bytes, more than a cache holds
 
-# Whether cuBLAS may add partial sums in the operands' dtype, and whether it may split a sum (split-K) at all.
-SETTINGS: dict[str, bool | tuple[bool, bool]] = {"allowed": True, "not": False, "not, nor split-K": (False, False)}
+# The library, whether it may add partial sums in the operands' dtype, and whether it may split a sum (split-K) at all,
+# which torch lets cuBLASLt alone be told.
+SETTINGS: dict[str, tuple[str, bool | tuple[bool, bool]]] = {
+    "allowed": ("cublas", True),
+    "not": ("cublas", False),
+    "allowed, cuBLASLt": ("cublaslt", True),
+    "not, nor split-K, cuBLASLt": ("cublaslt", (False, False)),
+}
 _SWITCHES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
 
 
@@ -32,13 +38,15 @@ def reduced_precision(setting: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    matmul = torch.backends.cuda.matmul
+    matmul, library = torch.backends.cuda.matmul, torch.backends.cuda.preferred_blas_library()
     before = {switch: getattr(matmul, switch) for switch in _SWITCHES}
     try:
+        torch.backends.cuda.preferred_blas_library(SETTINGS[setting][0])
         for switch in _SWITCHES:
-            setattr(matmul, switch, SETTINGS[setting])
+            setattr(matmul, switch, SETTINGS[setting][1])
         yield
     finally:
+        torch.backends.cuda.preferred_blas_library(library)
         for switch, value in before.items():
             setattr(matmul, switch, value)
 
@@ -88,7 +96,7 @@ class Product:
         return tile_seam(self.plain, self.x_RD[:TILE])
 
     def tile_ms(self, bench: Bench) -> dict[int, tuple[float, float]]:
-        """By rows: median milliseconds of a plain product, and of one padded to a tile."""
+        """By rows: median milliseconds of a plain product, and of one in tiles, the last one padded."""
         copies = max(1, min(8, _COPIED_BYTES // self.weight_ED.nbytes)) if bench.full else 1
         weights = cycle([self.weight_ED, *(self.weight_ED.clone() for _ in range(copies - 1))])
         repeat, warmup = (24, copies) if bench.full else (3, 1)
@@ -99,9 +107,18 @@ class Product:
         def plain(x_RD: torch.Tensor) -> torch.Tensor:
             return F.linear(x_RD, next(weights))
 
-        def padded(x_RD: torch.Tensor) -> torch.Tensor:
-            tile_RD = x_RD.new_zeros((TILE, x_RD.shape[1]))
-            tile_RD[: len(x_RD)] = x_RD
-            return F.linear(tile_RD, next(weights))[: len(x_RD)]
+        def tiled(x_RD: torch.Tensor) -> torch.Tensor:
+            weight_ED = next(weights)
+            products = [F.linear(_full(tile_RD), weight_ED) for tile_RD in x_RD.split(TILE)]
+            return (products[0] if len(products) == 1 else torch.cat(products))[: len(x_RD)]
 
-        return {rows: (time_of(plain, rows), time_of(padded, rows)) for rows in TIMED_ROWS}
+        rows = [count for count in TIMED_ROWS if count <= len(self.x_RD)]
+        return {count: (time_of(plain, count), time_of(tiled, count)) for count in rows}
+
+
+def _full(x_RD: torch.Tensor) -> torch.Tensor:
+    if len(x_RD) == TILE:
+        return x_RD
+    tile_RD = x_RD.new_zeros((TILE, x_RD.shape[1]))
+    tile_RD[: len(x_RD)] = x_RD
+    return tile_RD

@@ -26,7 +26,7 @@ from model.trunk import rms_norm
 TITLE = "which results are the same alone and in a batch"
 PRODUCTS, TILES, ATTENTION, FUNCTIONS = (
     "products: which row counts give a row the same bits",
-    f"products padded to {TILE} rows: same bits in any place among any rows, and time over the plain product's",
+    f"products in tiles of {TILE} rows: same bits in any place among any rows, and time over the plain product's",
     "attention: sequences with the same bits as in a batch of 64 decodes, or of all prompts",
     "other functions: which row counts give a row the same bits",
 )
@@ -145,8 +145,8 @@ def _product(
         bench.findings.check(name, not served, served)
     seam, times = product.tile_seam(), product.tile_ms(bench)
     verdict.tile_seams += [label["product"]] if seam else []
-    verdict.tile_ratios += [padded / plain for plain, padded in times.values()]
-    ratios = {f"padded/plain at {rows}": round(padded / plain, 2) for rows, (plain, padded) in times.items()}
+    verdict.tile_ratios += [tiled / plain for plain, tiled in times.values()]
+    ratios = {f"tiled/plain at {rows}": round(tiled / plain, 2) for rows, (plain, tiled) in times.items()}
     plains = {f"plain us at {rows}": round(1e3 * plain, 1) for rows, (plain, _) in times.items()}
     bench.findings.row(TILES, {**label, "same bits": f"no: {seam}" if seam else "yes", **ratios, **plains})
     return repeatable

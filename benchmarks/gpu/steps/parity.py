@@ -16,7 +16,10 @@ TITLE = "the same numbers as transformers, the same draws as on the CPU"
 def run(bench: Bench) -> None:
     """See TITLE."""
     compare_draws(bench)
-    compare_outputs(bench)
+    try:
+        compare_outputs(bench)
+    except Exception as error:  # whatever a server says; the logits are to be compared all the same
+        bench.findings.check("whole outputs, as on the CPU", False, reason(error))
     compare_logits(bench)
 
 
