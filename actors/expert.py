@@ -12,6 +12,7 @@ from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, Message, RowsH
 from model.batch import LoadProgress
 from model.expert import ExpertWeights
 from model.host_link import HostLink, NoLink, host_link
+from model.linear import keep_one_order
 from model.weights import read_tensors, torch_dtype
 from model.wire import tensor_bytes, tensor_from
 
@@ -35,6 +36,7 @@ class Expert:
 
     def _load(self, progress: Callable[[int], None]) -> None:
         tensors = read_tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
+        keep_one_order(torch.device(self.spec.device))
         self._link = host_link(self.spec.device)
         self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)
 

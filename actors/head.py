@@ -28,6 +28,7 @@ from model.constraint import Constraints, Matcher
 from model.device_failure import lost_device
 from model.generation_config import eos_ids
 from model.kv_cache import PagedKVCache, page_bytes
+from model.linear import keep_one_order
 from model.memory import free_bytes
 from model.ragged import RaggedBatch
 from model.slots import Slots
@@ -59,6 +60,7 @@ class Head:
         self._epoch, self._slots = -1, Slots(self._matcher)
         self._first_fault = ""
         window, device = config.sliding_window, torch.device(spec.device)
+        keep_one_order(device)
         self._attention = choose_backend(self._dtype, device, config.head_dim, window, spec.page_size)
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 

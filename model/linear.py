@@ -1,15 +1,27 @@
 """Matrix products whose rows do not depend on how many rows are computed together."""
 
+import logging
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
+log = logging.getLogger(__name__)
+
 _TINY = 4096  # numbers of a weight; above, two rows are past the seam
 _BLOCK = 24  # a multiple of the row tiles (4, 6, 8, 12) of the CPU kernels that were looked at
+_CUDA_BLOCK = 64
+_CUDA_LEAST = 32  # rows of a product that sums more numbers than it gives
+
+# CUDA: the library, and that it may neither add partial sums in 16 bits nor split a sum over blocks of the card
+# (split-K), which it does at some row counts only. torch lets cuBLASLt alone be told the second.
+CUDA_LIBRARY, CUDA_REDUCED = "cublaslt", (False, False)
+CUDA_SWITCHES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
 
 
 def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     """`x @ weight.T`, shape [R, E]. A row's result is the same alone and in any batch, bit for bit, which the
-    identity of tokens rests on (docs/adr/0004-token-identity.md).
+    identity of tokens rests on (docs/adr/0004-token-identity.md); on CUDA after `keep_one_order` only.
 
     CPU fp32 kernels sum in another order for other row counts: below 4 rows (reported for Zen 4), below 16 with
     AVX-512, and with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are made in blocks
@@ -17,18 +29,43 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     vector), and oneDNN one where rows x E x D comes to 4,096: so products of tiny weights are made in blocks, too.
     """
     rows = x_RD.shape[0]
-    if x_RD.device.type != "cpu" or rows == 0:
+    if rows == 0:
         return F.linear(x_RD, weight_ED)
-    if x_RD.dtype != torch.float32 and weight_ED.numel() > _TINY:
-        return F.linear(x_RD, weight_ED) if rows > 1 else F.linear(x_RD.expand(2, -1), weight_ED)[:1]
-    products = [F.linear(_full(block), weight_ED) for block in x_RD.split(_BLOCK)]
-    return (products[0] if len(products) == 1 else torch.cat(products))[:rows]
+    on_cuda, fp32 = x_RD.device.type == "cuda", x_RD.dtype == torch.float32
+    if fp32 or (not on_cuda and weight_ED.numel() <= _TINY):
+        return _in_blocks(x_RD, weight_ED, _CUDA_BLOCK if on_cuda else _BLOCK)
+    if on_cuda and rows < _CUDA_LEAST and weight_ED.shape[1] > weight_ED.shape[0]:
+        # Without split-K few rows leave most of a card idle: 306 us at 8 rows, 53 at 32, of 8x7B's w2 on an H100.
+        return F.linear(_padded(x_RD, _CUDA_LEAST), weight_ED)[:rows]
+    return F.linear(x_RD, weight_ED) if rows > 1 else F.linear(x_RD.expand(2, -1), weight_ED)[:1]
 
 
-def _full(x_RD: torch.Tensor) -> torch.Tensor:
-    """The rows, and zero rows up to a block."""
-    if x_RD.shape[0] == _BLOCK:
+def keep_one_order(device: torch.device) -> None:
+    """Have this process's products on a CUDA device sum in one order, whatever the row count."""
+    if device.type != "cuda":
+        return
+    matmul: Any = torch.backends.cuda.matmul
+    try:
+        torch.backends.cuda.preferred_blas_library(CUDA_LIBRARY)
+        for switch in CUDA_SWITCHES:
+            setattr(matmul, switch, CUDA_REDUCED)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        log.warning(
+            "this torch (%s) cannot be told not to split sums: a request may get other tokens in another batch: %s",
+            torch.__version__,
+            error,
+        )
+
+
+def _in_blocks(x_RD: torch.Tensor, weight_ED: torch.Tensor, block: int) -> torch.Tensor:
+    products = [F.linear(_padded(part, block), weight_ED) for part in x_RD.split(block)]
+    return (products[0] if len(products) == 1 else torch.cat(products))[: len(x_RD)]
+
+
+def _padded(x_RD: torch.Tensor, rows: int) -> torch.Tensor:
+    """The rows, and zero rows up to so many."""
+    if x_RD.shape[0] == rows:
         return x_RD
-    padded = x_RD.new_zeros((_BLOCK, x_RD.shape[1]))
+    padded = x_RD.new_zeros((rows, x_RD.shape[1]))
     padded[: x_RD.shape[0]] = x_RD
     return padded

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from model.attention import AttentionBackend
 from model.config import MixtralConfig
@@ -74,9 +75,13 @@ class Trunk:
 
 
 def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm in fp32, rounded before the weight is applied (Zhang & Sennrich 2019; HF `MixtralRMSNorm`)."""
+    """RMSNorm in fp32, rounded before the weight is applied (Zhang & Sennrich 2019; HF `MixtralRMSNorm`).
+
+    On CUDA by torch's own kernel, which gives each row a block of the card: a mean sums in another order there at
+    other row counts (below 16, on an H100). On a CPU the two are equal bit for bit, and this one is faster.
+    """
     x = x_TD.float()
-    x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+    x = F.rms_norm(x, x.shape[-1:], eps=eps) if x.is_cuda else x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
     return weight_D * x.to(x_TD.dtype)
 
 

@@ -15,7 +15,7 @@ class Step:
 STEPS = (
     Step("facts", 30),
     Step("parity", 110, 15),
-    Step("server", 170, 40),
+    Step("server", 210, 40),
     Step("flash", 110, 15),
     Step("attention", 80, 15),
     Step("layers", 70, 12),

@@ -16,20 +16,19 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.row_counts import TILE, Rows, tile_seam
 from benchmarks.gpu.measure.timing import median_ms
 from model.config import MixtralConfig
-from model.linear import linear
+from model.linear import CUDA_LIBRARY, CUDA_REDUCED, CUDA_SWITCHES, linear
 
 TIMED_ROWS = (1, 8, 32, TILE, 256, 1024)
 _COPIED_BYTES = 256 << 20  # weights are timed in turn over copies of so many bytes, more than a cache holds
 
-# The library, whether it may add partial sums in the operands' dtype, and whether it may split a sum (split-K) at all,
-# which torch lets cuBLASLt alone be told.
+# The library, whether it may add partial sums in the operands' dtype, and whether it may split a sum (split-K) at all.
+# First as it is served (`model.linear.keep_one_order`), then torch's default.
 SETTINGS: dict[str, tuple[str, bool | tuple[bool, bool]]] = {
+    "not, nor split-K, cuBLASLt": (CUDA_LIBRARY, CUDA_REDUCED),
     "allowed": ("cublas", True),
     "not": ("cublas", False),
     "allowed, cuBLASLt": ("cublaslt", True),
-    "not, nor split-K, cuBLASLt": ("cublaslt", (False, False)),
 }
-_SWITCHES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
 
 
 @contextmanager
@@ -39,10 +38,10 @@ def reduced_precision(setting: str, device: torch.device) -> Iterator[None]:
         yield
         return
     matmul, library = torch.backends.cuda.matmul, torch.backends.cuda.preferred_blas_library()
-    before = {switch: getattr(matmul, switch) for switch in _SWITCHES}
+    before = {switch: getattr(matmul, switch) for switch in CUDA_SWITCHES}
     try:
         torch.backends.cuda.preferred_blas_library(SETTINGS[setting][0])
-        for switch in _SWITCHES:
+        for switch in CUDA_SWITCHES:
             setattr(matmul, switch, SETTINGS[setting][1])
         yield
     finally:

@@ -1,10 +1,13 @@
 """A row of a product is the same bits however many rows are computed together: the identity of tokens rests on it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model.linear import linear
+from model.linear import keep_one_order, linear
+from tests.pretend_cuda import pretend_cuda
 
 # (in, out): of tiny tests, of the demo checkpoint, odd, and large enough for other kernels
 SHAPES = [
@@ -90,3 +93,41 @@ def test_tiny_products_are_made_in_blocks_of_one_size(dtype: torch.dtype, monkey
     for rows in (1, 2, 3, 4, 23, 24, 25, 70):
         linear(torch.ones(rows, 64, dtype=dtype), torch.ones(32, 64, dtype=dtype))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "wide", "shapes"), [(64, 32, {32, 33, 64, 70}), (32, 64, {2, 3, 31, 33, 64, 70})])
+def test_on_cuda_products_have_rows_enough_and_fp32_one_shape(
+    dtype: torch.dtype, width: int, wide: int, shapes: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product that sums more than it gives is not made of few rows, and no 16-bit one of a single row."""
+    made, product = list[int](), F.linear
+
+    def watched(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
+        made.append(len(x_RD))
+        return product(x_RD, weight_ED)
+
+    monkeypatch.setattr("model.linear.F.linear", watched)
+    x, weight = torch.randn(70, width).to(dtype), torch.randn(wide, width).to(dtype)
+    with pretend_cuda(monkeypatch):
+        on_cuda = [linear(x[:rows].to("cuda"), weight.to("cuda")) for rows in (1, 2, 3, 31, 33, 64, 70)]
+        assert set(made) == (shapes if dtype == torch.bfloat16 else {64})
+    for found in on_cuda:
+        assert torch.allclose(found.float(), F.linear(x[: len(found)], weight).float(), atol=1e-4, rtol=1e-2)
+
+
+def test_cuda_is_told_to_keep_one_order_and_an_older_torch_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = list[str]()
+    matmul = SimpleNamespace(allow_bf16_reduced_precision_reduction=True, allow_fp16_reduced_precision_reduction=True)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    monkeypatch.setattr(torch.backends.cuda, "preferred_blas_library", told.append)
+    keep_one_order(torch.device("cpu"))
+    assert told == []
+    keep_one_order(torch.device("cuda"))
+    assert told == ["cublaslt"]
+    assert vars(matmul) == dict.fromkeys(vars(matmul), (False, False))
+    monkeypatch.delattr(torch.backends.cuda, "preferred_blas_library")
+    keep_one_order(torch.device("cuda"))
+    assert "may get other tokens in another batch" in caplog.text
