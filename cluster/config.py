@@ -156,7 +156,8 @@ class LimitsSection(_Section):
     `settings_s` for a connection's first words, and it is closed after `idle_s` without a call; a client may ping every
     `ping_interval_s`. `uploads` messages come in at once, each within `upload_s`, of at most `message_fields` fields.
     `watches` of health, and as many of load. HTTP has `http_connections`, and `http_head_s` for a whole request.
-    Of each tenant `examinations` may wait (tokenizing, schemas), of all `examination_bytes`, for `examination_s`.
+    Of each tenant `examinations` may wait (tokenizing, schemas), of all `examination_bytes`, for `examination_s`; a
+    long one may take `examination_cpu_s` of a core and `examination_memory_bytes`.
     """
 
     connections: int = Field(default=256, ge=1)
@@ -175,6 +176,8 @@ class LimitsSection(_Section):
     examinations: int = Field(default=16, ge=1)
     examination_bytes: int = Field(default=64 << 20, ge=1)
     examination_s: float = Field(default=20.0, gt=0)
+    examination_cpu_s: float = Field(default=10.0, gt=0)
+    examination_memory_bytes: int = Field(default=512 << 20, ge=64 << 20)
 
 
 class Config(_Section):

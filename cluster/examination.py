@@ -1,8 +1,9 @@
 """What a request costs before it is queued: its text turned into ids, its schema compiled; and ids turned into text.
 
-Such work takes up to seconds of a core, in which no stream must stand still: it runs on threads of its own, few, so
-that the engine keeps its share. Small work, large work and schemas have a thread each, so that none waits behind
-another kind. Tenants take turns; each may have so much waiting, in number and in bytes, and nobody waits for ever.
+Such work takes up to seconds of a core, in which no stream must stand still: it is done beside the event loop, one
+piece at a time, so that the engine keeps its share. Small work, large work and schemas have a lane each, so that none
+waits behind another kind; large work is done apart, in a process. Tenants take turns; each may have so much waiting, in
+number and in bytes, and nobody waits for ever.
 """
 
 import asyncio
@@ -37,9 +38,14 @@ class Bounds:
 @dataclass(eq=False, slots=True)
 class _Work:
     size: int
-    run: Callable[[], Any]
+    work: Callable[..., Any]
     done: "asyncio.Future[Any]"
     begun: bool = False
+
+
+def call(work: Callable[[], T]) -> T:
+    """Do a work that needs nothing."""
+    return work()
 
 
 class Turns:
@@ -86,22 +92,26 @@ class Turns:
 
 
 class _Lane:
-    """One thread and who waits for it."""
+    """One thread, what it does with a work, and who waits for it."""
 
-    def __init__(self, name: str) -> None:
-        self.turns, self.running = Turns(), False
+    def __init__(self, name: str, do: Callable[[Any], Any]) -> None:
+        self.turns, self.running, self.do = Turns(), False, do
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"examination-{name}")
 
 
 class Examination:
     """The pool, on one event loop."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, bounds: Bounds | None = None, here: Callable[[Any], Any] = call, apart: Callable[[Any], Any] = call
+    ) -> None:
+        """`here` and `apart` do a work, in one of our threads: of the latter, large works, the thread only waits."""
         self._bounds = bounds or Bounds()
-        self._small, self._large, self._costly = self._lanes = _Lane("small"), _Lane("large"), _Lane("costly")
+        self._small, self._large, self._costly = _Lane("small", here), _Lane("large", apart), _Lane("costly", here)
+        self._lanes = (self._small, self._large, self._costly)
 
-    async def run(self, tenant: str, size: int, work: Callable[[], T], costly: bool = False) -> T:
-        """The result of `work` on `size` bytes, run in a thread; Busy if there is no room, or no turn in time.
+    async def run(self, tenant: str, size: int, work: Callable[..., T], costly: bool = False) -> T:
+        """The result of `work` on `size` bytes, done in a thread; Busy if there is no room, or no turn in time.
 
         `costly` work, such as a schema, may take long whatever its size.
         """
@@ -137,7 +147,7 @@ class Examination:
             return
         work = lane.turns.pop()
         work.begun = lane.running = True
-        running = asyncio.get_running_loop().run_in_executor(lane.thread, work.run)
+        running = asyncio.get_running_loop().run_in_executor(lane.thread, lane.do, work.work)
         running.add_done_callback(lambda ended: self._ended(lane, work, ended))
 
     def _ended(self, lane: _Lane, work: _Work, ended: "asyncio.Future[Any]") -> None:

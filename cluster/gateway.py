@@ -8,6 +8,8 @@ from grpc_health.v1 import health_pb2_grpc
 from cluster import gateway_health
 from cluster.config import LimitsSection
 from cluster.examination import Bounds, Examination
+from cluster.examiner import Examiner
+from cluster.examiner_process import ExaminerProcess
 from cluster.gateway_auth import AuthInterceptor, Tokens
 from cluster.gateway_backend import Backend
 from cluster.gateway_calls import CallInterceptor
@@ -39,8 +41,14 @@ class Gateway:
         """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
         limits = limits or LimitsSection()
         self.backend, self.refusals = Backend(), Refusals()
+        examiner = Examiner(served)
+        self._apart = ExaminerProcess(
+            str(served.checkpoint.folder), limits.examination_cpu_s, limits.examination_memory_bytes
+        )
         self._examination = Examination(
             Bounds(limits.examinations, limits.examination_bytes, limits.examination_s),
+            here=lambda work: work(examiner),
+            apart=self._apart.run,
         )
         self._health = Health(limits.watches, self.refusals)
         calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals)
@@ -49,7 +57,7 @@ class Gateway:
             interceptors=[AuthInterceptor(tokens, self.refusals), calls],
             options=channel_options(limits, max_message_bytes),
         )
-        inference = InferenceService(served, self.backend, self._examination)
+        inference = InferenceService(served, self.backend, examiner, self._examination)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
             ClusterService(served, self.backend, limits.watches), self._server
@@ -88,6 +96,7 @@ class Gateway:
             generations.cut_off()
         await self._server.stop(1.0)
         self._examination.close()
+        self._apart.close()
         return finished
 
     def _set_health(self, status: Any) -> None:

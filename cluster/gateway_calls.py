@@ -10,12 +10,15 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 
 from cluster.config import LimitsSection
-from cluster.examination import Examination
+from cluster.examination import SMALL_BYTES, Busy, Examination
+from cluster.examiner import Examiner
 from cluster.gateway_auth import tenant
 from cluster.gateway_errors import (
     REQUEST_ID_KEY,
@@ -28,14 +31,12 @@ from cluster.gateway_errors import (
     unless_gone,
 )
 from cluster.gateway_limits import Places
-from cluster.gateway_wire import has_more_fields
+from cluster.gateway_wire import LEAST_FIELD_BYTES, has_more_fields
 from cluster.refusals import Refusals
 from cluster.uploads import Uploads
 
 Handler = Callable[[Any, Any], Any]
 Ended = Callable[[grpc.StatusCode], None]
-
-_LONG_BYTES = 16 << 10  # what is parsed in a thread
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -46,7 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, message_bytes: int, limits: LimitsSection, examination: Examination, refusals: Refusals) -> None:
-        """A message has at most `message_bytes`; long ones are parsed by `examination`."""
+        """A message has at most `message_bytes`; the fields of long ones are counted by `examination`."""
         self.handled: Counter[tuple[str, str, str]] = Counter()  # calls that ended: service, method, code
         self._message_bytes, self._message_fields = message_bytes, limits.message_fields
         self._uploads = Uploads(limits.uploads, limits.upload_s)
@@ -125,21 +126,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if len(raw) > self._message_bytes:
             text = f"the message has {len(raw)} bytes; at most {self._message_bytes} are taken"
             raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text)
-        if len(raw) <= _LONG_BYTES:
-            return self._parsed(raw, parse)
-        return await self._examination.run(tenant(context), len(raw), lambda: self._parsed(raw, parse))
-
-    def _parsed(self, raw: bytes, parse: Any) -> Any:
         try:
-            kind = parse.__self__.DESCRIPTOR  # FromString of the message's class
-            if has_more_fields(raw, kind, self._message_fields):
+            if await self._has_too_many_fields(raw, parse.__self__.DESCRIPTOR, context):  # FromString of a class
                 text = f"the message has too many fields: at most {self._message_fields} are taken, inner ones included"
                 raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text)
             return parse(raw)
-        except ApiError:
+        except (ApiError, Busy):
             raise
         except Exception:  # protobuf's DecodeError, or UnicodeDecodeError from its string fields
             raise _malformed("the bytes are no message of this method") from None
+
+    async def _has_too_many_fields(self, raw: bytes, kind: Descriptor, context: Context) -> bool:
+        """Counting takes longer than parsing, but a parsed message may take a hundred times the memory of its bytes."""
+        if len(raw) <= SMALL_BYTES:
+            return has_more_fields(raw, kind, self._message_fields)
+        if len(raw) <= self._message_fields * LEAST_FIELD_BYTES:
+            return False
+        work = partial(Examiner.too_many_fields, raw=raw, kind=kind.full_name, most=self._message_fields)
+        return await self._examination.run(tenant(context), len(raw), work)
 
     async def _end(self, context: Context, error: BaseException, request_id: str, ended: Ended) -> NoReturn:
         """End a call by what its handler raised. A cancellation is the client's or its deadline's."""

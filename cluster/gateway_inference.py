@@ -3,18 +3,17 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
-from google.protobuf.message import Message
-
-from cluster.answer_size import MOST_BYTES, PIECE_BYTES
+from cluster.answer_size import PIECE_BYTES
 from cluster.engine import Engine
 from cluster.examination import Examination
+from cluster.examiner import Examiner
 from cluster.gateway_auth import caller, highest_priority, tenant
 from cluster.gateway_backend import Backend
-from cluster.gateway_errors import Context, Violation, invalid
+from cluster.gateway_errors import Context, Violation, invalid, unknown_model
 from cluster.gateway_time import duration, now
-from cluster.gateway_validation import Validator
 from cluster.generation import Generation, GenerationRequest
 from cluster.output import Piece
 from cluster.request import SAMPLING_RANGES, Finish, FinishReason
@@ -25,7 +24,7 @@ from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Message)
+Examined = pb.GenerateRequest | pb.TokenizeRequest | pb.DetokenizeRequest
 _LONG_BYTES = 16 << 10
 
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
@@ -34,10 +33,9 @@ _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FI
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """See protos/eightwinds/v1/inference.proto."""
 
-    def __init__(self, served: ServedModel, backend: Backend, examination: Examination) -> None:
-        """What a request costs before it is queued is paid by `examination`."""
-        self._served, self._backend, self._examination = served, backend, examination
-        self._validator = Validator(served)
+    def __init__(self, served: ServedModel, backend: Backend, examiner: Examiner, examination: Examination) -> None:
+        """What a request costs before it is queued is paid by `examination`, unless it is next to nothing."""
+        self._served, self._backend, self._examiner, self._examination = served, backend, examiner, examination
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
@@ -114,15 +112,16 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Ids of a prompt."""
-        self._validator.check_model(request.model)
-        ids = await self._examined(request, context, lambda: self._validator.prompt_ids(request.prompt))
-        return _usual(pb.TokenizeResponse(token_ids=ids, context_length=self._context), "prompt")
+        work = partial(Examiner.tokenize, request=request, context_length=self._context)
+        return await self._examined(request, context, work)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
         """Text of ids."""
-        self._validator.check_model(request.model)
-        text = await self._examined(request, context, lambda: self._text(request))
-        return _usual(pb.DetokenizeResponse(text=text), "token_ids")
+        return await self._examined(request, context, partial(Examiner.detokenize, request=request))
+
+    def _check_model(self, name: str) -> None:
+        if name not in ("", self._served.id):
+            raise unknown_model(name, self._served.id)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """The one model."""
@@ -146,29 +145,28 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         )
         return pb.ListModelsResponse(models=[model])
 
-    def _text(self, request: pb.DetokenizeRequest) -> str:
-        ids = self._validator.token_ids(list(request.token_ids))
-        named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
-        return self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
-
     async def _wanted(
         self, request: pb.GenerateRequest, context: Context, engine: Engine, whole: bool = False
     ) -> GenerationRequest:
-        name, priority = caller(), highest_priority()
-
-        def work() -> GenerationRequest:
-            return self._validator.generation(request, engine.limits, name, whole=whole, highest_priority=priority)
-
+        work = partial(
+            Examiner.generation,
+            request=request,
+            limits=engine.limits,
+            caller=caller(),
+            whole=whole,
+            highest_priority=highest_priority(),
+        )
         return await self._examined(request, context, work)
 
-    async def _examined(self, request: Message, context: Context, work: Callable[[], T]) -> T:
-        """The result of `work`, in a thread if the request is long or constrained: 4 MB take the tokenizer more than a
-        second, as a schema may, in which no other stream would move.
+    async def _examined(self, request: Examined, context: Context, work: Callable[[Examiner], T]) -> T:
+        """The result of `work`, beside the event loop if the request is long or constrained: 4 MB take the tokenizer
+        more than a second, as a schema may, in which no other stream would move.
         """
+        self._check_model(request.model)
         constrained = isinstance(request, pb.GenerateRequest) and request.HasField("constraint")
         size = request.ByteSize()
         if size < _LONG_BYTES and not constrained:
-            return work()
+            return work(self._examiner)
         who = caller() or getattr(request, "user", "") or tenant(context)
         return await self._examination.run(who, size, work, costly=constrained)
 
@@ -191,13 +189,6 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.GenerateStreamResponse(
             request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sampling.seed
         )
-
-
-def _usual(response: M, path: str) -> M:
-    """The response, unless it is larger than clients take."""
-    if response.ByteSize() > MOST_BYTES:
-        raise invalid([Violation(path, f"makes an answer of more than {MOST_BYTES} bytes; send it in parts")])
-    return response
 
 
 def _add(

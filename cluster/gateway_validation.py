@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from cluster.answer_size import MOST_BYTES, AnswerSize
-from cluster.gateway_errors import Violation, good_request_id, invalid, unknown_model
+from cluster.gateway_errors import Violation, good_request_id, invalid
 from cluster.generation import GenerationRequest
 from cluster.output import StopRules
 from cluster.policy.limits import Limits
@@ -47,11 +47,6 @@ class Validator:
         tokenizer = self._served.tokenizer
         return AnswerSize(max(len(tokenizer.token_bytes(i, special_tokens=True)) for i in range(tokenizer.vocab_size)))
 
-    def check_model(self, name: str) -> None:
-        """Raise NOT_FOUND unless the request means the served model."""
-        if name not in ("", self._served.id):
-            raise unknown_model(name, self._served.id)
-
     def generation(
         self,
         request: pb.GenerateRequest,
@@ -66,7 +61,6 @@ class Validator:
         An authenticated `caller` is who it counts for, whatever `user` says: nobody gets more by naming many users.
         `whole`: the answer is to be one message, which must not become larger than clients take.
         """
-        self.check_model(request.model)
         found = _Violations()
         prompt_ids = self._prompt(request.prompt, found)
         stopping, context = request.stopping, min(self._served.context_length, limits.most_tokens)

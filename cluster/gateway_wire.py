@@ -7,7 +7,7 @@ from functools import cache
 
 from google.protobuf.descriptor import Descriptor
 
-_LEAST_BYTES = 2  # of a field: tag, and a value or length
+LEAST_FIELD_BYTES = 2  # of a field: tag, and a value or length
 
 
 def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
@@ -16,7 +16,7 @@ def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
     A packed list is one field, which is all it costs. Malformed bytes are the parser's to name: IndexError, ValueError,
     or False.
     """
-    if len(raw) <= most * _LEAST_BYTES:
+    if len(raw) <= most * LEAST_FIELD_BYTES:
         return False
     todo, count = [(0, len(raw), kind)], 0
     while todo:

@@ -1,13 +1,18 @@
-"""What strangers do, each for so many seconds at most. None has a token, and none reads the answers it could use."""
+"""What strangers do without a token, and what a tenant called mallory does with one, each for so many seconds at most."""
 
 import contextlib
+import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.abuse import wire
@@ -16,13 +21,20 @@ from tests.abuse.wire import Connection, frame
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a server is: HOST:PORT of its gRPC and of its HTTP."""
+    """Where a server is: HOST:PORT of its gRPC and of its HTTP; and mallory's token, which strangers do not use."""
 
     address: str
     http: str
+    token: str = ""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Of mallory's calls."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
 
 _CANCEL = b"\x00\x00\x00\x08"
+Metadata = tuple[tuple[str, str], ...]
 Abuse = Callable[[Target, float], str]  # the server, for how many seconds; what was done
 
 
@@ -65,8 +77,17 @@ def expanding_headers(server: Target, seconds: float) -> str:
 
 def unfinished_messages(server: Target, seconds: float) -> str:
     """100 messages of 4 MB (16 MB are refused at once), as much of each as the server lets in, and never the end."""
+    return _unfinished(server, seconds, ())
+
+
+def unfinished_messages_with_a_token(server: Target, seconds: float) -> str:
+    """The same from mallory, whose messages are read."""
+    return _unfinished(server, seconds, server.metadata)
+
+
+def _unfinished(server: Target, seconds: float, metadata: Metadata) -> str:
     size = (4 << 20) - 100
-    senders = [_Sender(server.address, size) for _ in range(4)]
+    senders = [_Sender(server.address, size, metadata) for _ in range(4)]
     for _ in _until(seconds):
         for sender in senders:
             sender.step()
@@ -79,8 +100,9 @@ def unfinished_messages(server: Target, seconds: float) -> str:
 class _Sender:
     """25 calls on a connection that obeys flow control, and begins another one for each that is ended."""
 
-    def __init__(self, address: str, size: int) -> None:
+    def __init__(self, address: str, size: int, metadata: Metadata) -> None:
         self._connection, self._size, self.sent = Connection(address, acknowledge=False), size, 0
+        self._head = wire.request_head(wire.GENERATE, metadata)
         self._whole, self._initial = 65535, 65535  # windows of the connection, and of a new call
         self._calls: dict[int, list[int]] = {}  # window and rest of each
         self._alive = True
@@ -89,7 +111,7 @@ class _Sender:
         """Send what may be sent, and hear what there is."""
         while self._alive and len(self._calls) < 25:
             stream = self._connection.next_stream()
-            head = frame(wire.HEADERS, wire.END_HEADERS, stream, wire.request_head(wire.GENERATE))
+            head = frame(wire.HEADERS, wire.END_HEADERS, stream, self._head)
             self._calls[stream] = [self._initial - 5, self._size - 1]
             self._whole -= 5
             self._say(head + frame(wire.DATA, 0, stream, b"\0" + self._size.to_bytes(4, "big")))
@@ -197,29 +219,78 @@ def empty_chat_messages(server: Target, seconds: float) -> str:
     return _calls(server, seconds, pb.GenerateRequest(prompt=pb.Prompt(chat=chat)))
 
 
-def _calls(server: Target, seconds: float, request: object, at_once: int = 1) -> str:
-    kind = type(request)
-    name = kind.__name__.removesuffix("Request")
-    raw, codes = request.SerializeToString(), dict[str, int]()  # type: ignore[attr-defined]  # any message
+def costly_schemas(server: Target, seconds: float) -> str:
+    """Schemas of twenty patterns that must all fit, six at a time, and no two alike."""
+    requests = []
+    for number in range(600):
+        patterns = [{"pattern": f"^[a-z]{{{i},{number + 9}}}.*{i}x{number}"} for i in range(1, 21)]
+        schema = json.dumps({"type": "string", "allOf": patterns})
+        constraint, prompt = pb.Constraint(json_schema=schema), pb.Prompt(text="a")
+        requests.append(pb.GenerateRequest(prompt=prompt, constraint=constraint))
+    return _calls(server, seconds, *requests, at_once=6)
+
+
+def filling_the_slots(server: Target, seconds: float) -> str:
+    """Sixty-four outputs as long as may be, and new ones for those that end."""
+    prompt, stopping = pb.Prompt(text="Once upon"), pb.Stopping(max_tokens=2000, ignore_eos=True)
+    return _calls(server, seconds, pb.GenerateRequest(prompt=prompt, stopping=stopping, n=8), at_once=8)
+
+
+def load_watches(server: Target, seconds: float) -> str:
+    """Two hundred watches of every expert's load, which nobody reads."""
+    kept, codes = list[Any](), Counter[str]()
+    with grpc.insecure_channel(server.address, [("grpc.enable_http_proxy", 0)]) as channel:
+        method: Any = channel.unary_stream("/eightwinds.v1.ClusterService/WatchExpertLoad")
+        for _ in _until(seconds):
+            kept += [method(b"", metadata=server.metadata) for _ in range(200 - len(kept))]
+            time.sleep(0.5)
+            for call in [call for call in kept if not call.is_active()]:
+                codes[call.code().name] += 1
+                kept.remove(call)
+        for call in kept:
+            call.cancel()
+    return f"{len(kept)} held, {_counts(codes)}"
+
+
+def everything(server: Target, seconds: float) -> str:
+    """All of the others at the same time, on threads of one process: about a core of work for whoever sends it."""
+    others = [abuse for name, abuse in ABUSES.items() if abuse is not everything]
+    with ThreadPoolExecutor(len(others)) as pool:
+        done = list(pool.map(lambda abuse: abuse(server, seconds), others))
+    return "; ".join(done)
+
+
+def _calls(server: Target, seconds: float, *requests: Message, at_once: int = 1) -> str:
+    """One request after the other, round and round, so many at a time."""
+    name = type(requests[0]).__name__.removesuffix("Request")
+    raw, codes = cycle([request.SerializeToString() for request in requests]), Counter[str]()
     with grpc.insecure_channel(server.address, [("grpc.enable_http_proxy", 0)]) as channel:
         method: Any = channel.unary_unary(f"/eightwinds.v1.InferenceService/{name}")
         for _ in _until(seconds):
-            for call in [method.future(raw, timeout=20.0) for _ in range(at_once)]:
-                code = call.code().name
-                codes[code] = codes.get(code, 0) + 1
-    return ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+            for call in [method.future(next(raw), timeout=20.0, metadata=server.metadata) for _ in range(at_once)]:
+                codes[call.code().name] += 1
+    return _counts(codes)
+
+
+def _counts(codes: Counter[str]) -> str:
+    return ", ".join(f"{count} {code}" for code, count in sorted(codes.items())) or "none ended"
 
 
 ABUSES: dict[str, Abuse] = {
     "resets": resets,
     "expanding-headers": expanding_headers,
     "unfinished-messages": unfinished_messages,
+    "unfinished-messages-with-a-token": unfinished_messages_with_a_token,
     "half-requests": half_requests,
     "health-watches": health_watches,
     "refused-calls": refused_calls,
     "detokenizing": detokenizing,
     "tokenizing": tokenizing,
     "empty-chat-messages": empty_chat_messages,
+    "costly-schemas": costly_schemas,
+    "filling-the-slots": filling_the_slots,
+    "load-watches": load_watches,
+    "everything": everything,
 }
 
 

@@ -14,6 +14,7 @@ import grpc
 import psutil
 
 from benchmarks.load import percentile
+from cluster.tokens import Scope, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 
@@ -23,11 +24,15 @@ DEADLINE = 60.0
 
 
 class Server:
-    """`eightwinds serve` without Ray, on ports of its own."""
+    """`eightwinds serve` without Ray, on ports of its own, with tokens for alice and for mallory."""
 
     def __init__(self, *settings: str, descriptors: int = 0) -> None:
         """With `descriptors` it may have so many open (ulimit -n)."""
-        self._log = tempfile.NamedTemporaryFile("w+", prefix="ew-abuse-")  # noqa: SIM115  # closed by `close`
+        self._folder = tempfile.TemporaryDirectory(prefix="ew-abuse-")
+        self._log = open(Path(self._folder.name) / "log", "w+")  # noqa: SIM115  # closed by `close`
+        tokens = Path(self._folder.name) / "tokens"
+        self.tokens = dict(_token(tokens, name) for name in ("alice", "mallory"))
+        settings = (*settings, f"security.token_file={tokens}")
         words = ["-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         for setting in ("transport=local", *settings):
             words += ["--set", setting]
@@ -61,6 +66,13 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
         self._log.close()
+        self._folder.cleanup()
+
+
+def _token(file: Path, name: str) -> tuple[str, str]:
+    token, entry = new_token(name, Scope)
+    append(file, entry)
+    return name, token
 
 
 class Streams:

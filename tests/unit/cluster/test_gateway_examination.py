@@ -1,6 +1,5 @@
 """Work before the queue is done beside the streams, not before them."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 
@@ -28,22 +27,21 @@ def server(demo: ServedModel) -> Iterator[Serving]:
 
 @pytest.fixture
 def busy(server: Serving) -> Iterator[threading.Event]:
-    """The thread for large work is taken until the event is set."""
+    """The lane for large work is taken until the event is set."""
     begun, gate = threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
         gate.wait(PATIENCE)
 
-    pool = server.gateway._examination
-    running = asyncio.run_coroutine_threadsafe(pool.run("mallory", SMALL_BYTES + 1, work), server._loop)
+    running = server.gateway._examination._large.thread.submit(work)
     assert begun.wait(PATIENCE)
     yield gate
     gate.set()
     running.result(PATIENCE)
 
 
-def test_long_ids_become_text_in_a_thread(server: Serving, busy: threading.Event) -> None:
+def test_long_ids_become_text_beside_the_streams(server: Serving, busy: threading.Event) -> None:
     long = server.client.stub.Detokenize.future(pb.DetokenizeRequest(token_ids=LONG), timeout=PATIENCE)
     short = server.client.stub.Detokenize(pb.DetokenizeRequest(token_ids=[300]), timeout=PATIENCE)
     request = text_request("My favourite", Options(max_tokens=2, ignore_eos=True))
