@@ -1,5 +1,6 @@
 """The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -8,16 +9,17 @@ from grpc_health.v1 import health_pb2_grpc
 from cluster import gateway_health
 from cluster.config import LimitsSection
 from cluster.examination import Bounds, Examination
-from cluster.examiner import Examiner
-from cluster.examiner_process import ExaminerProcess
 from cluster.gateway_auth import AuthInterceptor, Tokens
 from cluster.gateway_backend import Backend
 from cluster.gateway_calls import CallInterceptor
 from cluster.gateway_cluster import ClusterService
+from cluster.gateway_examiner import Examiner
+from cluster.gateway_examiner_process import ExaminerProcess
 from cluster.gateway_health import NOT_SERVING, SERVING, Health
 from cluster.gateway_inference import InferenceService
 from cluster.gateway_limits import channel_options
 from cluster.gateway_reflection import add_reflection
+from cluster.heap import trim_for_ever
 from cluster.refusals import Refusals
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -41,6 +43,7 @@ class Gateway:
         """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
         limits = limits or LimitsSection()
         self.backend, self.refusals = Backend(), Refusals()
+        self._trimming: asyncio.Task[None] | None = None
         examiner = Examiner(served)
         self._apart = ExaminerProcess(
             str(served.checkpoint.folder), limits.examination_cpu_s, limits.examination_memory_bytes
@@ -75,6 +78,7 @@ class Gateway:
             raise OSError(f"cannot listen on {address}")
         self._set_health(NOT_SERVING)
         await self._server.start()
+        self._trimming = asyncio.create_task(trim_for_ever())
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def serve(self) -> None:
@@ -95,6 +99,8 @@ class Gateway:
         if generations is not None and not finished:
             generations.cut_off()
         await self._server.stop(1.0)
+        if self._trimming is not None:
+            self._trimming.cancel()
         self._examination.close()
         self._apart.close()
         return finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
+import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
@@ -9,12 +10,14 @@ from typing import Any, Protocol
 import grpc
 
 from cluster.gateway_errors import ApiError, Context, abort, given_id
+from cluster.policy.reluctance import Reluctance
 from cluster.refusals import Refusals
 from cluster.tokens import Caller, Scope
 
 _caller: contextvars.ContextVar[Caller | None] = contextvars.ContextVar("caller", default=None)
 
 _HEADER = "authorization"
+_MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
 MOST_PRIORITY = 100
 _SCOPES = {"/eightwinds.v1.InferenceService/": Scope.INFERENCE, "/eightwinds.v1.ClusterService/": Scope.CLUSTER}
@@ -41,7 +44,12 @@ def highest_priority() -> int:
 
 def tenant(context: Context) -> str:
     """Whom the work of a call counts for: who calls, or else the machine that it comes from."""
-    return caller() or context.peer().rpartition(":")[0]
+    return caller() or address(context)
+
+
+def address(context: Context) -> str:
+    """The machine that a call comes from, as gRPC names it, without the port."""
+    return context.peer().rpartition(":")[0]
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
@@ -52,7 +60,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, tokens: Tokens | None, refusals: Refusals | None = None) -> None:
-        self._tokens, self._refusals = tokens, refusals or Refusals()
+        self._tokens, self._refuser = tokens, Refuser(refusals or Refusals())
 
     async def intercept_service(
         self,
@@ -67,7 +75,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             found = _authenticate(details, self._tokens)
             _authorize(details.method, found)
         except ApiError as error:
-            return refusal(handler, error, self._refusals)
+            return self._refuser.handler(handler, error)
         _caller.set(found)  # a call is one task, so this is seen by its handler alone
         return handler
 
@@ -93,23 +101,37 @@ def _authorize(method: str, found: Caller) -> None:
             raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", text, {"scope": scope.value})
 
 
-def refusal(
-    handler: grpc.RpcMethodHandler[Any, Any], error: ApiError, refusals: Refusals
-) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler in place of this one that ends the call.
+class Refuser:
+    """Ends calls with the reason, those of a flood late: a stranger waits, and runs out of streams of a connection."""
 
-    It is one of many messages even where the method has one, since gRPC reads that one whole before it calls anybody.
-    """
+    def __init__(self, refusals: Refusals, reluctance: Reluctance | None = None) -> None:
+        self._refusals, self._reluctance, self._held = refusals, reluctance or Reluctance(), 0
 
-    async def one(messages: object, context: Context) -> None:
-        refusals.note(error.reason, context.peer())
+    def handler(self, handler: grpc.RpcMethodHandler[Any, Any], error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
+        """In place of this handler.
+
+        It is one of many messages even where the method has one, since gRPC reads that one whole before it calls
+        anybody.
+        """
+
+        async def one(messages: object, context: Context) -> None:
+            await self._end(context, error)
+
+        async def many(messages: object, context: Context) -> AsyncIterator[Any]:
+            await self._end(context, error)
+            yield  # which makes it a generator; `_end` raises
+
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(many)
+        return grpc.stream_unary_rpc_method_handler(one)
+
+    async def _end(self, context: Context, error: ApiError) -> None:
+        self._refusals.note(error.reason, context.peer())
+        seconds = self._reluctance.seconds(address(context), asyncio.get_running_loop().time(), self._held)
+        if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
+            self._held += 1
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._held -= 1
         await abort(context, error, given_id(context))
-
-    async def many(messages: object, context: Context) -> AsyncIterator[Any]:
-        refusals.note(error.reason, context.peer())
-        await abort(context, error, given_id(context))
-        yield  # which makes it a generator; abort raises
-
-    if handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(many)
-    return grpc.stream_unary_rpc_method_handler(one)

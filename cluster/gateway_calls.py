@@ -18,7 +18,6 @@ from google.protobuf.descriptor import Descriptor
 
 from cluster.config import LimitsSection
 from cluster.examination import SMALL_BYTES, Busy, Examination
-from cluster.examiner import Examiner
 from cluster.gateway_auth import tenant
 from cluster.gateway_errors import (
     REQUEST_ID_KEY,
@@ -30,6 +29,7 @@ from cluster.gateway_errors import (
     to_api_error,
     unless_gone,
 )
+from cluster.gateway_examiner import Examiner
 from cluster.gateway_limits import Places
 from cluster.gateway_wire import LEAST_FIELD_BYTES, has_more_fields
 from cluster.refusals import Refusals
@@ -120,7 +120,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             with unless_gone():
                 return await context.read()
 
-        raw = await self._uploads.read(context.peer(), reading)
+        raw = await self._uploads.read(tenant(context), context.peer(), reading)
         if raw is grpc.aio.EOF:
             raise _malformed("the call came without a message")
         if len(raw) > self._message_bytes:

@@ -93,6 +93,11 @@ def exhausted(reason: str, text: str, retry_seconds: float) -> ApiError:
     return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, text, details=[_retry(retry_seconds)])
 
 
+def too_costly(text: str) -> ApiError:
+    """A request that would cost more than one may, however often it is sent."""
+    return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_COSTLY", text)
+
+
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 

@@ -9,10 +9,10 @@ from typing import TypeVar
 from cluster.answer_size import PIECE_BYTES
 from cluster.engine import Engine
 from cluster.examination import Examination
-from cluster.examiner import Examiner
 from cluster.gateway_auth import caller, highest_priority, tenant
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import Context, Violation, invalid, unknown_model
+from cluster.gateway_examiner import Examiner
 from cluster.gateway_time import duration, now
 from cluster.generation import Generation, GenerationRequest
 from cluster.output import Piece

@@ -19,34 +19,42 @@ class UploadTooSlow(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Upload:
-    who: str
+    tenant: str
+    connection: str
     began: float  # on the loop's clock, in seconds
     scope: asyncio.Timeout
 
 
 class Uploads:
-    """At most `most` readings at once, of at most `seconds` each; while others wait, of at most `patience` seconds.
+    """At most `most` readings at once, `each` of one tenant, for at most `seconds`, or `patience` while others wait.
 
-    Connections that wait take turns. Who goes is the oldest of the connection that holds the most places.
+    Connections that wait take turns. Who goes is the oldest of the connection that holds the most places; where a
+    tenant that waits has all that it may have, of its own connections.
     """
 
-    def __init__(self, most: int, seconds: float, patience: float = 0.5) -> None:
+    def __init__(self, most: int, seconds: float, patience: float = 1.0, each: int | None = None) -> None:
         self._most, self._seconds, self._patience = most, seconds, patience
+        self._each = each or max(1, most // 4)
         self._open: dict[_Upload, None] = {}  # oldest first
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by connection, in the order of their turns
+        # By tenant and connection, in the order of their turns.
+        self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
         self._promised = 0  # places of those that are about to begin
+        self._held = Counter[str]()  # places, promised ones included, by tenant
         self._pressing: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._open) + self._promised
 
-    async def read(self, who: str, reading: Callable[[], Awaitable[T]]) -> T:
-        """What `reading` gives; UploadTooSlow if it took too long. `who` is the connection."""
-        if self._waiting or len(self) >= self._most:
-            await self._turn(who)
+    async def read(self, tenant: str, connection: str, reading: Callable[[], Awaitable[T]]) -> T:
+        """What `reading` gives; UploadTooSlow if it took too long."""
+        if (tenant, connection) in self._waiting or not self._room_for(tenant):
+            await self._turn(tenant, connection)
+        else:
+            self._held[tenant] += 1
         now = asyncio.get_running_loop().time()
-        upload = _Upload(who, now, asyncio.timeout_at(now + self._seconds))
+        upload = _Upload(tenant, connection, now, asyncio.timeout_at(now + self._seconds))
         self._open[upload] = None
+        self._press()  # for those that wait since before it had begun
         try:
             async with upload.scope:
                 return await reading()
@@ -54,24 +62,34 @@ class Uploads:
             raise UploadTooSlow from None
         finally:
             del self._open[upload]
+            self._give_back(tenant)
             self._admit()
 
-    async def _turn(self, who: str) -> None:
+    def _room_for(self, tenant: str) -> bool:
+        return len(self) < self._most and self._held[tenant] < self._each
+
+    def _give_back(self, tenant: str) -> None:
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+
+    async def _turn(self, tenant: str, connection: str) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(who, deque()).append(mine)
+        self._waiting.setdefault((tenant, connection), deque()).append(mine)
         self._press()
         try:
             await mine
         except asyncio.CancelledError:
             if mine.cancelled():
-                self._forget(who, mine)
+                self._forget((tenant, connection), mine)
             else:  # its turn had just come
                 self._promised -= 1
+                self._give_back(tenant)
                 self._admit()
             raise
         self._promised -= 1
 
-    def _forget(self, who: str, mine: "asyncio.Future[None]") -> None:
+    def _forget(self, who: tuple[str, str], mine: "asyncio.Future[None]") -> None:
         queue = self._waiting.get(who, deque())
         if mine in queue:
             queue.remove(mine)
@@ -80,13 +98,13 @@ class Uploads:
 
     def _admit(self) -> None:
         """Give free places to those whose turn it is."""
-        while self._waiting and len(self) < self._most:
-            who, queue = next(iter(self._waiting.items()))
-            del self._waiting[who]
+        while who := next((who for who in self._waiting if self._room_for(who[0])), None):
+            queue = self._waiting.pop(who)
             first = queue.popleft()
             if not first.done():  # else it is cancelled, and has not noticed yet
                 first.set_result(None)
                 self._promised += 1
+                self._held[who[0]] += 1
             if queue:
                 self._waiting[who] = queue
         self._press()
@@ -95,11 +113,13 @@ class Uploads:
         """See to it that whoever waits does not wait for one that never ends."""
         if self._pressing is not None or not self._waiting or not self._open:
             return
-        held = Counter(upload.who for upload in self._open)
-        who = max(held, key=held.__getitem__)
-        oldest = next(upload for upload in self._open if upload.who == who)
-        loop = asyncio.get_running_loop()
-        self._pressing = loop.call_at(max(loop.time(), oldest.began + self._patience), self._end, oldest)
+        full = {tenant for tenant, _ in self._waiting if self._held[tenant] >= self._each}
+        blocking = [u for u in self._open if len(self) >= self._most or u.tenant in full]
+        if blocking:
+            most = Counter(upload.connection for upload in blocking).most_common(1)[0][0]
+            oldest = next(upload for upload in blocking if upload.connection == most)
+            loop = asyncio.get_running_loop()
+            self._pressing = loop.call_at(max(loop.time(), oldest.began + self._patience), self._end, oldest)
 
     def _end(self, upload: _Upload) -> None:
         self._pressing = None
@@ -110,4 +130,4 @@ class Uploads:
 
     def check(self) -> None:
         """What must hold when nothing is under way."""
-        assert not len(self) and not self._waiting
+        assert not len(self) and not self._waiting and not self._held

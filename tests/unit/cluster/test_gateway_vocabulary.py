@@ -124,7 +124,7 @@ def test_the_context_is_what_the_cache_can_serve(serve_fake: ServeFake) -> None:
 def test_an_answer_that_clients_would_not_take_is_refused(
     serve_fake: ServeFake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.examiner.MOST_BYTES", 100)
+    monkeypatch.setattr("cluster.gateway_examiner.MOST_BYTES", 100)
     server = serve_fake(FakeHead())
     text = "a b c d e f g " * 30
     ids = server.served.tokenizer.encode(text)

@@ -1,8 +1,8 @@
 """A process of its own for what long requests cost: a thread would take the interpreter's lock from every stream.
 
 It starts with the first such request and ends after a while without one. It gives way to the server's own work, and
-what takes it too much time or memory ends with it. `python -m cluster.examiner_process MODEL BYTES` is that process: it
-reads works from stdin, one at a time, and writes what came of them.
+what takes it too much time or memory ends with it. `python -m cluster.gateway_examiner_process MODEL BYTES` is that
+process: it reads works from stdin, one at a time, and writes what came of them.
 """
 
 import contextlib
@@ -17,10 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import grpc
-
-from cluster.examiner import Examiner
-from cluster.gateway_errors import ApiError, exhausted
+from cluster.gateway_errors import exhausted, too_costly
+from cluster.gateway_examiner import Examiner
 from cluster.served_model import ServedModel
 
 T = TypeVar("T")
@@ -38,7 +36,7 @@ class ExaminerProcess:
 
     def __init__(self, model: str, cpu_seconds: float, memory_bytes: int) -> None:
         """A work may take so many seconds of a core, and so much memory more than the process has at rest."""
-        self._command = [sys.executable, "-m", "cluster.examiner_process", model, str(memory_bytes)]
+        self._command = [sys.executable, "-m", "cluster.gateway_examiner_process", model, str(memory_bytes)]
         self._cpu_seconds = cpu_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,7 +75,7 @@ class ExaminerProcess:
             return None
         log.warning("examining a request was given up: its process ended with %s", code)
         text = "examining the request takes more time or memory than one may (limits.examination_cpu_s); send less"
-        return False, ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_COSTLY", text)
+        return False, too_costly(text)
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from grpc import StatusCode
 
-from cluster import examiner_process
-from cluster.examiner import Examiner
-from cluster.examiner_process import ExaminerProcess
+from cluster import gateway_examiner_process as examiner_process
 from cluster.gateway_errors import ApiError
+from cluster.gateway_examiner import Examiner
+from cluster.gateway_examiner_process import ExaminerProcess
 from cluster.served_model import DEMO_FOLDER
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE
