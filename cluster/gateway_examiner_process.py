@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from cluster.gateway_errors import exhausted, too_costly
 from cluster.gateway_examiner import Examiner
@@ -64,7 +64,7 @@ class ExaminerProcess:
         try:
             process.stdin.write(request)
             process.stdin.flush()
-            if select.select([process.stdout], [], [], _STALLED * self._cpu_seconds + _STALLED_SECONDS)[0]:
+            if _readable(process.stdout, _STALLED * self._cpu_seconds + _STALLED_SECONDS):
                 answer: tuple[bool, object] = pickle.load(process.stdout)  # from a process of our own
                 return answer
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
@@ -74,7 +74,8 @@ class ExaminerProcess:
         if code == 0:
             return None
         log.warning("examining a request was given up: its process ended with %s", code)
-        text = "examining the request takes more time or memory than one may (limits.examination_cpu_s); send less"
+        limits = "limits.examination_cpu_s, limits.examination_memory_bytes"
+        text = f"examining the request takes more time or memory than one may ({limits}); send less"
         return False, too_costly(text)
 
     def _running(self) -> "subprocess.Popen[bytes]":
@@ -84,6 +85,13 @@ class ExaminerProcess:
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
             )
         return self._process
+
+
+def _readable(file: IO[bytes], seconds: float) -> bool:
+    """Whether there is something to read in so many seconds, be it the end. Not `select`: descriptors may be many."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 def main() -> None:
@@ -97,7 +105,7 @@ def main() -> None:
         held = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + memory_bytes, held + memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    while select.select([sys.stdin.buffer], [], [], _IDLE_SECONDS)[0]:
+    while _readable(sys.stdin.buffer, _IDLE_SECONDS):
         try:
             cpu_seconds, work = pickle.load(sys.stdin.buffer)
         except EOFError:

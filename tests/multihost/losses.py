@@ -8,6 +8,8 @@ from tests.multihost.cluster import Cluster
 from tests.multihost.hosts import Host
 from tests.multihost.stage import CALM_SECONDS, Stage
 
+_BOOTS_AFTER, _WATCHED = 25.0, 90.0  # seconds after the kill
+
 
 def kill_host(stage: Stage, times: int) -> Row:
     """SIGKILL a worker host with one of two replicas of several experts; it boots again later."""
@@ -37,6 +39,29 @@ def kill_head_host(stage: Stage, times: int) -> Row:
 def cut_head_host(stage: Stage, times: int) -> Row:
     """Cut the host of the head actor off: for a while there are two heads, and one of them is not heard."""
     return _lose(stage, times, "the head's host is cut off for good", Host.cut, of_head=True)
+
+
+def reboot_sole_host(stage: Stage, times: int) -> Row:
+    """SIGKILL a worker host with the only replica of some experts, and boot it 25 s later, whatever has come back."""
+    cluster, windows = stage.cluster, list[tuple[float, float]]()
+    cluster.spread()
+    cluster.scale(1)
+    tally = stage.streams.start()
+    for _ in range(times):
+        host = cluster.other_worker()
+        assert cluster.replicas(host), f"no replica on {host.name}"
+        time.sleep(CALM_SECONDS)
+        at = time.monotonic()
+        host.kill()
+        time.sleep(_BOOTS_AFTER)
+        host.boot()
+        cluster.join(host)
+        time.sleep(max(0.0, at + _WATCHED - time.monotonic()))
+        windows.append((at, time.monotonic()))
+        cluster.spread()
+        cluster.scale(1)
+    stage.streams.stop()
+    return Row("kill -9 of a host with sole copies, booted 25 s later", times, stage.quiet, tally, windows, "")
 
 
 def _kill_raylet(host: Host) -> None:

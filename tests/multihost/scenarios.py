@@ -1,7 +1,15 @@
 """The scenarios on three hosts by name, and how often each is played."""
 
 from tests.multihost.disturbances import blip, drain, kill_serve
-from tests.multihost.losses import cut, cut_head_host, kill_head_host, kill_host, kill_raylet, kill_sole_host
+from tests.multihost.losses import (
+    cut,
+    cut_head_host,
+    kill_head_host,
+    kill_host,
+    kill_raylet,
+    kill_sole_host,
+    reboot_sole_host,
+)
 from tests.multihost.stage import Scenario
 
 SCENARIOS: dict[str, tuple[Scenario, int, int]] = {  # how often: in full, in short
@@ -10,6 +18,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {  # how often: in full, in sh
     "kill-raylet": (kill_raylet, 2, 0),
     "cut": (cut, 2, 0),
     "kill-sole-host": (kill_sole_host, 2, 0),
+    "reboot-sole-host": (reboot_sole_host, 1, 0),
     "kill-head-host": (kill_head_host, 2, 0),
     "cut-head-host": (cut_head_host, 1, 0),
     "drain": (drain, 2, 0),
