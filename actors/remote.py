@@ -23,6 +23,7 @@ from actors.head import Head
 from actors.load import HeadLoad, LoadCounter
 from actors.messages import ActorOptions, ActorReport, ActorSpec, HostMemory, Message, Pulse, RouterOptions
 from actors.patience import Patience
+from actors.remote_faults import OwnFaults
 from actors.remote_transport import RayTransport
 from actors.replicas import Replica, Replicas, Table
 from actors.router import ExpertRouter
@@ -101,6 +102,7 @@ class HeadActor:
         self._counter: LoadCounter | None = None
         self._order = (-1, -1)
         self._swapping = threading.Lock()
+        self._faults = OwnFaults()
 
     @ray.method(concurrency_group="work")
     def adopt(self, epoch: int, members: Members, options: RouterOptions) -> HeadInfo:
@@ -140,7 +142,9 @@ class HeadActor:
         rows = self._head.zero_rows()
         refs = {r.endpoint.remote(encode_call(ExpertCall(-1, 0, r, rows))): r for r in replicas}
         done, late = ray.wait(list(refs), num_returns=len(refs), timeout=_WARM_SECONDS) if refs else ([], [])
-        return [refs[ref] for ref in late] + [refs[ref] for ref in done if _failed(ref)]
+        return [refs[ref] for ref in late] + [
+            refs[ref] for ref in done if self._faults.failed(ref, "an expert was warmed up")
+        ]
 
     @ray.method(concurrency_group="control")
     def load(self) -> HeadLoad:
@@ -188,14 +192,6 @@ def _table(members: Members, expert_count: int) -> Table:
     for expert, slot, incarnation, handle in sorted(members.replicas, key=lambda member: member[:2]):
         rows[expert].append(Replica(expert, slot, incarnation, handle.forward))
     return tuple(map(tuple, rows))
-
-
-def _failed(ref: Any) -> bool:
-    try:
-        ray.get(ref)
-    except ray.exceptions.RayError:
-        return True
-    return False
 
 
 def _located(report: ActorReport) -> ActorReport:
@@ -269,7 +265,11 @@ def reports_of(handles: Mapping[str, Any], timeout: float = _PROBE_SECONDS) -> d
     """What the actors hold, of those that answer within `timeout` seconds; one that restarts may."""
     refs = {handle.report.remote(): name for name, handle in handles.items()}
     done = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[0] if refs else []
-    return {refs[ref]: ray.get(ref) for ref in done if not _failed(ref)}
+    reports: dict[str, ActorReport] = {}
+    for ref in done:
+        with contextlib.suppress(ray.exceptions.RayError):  # it ended: what it holds is of no use
+            reports[refs[ref]] = ray.get(ref)
+    return reports
 
 
 def cause(error: Exception) -> str:

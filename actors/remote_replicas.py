@@ -11,6 +11,7 @@ from actors.load import HeadLoad
 from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
 from actors.remote import Member, Members, pulses_in, stop_actors
 from actors.remote_exits import memory_exits
+from actors.remote_faults import OwnFaults
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
@@ -25,6 +26,7 @@ class RayReplicas:
     def __init__(self, head: Any, handles: Mapping[Key, tuple[str, Any]], start: Start, namespace: str) -> None:
         """`handles` holds the names and handles of actors that run already."""
         self._head, self._start, self._namespace = head, start, namespace
+        self._faults = OwnFaults()
         self._handles = dict(handles)
         self._members = Members(0)
         self._epoch = -1  # of the engine that has the head
@@ -79,7 +81,8 @@ class RayReplicas:
         members = self._next(incarnations)
         try:
             cold = frozenset(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
-        except ray.exceptions.RayError:  # a head that comes back is given those that it had, if they are still wanted
+        except ray.exceptions.RayError as error:  # a head that comes back gets those that it had and are still wanted
+            self._faults.note("the head was given its replicas", error)
             known = {member[:3] for member in self._members.replicas}
             self._members = replace(members, replicas=[m for m in members.replicas if m[:3] in known])
             return None
@@ -108,7 +111,8 @@ class RayReplicas:
         """See `ClusterOps`."""
         try:
             load: HeadLoad = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            self._faults.note("the head was asked what its replicas do", error)
             return None
         return load
 
@@ -127,8 +131,9 @@ class RayReplicas:
         for ref in done:
             try:
                 found: HostMemory = ray.get(ref)
-            except ray.exceptions.RayError:
-                continue  # it ended: another is asked the next time
+            except ray.exceptions.RayError as error:  # it ended: another is asked the next time
+                self._faults.note("a process was asked for its machine's memory", error)
+                continue
             self._memory = {**self._memory, found.node_id: found}
         return self._memory
 

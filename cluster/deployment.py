@@ -1,12 +1,11 @@
 """What a launch hands to `serve`: a head to drive, and how to let go of it. No Ray, no torch."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
 from cluster.address import is_loopback
+from cluster.code_digest import code_digest
 from cluster.config import ActorSection, Config
 from cluster.policy.limits import Limits
 from model.batch import LoadProgress
@@ -43,7 +42,7 @@ class Deployment:
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:
     """What head and experts are built from."""
     dtype = checkpoint.config.dtype if config.model.dtype == "auto" else config.model.dtype
-    code = _code_digest()
+    code = code_digest()
     most, share = _default_kv(config, checkpoint, dtype)
     head = ActorSpec(
         folder=str(checkpoint.folder),
@@ -111,12 +110,3 @@ def check_exposure(config: Config) -> None:
                 f"{address} can be reached from other machines, and anybody there could send requests: give a "
                 "--token-file, listen on 127.0.0.1, or say --insecure if the network is yours"
             )
-
-
-def _code_digest() -> str:
-    """Actors that run other code than this checkout's must not be adopted."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent.parent
-    for file in sorted([*(root / "actors").glob("*.py"), *(root / "model").glob("*.py")]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]

@@ -18,6 +18,8 @@ WITHOUT_TORCH = (
     "model/tokenizer.py",
     "model/chat.py",
     "model/detokenizer.py",
+    "model/constraint.py",
+    "model/generation_config.py",
 )
 
 

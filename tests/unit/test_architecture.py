@@ -27,7 +27,6 @@ HOMES = {
 ALSO_COUNTS_AS = {
     "torch": ("safetensors.torch",),
     "grpc": (
-        "grpc_channelz",
         "grpc_health",
         "grpc_reflection",
         "grpc_status",

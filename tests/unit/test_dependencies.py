@@ -50,6 +50,18 @@ def test_what_is_imported_is_declared() -> None:
     )
 
 
+# Imported by nothing here: what another one needs to do what it is declared for.
+BY_OTHERS = {"protobuf": "the generated modules import google.protobuf"}
+
+
+def test_what_is_declared_is_imported() -> None:
+    roots = {found.name.partition(".")[0] for source in sources(*PACKAGES) for found in imports(source)}
+    names = {_key(name) for root in roots for name in (root, *DISTRIBUTIONS.get(root, ()))}
+    # Where packages share a name, such as google, a distribution counts if one of the modules imported is its own.
+    idle = _names(PROJECT["dependencies"]) - names - BY_OTHERS.keys()
+    assert not idle, f"declared, but imported by no package of ours: {', '.join(sorted(idle))}"
+
+
 @pytest.mark.parametrize("group", ["dependencies", "dev", "hub"])
 def test_what_is_declared_is_pinned(group: str) -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()

@@ -13,6 +13,7 @@ HEAVY = ("torch", "ray", "grpc", "transformers")
 BUDGETS = {
     "cluster.cli": HEAVY,
     "cluster.client": ("torch", "ray", "transformers"),
+    "cluster.gateway_examiner_process": ("torch", "ray", "transformers"),
     **{module_name(source): HEAVY for source in WITHOUT_TORCH},
     **{module_name(source): (*HEAVY, "numpy", "pydantic") for source in sources("cluster/policy")},
 }

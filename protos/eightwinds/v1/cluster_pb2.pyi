@@ -486,9 +486,9 @@ class ExpertLoad(message.Message):
     queued_token_count: builtins.int
     """Rows under way to it at the end of the span."""
     retry_count: builtins.int
-    """Calls that were sent again since a replica failed or was late."""
+    """Calls that were sent again because a replica failed or was late."""
     hedge_count: builtins.int
-    """Calls that were sent to a second replica since the first was slow."""
+    """Calls that were sent to a second replica because the first was slow."""
     @builtins.property
     def service_time_p50(self) -> duration_pb2.Duration:
         """Median time that a call computes."""
