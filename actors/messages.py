@@ -208,7 +208,9 @@ class HeadHandle(Protocol):
 
 
 class ClusterOps(Protocol):
-    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment."""
+    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. For the
+    controller's thread; `load` and `nodes` are called from gRPC's threads, too.
+    """
 
     def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
         """Begin to start a replica: on this node if one is named, else where there is or will be room, but not on

@@ -52,7 +52,7 @@ class ExpertTransport(Protocol):
     """Sends calls and collects replies. Replies may come in any order; a call may end in an error."""
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
-        """Send calls; it never blocks on the experts."""
+        """Send calls. Over a network this returns before an expert has run; in one process the experts run here."""
         ...
 
     def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:

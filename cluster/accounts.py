@@ -9,7 +9,7 @@ from model.batch import StepPlan, StepResult
 
 
 class Accounts:
-    """Written by the engine's thread. Times are seconds on the engine's clock."""
+    """Written by the engine's thread; any may ask for `retry_seconds`. Times are seconds on the engine's clock."""
 
     def __init__(self) -> None:
         self.faults: collections.Counter[str] = collections.Counter({"numeric": 0, "constraint": 0})

@@ -50,7 +50,7 @@ class ControllerOptions:
 
 
 class Controller:
-    """Owns the membership. `scale` and `snapshot` may be called from any thread."""
+    """Owns the membership. `scale`, `drain_node`, `snapshot` and `load` may be called from any thread."""
 
     def __init__(
         self,
