@@ -14,7 +14,7 @@ from model.expert import ExpertWeights
 from model.host_link import HostLink, NoLink, host_link
 from model.linear import keep_one_order
 from model.weights import read_tensors, torch_dtype
-from model.wire import tensor_bytes, tensor_from
+from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
 
 
 class Expert:
@@ -27,6 +27,7 @@ class Expert:
         assert spec.expert is not None
         if spec.threads:
             torch.set_num_threads(spec.threads)
+        allow_read_only_buffers()
         self.spec, self.expert, self.incarnation = spec, spec.expert, uuid.uuid4().hex
         self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.expert_names(self.expert)

@@ -36,6 +36,7 @@ from model.tokenizer import Tokenizer
 from model.trunk import Trunk
 from model.watch import watched
 from model.weights import read_tensors, torch_dtype
+from model.wire import allow_read_only_buffers
 
 
 class Head:
@@ -47,6 +48,7 @@ class Head:
         """Raises ValueError if the checkpoint or the KV memory is not what it should be."""
         if spec.threads:
             torch.set_num_threads(spec.threads)
+        allow_read_only_buffers()
         self.spec, self.incarnation = spec, uuid.uuid4().hex
         self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.head_names()

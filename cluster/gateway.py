@@ -13,6 +13,7 @@ from cluster.gateway_auth import AuthInterceptor, Tokens
 from cluster.gateway_backend import Backend
 from cluster.gateway_calls import CallInterceptor
 from cluster.gateway_cluster import ClusterService
+from cluster.gateway_errors import hide_departures
 from cluster.gateway_examiner import Examiner
 from cluster.gateway_examiner_process import ExaminerProcess
 from cluster.gateway_health import NOT_SERVING, SERVING, Health
@@ -77,6 +78,7 @@ class Gateway:
         if port == 0:
             raise OSError(f"cannot listen on {address}")
         self._set_health(NOT_SERVING)
+        hide_departures()
         await self._server.start()
         self._trimming = asyncio.create_task(trim_for_ever())
         return f"{address.rpartition(':')[0]}:{port}"

@@ -41,7 +41,12 @@ class DeparturesFilter(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
 
 
-logging.getLogger("grpc._cython.cygrpc").addFilter(DeparturesFilter())
+_departures = DeparturesFilter()
+
+
+def hide_departures() -> None:
+    """Put the filter into gRPC's logger; once is enough, and more do no harm."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_departures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
 
-# Received buffers are read-only; nothing writes to the tensors made of them.
-warnings.filterwarnings("ignore", message="The given buffer is not writable")
+
+def allow_read_only_buffers() -> None:
+    """Keep torch from warning of them in this process: nothing writes to the tensors that are made of them."""
+    warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 
 def tensor_bytes(x_RD: torch.Tensor) -> memoryview:

@@ -62,3 +62,18 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
     loaded, printed = _loads(f"{command}; {run}", HEAVY)
     assert "Usage" in printed, "`python -m cluster.cli --help` prints no usage: call main() under __main__"
     assert not loaded, f"`eightwinds {arguments}` loads {loaded}: a command imports what it runs, when it runs"
+
+
+def test_importing_changes_nothing_in_the_process() -> None:
+    """What a module does to logging or warnings it does when it is told to, not to whoever imports it."""
+    statement = """
+import logging, warnings
+import torch, grpc
+before = list(warnings.filters)
+import cluster.gateway, cluster.in_process, model.wire
+assert warnings.filters == before, set(map(str, warnings.filters)) - set(map(str, before))
+ours = [n for n, logger in logging.root.manager.loggerDict.items() if getattr(logger, "filters", None)]
+assert not ours and not logging.root.handlers, (ours, logging.root.handlers)
+"""
+    done = subprocess.run([sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
