@@ -21,6 +21,8 @@ class Clock:
 @pytest.fixture(autouse=True)
 def own_handlers() -> Iterator[None]:
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for signum in before:
+        signal.signal(signum, signal.SIG_DFL)  # under nohup, or behind a shell's &, some come ignored
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
