@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.report import report
 from tests.daily import accidents, signals
 from tests.daily.report import HEADER, Row
+from tests.heard_signals import let_children_hear_signals
 
 HAPPENINGS: dict[str, tuple[Callable[[int], Row], int, int]] = {  # how often in full, and in the short form
     "signal-at-start": (lambda times: signals.at_the_start(times, random.Random(2026)), 20, 3),
@@ -31,6 +32,7 @@ NOTES = "Eight streams run where there is a load; *different* counts requests in
 
 def main() -> int:
     """The exit code is 0 if all is as promised."""
+    let_children_hear_signals()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("happenings", nargs="*", metavar="HAPPENING", help=", ".join(HAPPENINGS))
     parser.add_argument("--short", action="store_true", help="a few, once")

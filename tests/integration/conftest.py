@@ -4,6 +4,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.heard_signals import let_children_hear_signals
 from tests.integration.server import Server
 
 
@@ -13,6 +14,12 @@ class StartServer(Protocol):
     def __call__(
         self, *arguments: str, state: Path | None = None, environment: Mapping[str, str] | None = None
     ) -> Server: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals() -> None:
+    """A server that is started with SIGINT ignored goes on ignoring it, as it should."""
+    let_children_hear_signals()
 
 
 @pytest.fixture(scope="session")
