@@ -142,9 +142,8 @@ class HeadActor:
         rows = self._head.zero_rows()
         refs = {r.endpoint.remote(encode_call(ExpertCall(-1, 0, r, rows))): r for r in replicas}
         done, late = ray.wait(list(refs), num_returns=len(refs), timeout=_WARM_SECONDS) if refs else ([], [])
-        return [refs[ref] for ref in late] + [
-            refs[ref] for ref in done if self._faults.failed(ref, "an expert was warmed up")
-        ]
+        cold = [*late, *(ref for ref in done if self._faults.failed(ref, "an expert was warmed up"))]
+        return [refs[ref] for ref in cold]
 
     @ray.method(concurrency_group="control")
     def load(self) -> HeadLoad:
@@ -265,11 +264,8 @@ def reports_of(handles: Mapping[str, Any], timeout: float = _PROBE_SECONDS) -> d
     """What the actors hold, of those that answer within `timeout` seconds; one that restarts may."""
     refs = {handle.report.remote(): name for name, handle in handles.items()}
     done = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[0] if refs else []
-    reports: dict[str, ActorReport] = {}
-    for ref in done:
-        with contextlib.suppress(ray.exceptions.RayError):  # it ended: what it holds is of no use
-            reports[refs[ref]] = ray.get(ref)
-    return reports
+    faults = OwnFaults()
+    return {refs[ref]: ray.get(ref) for ref in done if not faults.failed(ref, "an actor was asked what it holds")}
 
 
 def cause(error: Exception) -> str:

@@ -3,14 +3,14 @@
 import hashlib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("actors", "model")  # what runs in an actor
 
 
-def code_digest(root: Path = ROOT) -> str:
+def code_digest(root: Path = _ROOT) -> str:
     """Of every source file of the packages, in whatever folder, with its path."""
     digest = hashlib.sha256()
     for file in sorted(file for package in _PACKAGES for file in (root / package).rglob("*.py")):
-        digest.update(f"{file.relative_to(root)}\0{file.stat().st_size}\0".encode())
-        digest.update(file.read_bytes())
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:16]

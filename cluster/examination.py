@@ -43,11 +43,6 @@ class _Work:
     begun: bool = False
 
 
-def call(work: Callable[[], T]) -> T:
-    """Do a work that needs nothing."""
-    return work()
-
-
 class Turns:
     """Work that waits, by tenant; tenants take turns. Pure: holds and orders, runs nothing."""
 
@@ -102,10 +97,8 @@ class _Lane:
 class Examination:
     """The pool, on one event loop."""
 
-    def __init__(
-        self, bounds: Bounds | None = None, here: Callable[[Any], Any] = call, apart: Callable[[Any], Any] = call
-    ) -> None:
-        """`here` and `apart` do a work, in one of our threads: of the latter, large works, the thread only waits."""
+    def __init__(self, here: Callable[[Any], Any], apart: Callable[[Any], Any], bounds: Bounds | None = None) -> None:
+        """`here` does a work in the thread that calls it; `apart` has it done elsewhere, and is for the large ones."""
         self._bounds = bounds or Bounds()
         self._small, self._large, self._costly = _Lane("small", here), _Lane("large", apart), _Lane("costly", here)
         self._lanes = (self._small, self._large, self._costly)
@@ -113,9 +106,9 @@ class Examination:
     async def run(self, tenant: str, size: int, work: Callable[..., T], costly: bool = False) -> T:
         """The result of `work` on `size` bytes, done in a thread; Busy if there is no room, or no turn in time.
 
-        `costly` work, such as a schema, may take long whatever its size.
+        `costly` work, such as a schema, may take long though it is small.
         """
-        lane = self._costly if costly else self._large if size > SMALL_BYTES else self._small
+        lane = self._large if size > SMALL_BYTES else self._costly if costly else self._small
         waiting_bytes = sum(lane.turns.bytes for lane in self._lanes)
         if lane.turns.waiting(tenant) >= self._bounds.waiting or waiting_bytes + size > self._bounds.waiting_bytes:
             raise Busy(5.0)

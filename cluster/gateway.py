@@ -1,6 +1,5 @@
 """The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
 
-import asyncio
 from typing import Any
 
 import grpc
@@ -20,7 +19,6 @@ from cluster.gateway_health import NOT_SERVING, SERVING, Health
 from cluster.gateway_inference import InferenceService
 from cluster.gateway_limits import channel_options
 from cluster.gateway_reflection import add_reflection
-from cluster.heap import trim_for_ever
 from cluster.refusals import Refusals
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -44,16 +42,12 @@ class Gateway:
         """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
         limits = limits or LimitsSection()
         self.backend, self.refusals = Backend(), Refusals()
-        self._trimming: asyncio.Task[None] | None = None
         examiner = Examiner(served)
         self._apart = ExaminerProcess(
             str(served.checkpoint.folder), limits.examination_cpu_s, limits.examination_memory_bytes
         )
-        self._examination = Examination(
-            Bounds(limits.examinations, limits.examination_bytes, limits.examination_s),
-            here=lambda work: work(examiner),
-            apart=self._apart.run,
-        )
+        bounds = Bounds(limits.examinations, limits.examination_bytes, limits.examination_s)
+        self._examination = Examination(lambda work: work(examiner), self._apart.run, bounds)
         self._health = Health(limits.watches, self.refusals)
         calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals)
         self.handled = calls.handled
@@ -80,7 +74,6 @@ class Gateway:
         self._set_health(NOT_SERVING)
         hide_departures()
         await self._server.start()
-        self._trimming = asyncio.create_task(trim_for_ever())
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def serve(self) -> None:
@@ -101,8 +94,6 @@ class Gateway:
         if generations is not None and not finished:
             generations.cut_off()
         await self._server.stop(1.0)
-        if self._trimming is not None:
-            self._trimming.cancel()
         self._examination.close()
         self._apart.close()
         return finished

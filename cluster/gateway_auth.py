@@ -2,22 +2,20 @@
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
-import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import grpc
 
-from cluster.gateway_errors import ApiError, Context, abort, given_id
-from cluster.policy.reluctance import Reluctance
+from cluster.gateway_errors import ApiError, Context
+from cluster.gateway_refuser import Refuser, address
 from cluster.refusals import Refusals
 from cluster.tokens import Caller, Scope
 
 _caller: contextvars.ContextVar[Caller | None] = contextvars.ContextVar("caller", default=None)
 
 _HEADER = "authorization"
-_MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
 MOST_PRIORITY = 100
 _SCOPES = {"/eightwinds.v1.InferenceService/": Scope.INFERENCE, "/eightwinds.v1.ClusterService/": Scope.CLUSTER}
@@ -45,11 +43,6 @@ def highest_priority() -> int:
 def tenant(context: Context) -> str:
     """Whom the work of a call counts for: who calls, or else the machine that it comes from."""
     return caller() or address(context)
-
-
-def address(context: Context) -> str:
-    """The machine that a call comes from, as gRPC names it, without the port."""
-    return context.peer().rpartition(":")[0]
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
@@ -99,39 +92,3 @@ def _authorize(method: str, found: Caller) -> None:
         if method.startswith(prefix) and scope not in found.scopes:
             text = f"the token of {found.name!r} lacks the scope {scope.value}, which this method needs"
             raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", text, {"scope": scope.value})
-
-
-class Refuser:
-    """Ends calls with the reason, those of a flood late: a stranger waits, and runs out of streams of a connection."""
-
-    def __init__(self, refusals: Refusals, reluctance: Reluctance | None = None) -> None:
-        self._refusals, self._reluctance, self._held = refusals, reluctance or Reluctance(), 0
-
-    def handler(self, handler: grpc.RpcMethodHandler[Any, Any], error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
-        """In place of this handler.
-
-        It is one of many messages even where the method has one, since gRPC reads that one whole before it calls
-        anybody.
-        """
-
-        async def one(messages: object, context: Context) -> None:
-            await self._end(context, error)
-
-        async def many(messages: object, context: Context) -> AsyncIterator[Any]:
-            await self._end(context, error)
-            yield  # which makes it a generator; `_end` raises
-
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(many)
-        return grpc.stream_unary_rpc_method_handler(one)
-
-    async def _end(self, context: Context, error: ApiError) -> None:
-        self._refusals.note(error.reason, context.peer())
-        seconds = self._reluctance.seconds(address(context), asyncio.get_running_loop().time(), self._held)
-        if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
-            self._held += 1
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                self._held -= 1
-        await abort(context, error, given_id(context))

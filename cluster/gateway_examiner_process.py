@@ -27,6 +27,8 @@ _IDLE_SECONDS = 60.0
 _STALLED = 3  # times the seconds of a core, on the clock, plus ...
 _STALLED_SECONDS = 30.0  # ... so many for a start on a busy machine
 _NICE = 10
+_OUT_OF_MEMORY = 3  # exit code
+_KILLED = (-signal.SIGPROF, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV)  # by limits, by the system, by C++
 
 log = logging.getLogger("eightwinds.examiner")
 
@@ -41,7 +43,9 @@ class ExaminerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, work: Callable[[Examiner], T]) -> T:
-        """What the work gives or raises; ApiError (RESOURCE_EXHAUSTED) if it takes more than it may."""
+        """What the work gives or raises; ApiError (RESOURCE_EXHAUSTED) if it takes more than it may; RuntimeError if
+        the process cannot do its work, as when the model's folder is gone.
+        """
         request, answer = pickle.dumps((self._cpu_seconds, work)), None
         with contextlib.suppress(OSError):  # of a process that could not be started
             answer = self._ask(request) or self._ask(request)  # it may have ended, for want of work, as this came
@@ -73,6 +77,8 @@ class ExaminerProcess:
         code = process.wait()
         if code == 0:
             return None
+        if code not in (_OUT_OF_MEMORY, *_KILLED):
+            raise RuntimeError(f"the process that examines long requests ended with {code}; the log has its traceback")
         log.warning("examining a request was given up: its process ended with %s", code)
         limits = "limits.examination_cpu_s, limits.examination_memory_bytes"
         text = f"examining the request takes more time or memory than one may ({limits}); send less"
@@ -114,7 +120,7 @@ def main() -> None:
         try:
             answer = True, work(examiner)
         except MemoryError:
-            os._exit(1)
+            os._exit(_OUT_OF_MEMORY)
         except Exception as error:
             answer = False, error
         signal.setitimer(signal.ITIMER_PROF, 0.0)

@@ -34,6 +34,7 @@ from cluster.engine import Engine, EngineConfig
 from cluster.gateway import Gateway
 from cluster.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.health import Health, obstacle
+from cluster.heap import trim_for_ever
 from cluster.machine import check_machine
 from cluster.metrics import Look, exposition
 from cluster.output import StopRules
@@ -96,6 +97,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
     _check_machine(config, served)
     launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
 
+    trimming = asyncio.create_task(trim_for_ever())
     gateway = Gateway(served, config.gateway.max_message_bytes, tokens, config.limits)
     page = application(lambda: gateway.backend.ready, lambda: _metrics(gateway, config.transport))
     http = HttpServer(page, config.limits, gateway.refusals)
@@ -137,6 +139,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         await asyncio.to_thread(engine.stop)
         return 0 if shutdown.asked.is_set() else 1
     finally:
+        trimming.cancel()
         await gateway.drain(0)
         await http.stop()
         for thread in (gateway.backend.health, gateway.backend.autoscaler, gateway.backend.controller):

@@ -46,7 +46,7 @@ class Uploads:
         return len(self._open) + self._promised
 
     async def read(self, tenant: str, connection: str, reading: Callable[[], Awaitable[T]]) -> T:
-        """What `reading` gives; UploadTooSlow if it took too long."""
+        """Return the result of `reading`. Raises UploadTooSlow if that takes too long."""
         if (tenant, connection) in self._waiting or not self._room_for(tenant):
             await self._turn(tenant, connection)
         else:

@@ -11,7 +11,8 @@ log = logging.getLogger(__name__)
 _TINY = 4096  # numbers of a weight; above, two rows are past the seam
 _BLOCK = 24  # a multiple of the row tiles (4, 6, 8, 12) of the CPU kernels that were looked at
 _CUDA_BLOCK = 64
-_CUDA_LEAST = 32  # rows of a product that sums more numbers than it gives
+_CUDA_LEAST = 32  # rows of a large product that sums more numbers than it gives
+_CUDA_LARGE = 1 << 20  # numbers of a weight; a smaller one is read in next to no time, however few blocks read it
 
 # CUDA: the library, and that it may neither add partial sums in 16 bits nor split a sum over blocks of the card
 # (split-K), which it does at some row counts only. torch lets cuBLASLt alone be told the second.
@@ -34,7 +35,7 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     on_cuda, fp32 = x_RD.device.type == "cuda", x_RD.dtype == torch.float32
     if fp32 or (not on_cuda and weight_ED.numel() <= _TINY):
         return _in_blocks(x_RD, weight_ED, _CUDA_BLOCK if on_cuda else _BLOCK)
-    if on_cuda and rows < _CUDA_LEAST and weight_ED.shape[1] > weight_ED.shape[0]:
+    if on_cuda and rows < _CUDA_LEAST and _is_deep(weight_ED):
         # Without split-K few rows leave most of a card idle: 306 us at 8 rows, 53 at 32, of 8x7B's w2 on an H100.
         return F.linear(_padded(x_RD, _CUDA_LEAST), weight_ED)[:rows]
     return F.linear(x_RD, weight_ED) if rows > 1 else F.linear(x_RD.expand(2, -1), weight_ED)[:1]
@@ -55,6 +56,10 @@ def keep_one_order(device: torch.device) -> None:
             torch.__version__,
             error,
         )
+
+
+def _is_deep(weight_ED: torch.Tensor) -> bool:
+    return weight_ED.shape[1] > weight_ED.shape[0] and weight_ED.numel() >= _CUDA_LARGE
 
 
 def _in_blocks(x_RD: torch.Tensor, weight_ED: torch.Tensor, block: int) -> torch.Tensor:

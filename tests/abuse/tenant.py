@@ -1,4 +1,4 @@
-"""What mallory does with a token and ordinary calls, as many as the server takes."""
+"""Abuses by a tenant: mallory has a token and sends ordinary calls, as many as the server takes."""
 
 import json
 import time

@@ -7,7 +7,7 @@ from actors.remote_faults import OwnFaults
 
 
 def task_error(cause: Exception) -> Exception:
-    """What `ray.get` raises where an actor's method raised `cause`."""
+    """The exception that `ray.get` raises when an actor's method has raised `cause`."""
     return ray.exceptions.RayTaskError("load", f"Traceback: {cause!r}", cause).as_instanceof_cause()  # type: ignore[no-any-return, no-untyped-call]
 
 

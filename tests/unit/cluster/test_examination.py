@@ -26,6 +26,11 @@ class Gate:
 LARGE = SMALL_BYTES + 1
 
 
+def make(bounds: Bounds | None = None) -> Examination:
+    """One that does all works here."""
+    return Examination(lambda work: work(), lambda work: work(), bounds)
+
+
 @pytest.fixture
 async def gate() -> AsyncIterator[Gate]:
     gate = Gate()
@@ -41,7 +46,7 @@ async def begin(pool: Examination, *given: Any, **named: Any) -> "asyncio.Task[A
 
 
 async def test_results_and_errors_come_back() -> None:
-    pool = Examination()
+    pool = make()
     assert await pool.run("alice", 10, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         await pool.run("alice", LARGE, lambda: 1 // 0)
@@ -50,7 +55,7 @@ async def test_results_and_errors_come_back() -> None:
 
 
 async def test_small_work_and_schemas_do_not_wait_behind_large(gate: Gate) -> None:
-    pool = Examination()
+    pool = make()
     long = await begin(pool, "mallory", LARGE, gate)
     assert await pool.run("alice", 100, lambda: "short") == "short"
     assert await pool.run("alice", 100, lambda: "schema", costly=True) == "schema"
@@ -61,7 +66,7 @@ async def test_small_work_and_schemas_do_not_wait_behind_large(gate: Gate) -> No
 
 
 async def test_tenants_take_turns(gate: Gate) -> None:
-    pool, order = Examination(), list[str]()
+    pool, order = make(), list[str]()
     tasks = [await begin(pool, "mallory", LARGE, gate)]
     for name in ("mallory", "mallory", "mallory", "alice"):
         tasks.append(await begin(pool, name, LARGE, lambda name=name: order.append(name)))
@@ -73,7 +78,7 @@ async def test_tenants_take_turns(gate: Gate) -> None:
 
 
 async def test_a_tenant_may_have_so_much_waiting_and_others_are_let_in(gate: Gate) -> None:
-    pool = Examination(Bounds(waiting=2))
+    pool = make(Bounds(waiting=2))
     tasks = [await begin(pool, "mallory", LARGE, gate)]
     tasks += [await begin(pool, "mallory", LARGE, int) for _ in range(2)]
     with pytest.raises(Busy):
@@ -85,7 +90,7 @@ async def test_a_tenant_may_have_so_much_waiting_and_others_are_let_in(gate: Gat
 
 
 async def test_what_waits_is_bounded_in_bytes(gate: Gate) -> None:
-    pool = Examination(Bounds(waiting_bytes=3 * LARGE))
+    pool = make(Bounds(waiting_bytes=3 * LARGE))
     tasks = [await begin(pool, "a", LARGE, gate)]
     tasks += [await begin(pool, name, LARGE, int) for name in "bcd"]
     with pytest.raises(Busy):
@@ -97,7 +102,7 @@ async def test_what_waits_is_bounded_in_bytes(gate: Gate) -> None:
 
 
 async def test_nobody_waits_for_ever(gate: Gate) -> None:
-    pool = Examination(Bounds(seconds=0.0))
+    pool = make(Bounds(seconds=0.0))
     long = await begin(pool, "mallory", LARGE, gate)
     with pytest.raises(Busy):
         await pool.run("alice", LARGE, int)
@@ -108,7 +113,7 @@ async def test_nobody_waits_for_ever(gate: Gate) -> None:
 
 
 async def test_whoever_leaves_gives_his_turn_away(gate: Gate) -> None:
-    pool, done = Examination(), list[int]()
+    pool, done = make(), list[int]()
     long = await begin(pool, "mallory", LARGE, gate)
     gone = await begin(pool, "alice", LARGE, lambda: done.append(1))
     gone.cancel()
@@ -118,4 +123,17 @@ async def test_whoever_leaves_gives_his_turn_away(gate: Gate) -> None:
     await long
     assert await pool.run("alice", LARGE, lambda: 2) == 2
     assert not done
+    pool.close()
+
+
+async def test_large_work_is_done_apart_also_where_it_is_costly() -> None:
+    pool = Examination(lambda work: work("here"), lambda work: work("apart"))
+
+    def where(place: str) -> str:
+        return place
+
+    assert await pool.run("alice", 10, where) == "here"
+    assert await pool.run("alice", 10, where, costly=True) == "here"
+    assert await pool.run("alice", LARGE, where) == "apart"
+    assert await pool.run("alice", LARGE, where, costly=True) == "apart"
     pool.close()

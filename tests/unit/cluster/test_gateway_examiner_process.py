@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -98,14 +97,18 @@ def test_a_process_that_was_killed_or_froze_is_replaced(
     assert not psutil.pid_exists(second)
 
 
-def test_an_idle_process_ends_and_the_next_work_starts_another(tmp_path: Path) -> None:
+def test_a_process_that_cannot_work_is_a_fault_and_not_the_requests(tmp_path: Path) -> None:
+    process = ExaminerProcess(str(tmp_path / "gone"), 10.0, 256 << 20)
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        process.run(pid)
+
+
+def test_an_idle_process_ends_and_the_next_work_starts_another() -> None:
     process = ExaminerProcess(str(DEMO_FOLDER), 10.0, 256 << 20)
     try:
         first = process.run(partial(_idle_after, seconds=0.1))
-        end = time.monotonic() + PATIENCE
-        while psutil.pid_exists(first) and psutil.Process(first).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        assert process._process is not None
+        assert process._process.wait(PATIENCE) == 0
         assert process.run(pid) != first
     finally:
         process.close()

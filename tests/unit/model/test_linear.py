@@ -100,7 +100,8 @@ def test_tiny_products_are_made_in_blocks_of_one_size(dtype: torch.dtype, monkey
 def test_on_cuda_products_have_rows_enough_and_fp32_one_shape(
     dtype: torch.dtype, width: int, wide: int, shapes: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A product that sums more than it gives is not made of few rows, and no 16-bit one of a single row."""
+    """A large product that sums more than it gives is not made of few rows, and no 16-bit one of a single row."""
+    monkeypatch.setattr("model.linear._CUDA_LARGE", 64 * 32)
     made, product = list[int](), F.linear
 
     def watched(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
