@@ -15,6 +15,8 @@ from cluster import gateway_examiner_process as examiner_process
 from cluster.gateway_errors import ApiError
 from cluster.gateway_examiner import Examiner
 from cluster.gateway_examiner_process import ExaminerProcess
+from cluster.generation import GenerationRequest
+from cluster.policy.limits import Limits
 from cluster.served_model import DEMO_FOLDER
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE
@@ -138,3 +140,18 @@ def test_a_server_that_is_killed_leaves_none(process: ExaminerProcess) -> None:
     assert process._process.stdin is not None
     process._process.stdin.close()
     assert not psutil.wait_procs([child], timeout=PATIENCE)[1]
+
+
+def test_a_schema_is_compiled_there_too(process: ExaminerProcess) -> None:
+    limits = Limits(4, 64, 64, 16, None)
+    good, bad = '{"type": "object", "properties": {"a": {"type": "integer"}}}', '{"type": "nothing"}'
+
+    def asked(schema: str) -> Callable[[Examiner], GenerationRequest]:
+        request = pb.GenerateRequest(prompt=pb.Prompt(text="a"), constraint=pb.Constraint(json_schema=schema))
+        work = partial(Examiner.generation, request=request, limits=limits, caller="")
+        return partial(work, whole=False, highest_priority=0)
+
+    constraint = process.run(asked(good)).sampling.constraint
+    assert constraint is not None
+    assert constraint.text == good
+    assert "constraint.json_schema" in refused(process, asked(bad)).text
