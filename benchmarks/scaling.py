@@ -22,7 +22,7 @@ from benchmarks.load import Job, Load
 from benchmarks.report import publish
 from benchmarks.server import serving
 from cluster.client import Client
-from cluster.policy.scaling import ScalingPolicy, Use, decide
+from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 _POLICY = ScalingPolicy(True, 1, 4, 8, 0.8, 0.3, 0.0)

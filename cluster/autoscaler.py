@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from cluster.controller import Controller, RevisionMoved
 from cluster.expert_load import Counters, between
-from cluster.policy.membership import State
-from cluster.policy.scaling import ScalingPolicy, Use, decide
+from cluster.policy.replicas.membership import State
+from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 
 log = logging.getLogger("eightwinds.autoscaler")
 

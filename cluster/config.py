@@ -126,7 +126,7 @@ class LoadSection(_Section):
 
 
 class ScalingSection(_Section):
-    """Scaling by load (see `cluster.policy.scaling`), and how long a new replica may look for a node, which an
+    """Scaling by load (see `cluster.policy.replicas.scaling`), and how long a new replica may look for a node, which an
     autoscaler may have to bring, before it is given up.
     """
 

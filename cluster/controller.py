@@ -1,6 +1,6 @@
 """The controller: a thread that makes the replicas of all experts what they should be, and sees when they end.
 
-`cluster.policy.membership` decides, `actors.messages.ClusterOps` acts, this carries from one to the other.
+`cluster.policy.replicas.membership` decides, `actors.messages.ClusterOps` acts, this carries from one to the other.
 """
 
 import logging
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from actors.load import HeadLoad
 from actors.messages import ClusterOps, Key, NodeInfo, Pulse
 from cluster.nodes import Nodes
-from cluster.policy.backoff import Backoff
-from cluster.policy.membership import Change, Member, Membership, State
-from cluster.policy.publication import Publication
+from cluster.policy.replicas.backoff import Backoff
+from cluster.policy.replicas.membership import Change, Member, Membership, State
+from cluster.policy.replicas.route_table import Publication
 from cluster.said_once import SaidOnce
 from cluster.snapshot import Snapshot
 

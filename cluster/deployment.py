@@ -7,7 +7,7 @@ from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
 from cluster.address import is_loopback
 from cluster.code_digest import code_digest
 from cluster.config import ActorSection, Config
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from model.batch import LoadProgress
 from model.checkpoint import Checkpoint, dtype_bytes
 

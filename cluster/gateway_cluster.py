@@ -17,8 +17,8 @@ from cluster.gateway_errors import ApiError, Context, Violation, invalid
 from cluster.gateway_limits import Places
 from cluster.gateway_load import LoadWatches, whole
 from cluster.gateway_time import duration, now
-from cluster.policy.membership import Member, State
-from cluster.policy.scaling import ScalingPolicy
+from cluster.policy.replicas.membership import Member, State
+from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.served_model import ServedModel
 from cluster.snapshot import Snapshot
 from protos.eightwinds.v1 import cluster_pb2 as pb

@@ -10,7 +10,7 @@ from cluster.gateway_errors import Violation, invalid
 from cluster.gateway_validation import Validator
 from cluster.gateway_wire import has_more_fields
 from cluster.generation import GenerationRequest
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
 

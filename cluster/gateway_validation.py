@@ -10,7 +10,7 @@ from cluster.answer_size import MOST_BYTES, AnswerSize
 from cluster.gateway_errors import Violation, good_request_id, invalid
 from cluster.generation import GenerationRequest
 from cluster.output import StopRules
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from cluster.request import SAMPLING_RANGES
 from cluster.served_model import ServedModel
 from model.batch import Constraint, ConstraintKind, SamplingParams

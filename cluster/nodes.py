@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from actors.messages import NodeInfo
-from cluster.policy.membership import Change
-from cluster.policy.placement import Node, Placed, assign
+from cluster.policy.replicas.membership import Change
+from cluster.policy.replicas.placement import Node, Placed, assign
 
 _FRESH_SECONDS = 2.0  # how old what is known may be
 _NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduling.sequence import Sequence
 from model.batch import Alternatives, SamplingParams
 
 

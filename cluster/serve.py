@@ -39,8 +39,8 @@ from cluster.machine import check_machine
 from cluster.metrics import Look, exposition
 from cluster.output import StopRules
 from cluster.page import HttpServer, application
-from cluster.policy.membership import Membership
-from cluster.policy.scaling import ScalingPolicy
+from cluster.policy.replicas.membership import Membership
+from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.progress import ProgressLines
 from cluster.ray_auth import choose_ray_auth
 from cluster.served_model import ServedModel

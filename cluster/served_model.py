@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from cluster.request import SAMPLING_RANGES
 from model.batch import SamplingParams
 from model.chat_template import chat_refusal

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.messages import NodeInfo
-from cluster.policy.membership import Member
+from cluster.policy.replicas.membership import Member
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""A scheduler on a head that checks every plan: what the tests of `cluster.policy.scheduler` drive."""
+"""A scheduler on a head that checks every plan: what the tests of `cluster.policy.scheduling.scheduler` drive."""
 
 from dataclasses import dataclass, field
 
-from cluster.policy.limits import Limits
-from cluster.policy.scheduler import Scheduler
-from cluster.policy.sequence import Drawn, Sequence
+from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.scheduler import Scheduler
+from cluster.policy.scheduling.sequence import Drawn, Sequence
 from model.batch import NewSequence, SamplingParams, StepPlan, StepResult
 from tests.fakes import FakeHead, continuation, hashed
 

@@ -10,8 +10,8 @@ from cluster import engine as engine_module
 from cluster.autoscaler import Autoscaler
 from cluster.controller import Controller, ControllerOptions
 from cluster.engine import Engine, EngineConfig
-from cluster.policy.membership import Membership
-from cluster.policy.scaling import ScalingPolicy
+from cluster.policy.replicas.membership import Membership
+from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.served_model import ServedModel
 from tests.clusters import FakeCluster
 from tests.engines import Make

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.accounts import Accounts
-from cluster.policy.sequence import Drawn, Sequence
+from cluster.policy.scheduling.sequence import Drawn, Sequence
 from model.batch import SampledToken, SamplingParams
 
 

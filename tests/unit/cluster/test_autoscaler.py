@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from cluster.autoscaler import Autoscaler
-from cluster.policy.scaling import ScalingPolicy
+from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.snapshot import Snapshot
 from tests.unit.cluster.test_controller import Rig
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cluster import console_cluster, controller
 from cluster.cli import app
 from cluster.controller import Controller
-from cluster.policy.membership import State
+from cluster.policy.replicas.membership import State
 from tests.clusters import FakeCluster
 from tests.serving import Serving
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from cluster.controller import Controller, ControllerOptions, HeadNode, NoSuchNode, RevisionMoved
-from cluster.policy.membership import Key, Membership, State
+from cluster.policy.replicas.membership import Key, Membership, State
 from tests.clusters import FakeCluster
 
 

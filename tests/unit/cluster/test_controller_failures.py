@@ -3,7 +3,7 @@
 import pytest
 
 from actors.messages import Key
-from cluster.policy.membership import State
+from cluster.policy.replicas.membership import State
 from tests.clusters import FakeCluster
 from tests.unit.cluster.test_controller import Rig
 

@@ -7,7 +7,7 @@ import pytest
 
 from actors.messages import HeadLost, HeadTaken
 from cluster.engine import EngineStopped
-from cluster.policy.scheduler import Scheduler
+from cluster.policy.scheduling.scheduler import Scheduler
 from cluster.request import FailureEvent
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import PATIENCE, Events, FakeHead

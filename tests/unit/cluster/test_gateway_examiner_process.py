@@ -16,7 +16,7 @@ from cluster.gateway_errors import ApiError
 from cluster.gateway_examiner import Examiner
 from cluster.gateway_examiner_process import ExaminerProcess
 from cluster.generation import GenerationRequest
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from cluster.served_model import DEMO_FOLDER
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE

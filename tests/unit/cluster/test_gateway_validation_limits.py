@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from cluster.gateway_errors import ApiError
 from cluster.gateway_validation import Validator
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from cluster.served_model import ServedModel
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -1,8 +1,8 @@
 """Who is there, who is awaited, who will not come."""
 
 from actors.messages import Pulse
-from cluster.policy.membership import MOST_FAILURES
-from cluster.roll_call import AWAY_SECONDS, RollCall
+from cluster.policy.replicas.membership import MOST_FAILURES
+from cluster.policy.replicas.readiness import AWAY_SECONDS, RollCall
 from model.batch import LoadProgress
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.policy.pace import Pace, StepCost
+from cluster.policy.scheduling.prefill_budget import Pace, StepCost
 from model.batch import Chunk, StepPlan
 
 

@@ -1,6 +1,6 @@
 """What the head is told, and when again."""
 
-from cluster.policy.publication import Publication
+from cluster.policy.replicas.route_table import Publication
 
 A, B, C = (0, 0), (0, 1), (1, 0)
 

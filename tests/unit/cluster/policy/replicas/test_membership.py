@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cluster.policy.membership import Change, Key, Membership, State
+from cluster.policy.replicas.membership import Change, Key, Membership, State
 
 
 def running(*counts: int) -> Membership:

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from cluster.policy.entry import Entry, find_entry
-from cluster.policy.limits import Limits
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.prefix_hit import Entry, find_entry
+from cluster.policy.scheduling.sequence import Sequence
 from model.batch import StepPlan
 from tests.scheduling import Bench, sequence
 

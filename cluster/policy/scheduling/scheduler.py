@@ -9,12 +9,12 @@ import bisect
 import itertools
 from collections import Counter
 
-from cluster.policy.blocks import BlockPool
-from cluster.policy.entry import Entry, find_entry, siblings
-from cluster.policy.fair_queue import FairQueue, gives_way
-from cluster.policy.limits import Limits
-from cluster.policy.prefix import extend_keys
-from cluster.policy.sequence import Drawn, Sequence
+from cluster.policy.scheduling.blocks import BlockPool
+from cluster.policy.scheduling.fair_queue import FairQueue, gives_way
+from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.prefix import extend_keys
+from cluster.policy.scheduling.prefix_hit import Entry, find_entry, siblings
+from cluster.policy.scheduling.sequence import Drawn, Sequence
 from model.batch import Chunk, NewSequence, SampledToken, SequenceFault, StepPlan, StepResult
 
 _MOST_LOSSES = 5  # of heads in a row

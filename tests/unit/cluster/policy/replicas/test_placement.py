@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.policy.placement import Node, Placed, assign, missing, place, surplus
+from cluster.policy.replicas.placement import Node, Placed, assign, missing, place, surplus
 
 A, B, C = (Node(name, {"CPU": 4.0, "GPU": 1.0}) for name in "abc")
 

@@ -10,7 +10,7 @@ import bisect
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduling.sequence import Sequence
 
 _PROMPT_COST, _OUTPUT_COST = 1, 2  # the paper's weights of a prompt token and of a token put out
 _MOST_CLIENTS = 1024  # counters kept of clients who have nothing here

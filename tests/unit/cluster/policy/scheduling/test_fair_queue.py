@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from cluster.policy.fair_queue import FairQueue
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduling.fair_queue import FairQueue
+from cluster.policy.scheduling.sequence import Sequence
 from tests.scheduling import sequence
 
 

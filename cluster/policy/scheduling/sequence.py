@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cluster.policy.prefix import first_visible
+from cluster.policy.scheduling.prefix import first_visible
 from model.batch import Alternatives, NewSequence, SampledToken, SamplingParams
 
 

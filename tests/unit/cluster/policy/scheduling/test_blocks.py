@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cluster.policy.blocks import BlockPool
+from cluster.policy.scheduling.blocks import BlockPool
 
 
 def test_pages_come_back_in_any_order() -> None:

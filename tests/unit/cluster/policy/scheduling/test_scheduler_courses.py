@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from model.batch import StepPlan
 from tests.scheduling import VOCAB, Bench, alone, sequence
 

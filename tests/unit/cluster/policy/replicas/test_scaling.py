@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.policy.scaling import ScalingPolicy, Use, decide
+from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 
 ON = ScalingPolicy(True, 1, 6, 20, 0.7, 0.2, 30.0)
 

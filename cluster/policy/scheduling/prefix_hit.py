@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.policy.blocks import BlockPool
-from cluster.policy.limits import Limits
-from cluster.policy.prefix import extend_keys, first_visible, ready_pages
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduling.blocks import BlockPool
+from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.prefix import extend_keys, first_visible, ready_pages
+from cluster.policy.scheduling.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What an operator reads of an expert: the note of a scaling, else why a replica is away."""
 
-from cluster.policy.membership import Membership
+from cluster.policy.replicas.membership import Membership
 
 
 def test_why_a_replica_is_away_is_shown_while_it_is_and_a_note_comes_first() -> None:

@@ -1,6 +1,6 @@
 """Pauses that grow."""
 
-from cluster.policy.backoff import Backoff
+from cluster.policy.replicas.backoff import Backoff
 
 
 def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_success() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.policy.limits import Limits
+from cluster.policy.scheduling.limits import Limits
 from model.batch import Chunk, StepPlan, StepResult
 from tests.scheduling import Bench, alone, sequence
 

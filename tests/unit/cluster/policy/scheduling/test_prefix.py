@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.policy.blocks import BlockPool
-from cluster.policy.prefix import extend_keys, first_visible, ready_pages
+from cluster.policy.scheduling.blocks import BlockPool
+from cluster.policy.scheduling.prefix import extend_keys, first_visible, ready_pages
 
 
 def keys_of(token_ids: list[int], page_size: int = 4) -> list[bytes]:

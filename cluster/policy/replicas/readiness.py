@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from actors.messages import Pulse
-from cluster.policy.membership import MOST_FAILURES
+from cluster.policy.replicas.membership import MOST_FAILURES
 from model.batch import LoadProgress
 
 AWAY_SECONDS = 60.0  # until one that cannot be reached is given up; a restart takes a few

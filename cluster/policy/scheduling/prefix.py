@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from cluster.policy.blocks import BlockPool
+from cluster.policy.scheduling.blocks import BlockPool
 
 _ROOT = b"eightwinds"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cluster.policy.placement import Placed, surplus
+from cluster.policy.replicas.placement import Placed, surplus
 
 Key = tuple[int, int]  # expert, slot
 

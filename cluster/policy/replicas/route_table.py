@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from cluster.policy.backoff import Backoff
+from cluster.policy.replicas.backoff import Backoff
 
 Key = tuple[int, int]  # expert, slot
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cluster.policy.sequence import Sequence
+from cluster.policy.scheduling.sequence import Sequence
 from model.batch import SamplingParams
 
 

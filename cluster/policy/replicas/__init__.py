@@ -1,0 +1,1 @@
+"""Which expert processes there should be, where, and when the head may use them."""
