@@ -29,7 +29,7 @@ from cluster.cli_options import (
     client_of,
     refused,
 )
-from cluster.config import Config, load_config
+from cluster.settings.config import Config, load_config
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -198,7 +198,7 @@ def token(
     out: Annotated[Path | None, typer.Option("--out", help="New file for the token, which only you can read.")] = None,
 ) -> None:
     """Make a bearer token: it is printed or written once, and only its hash is kept."""
-    from cluster.tokens import append, keep_secret, new_token, parse_scopes
+    from cluster.settings.tokens import append, keep_secret, new_token, parse_scopes
 
     try:
         secret, entry = new_token(name, parse_scopes(scope), priority)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
-from cluster.address import is_loopback
 from cluster.code_digest import code_digest
-from cluster.config import ActorSection, Config
 from cluster.policy.scheduling.limits import Limits
+from cluster.settings.address import is_loopback
+from cluster.settings.config import ActorSection, Config
 from model.batch import LoadProgress
 from model.checkpoint import Checkpoint, dtype_bytes
 

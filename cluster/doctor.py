@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import local_ray
-from cluster.address import bind
-from cluster.config import Config, load_config
 from cluster.deployment import actor_specs, check_exposure, check_fits
 from cluster.machine import memory, memory_needed, open_files_problem, raise_open_files
 from cluster.ray_auth import ADVICE, ray_auth
 from cluster.served_model import ServedModel
-from cluster.tokens import TokenFile
+from cluster.settings.address import bind
+from cluster.settings.config import Config, load_config
+from cluster.settings.tokens import TokenFile
 
 _PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflection", "sentencepiece", "safetensors")
 

@@ -42,7 +42,7 @@ class EngineStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Bounds of the engine; see cluster/config.py for their meaning. `head_grace` is in seconds."""
+    """Bounds of the engine; see cluster/settings/config.py for their meaning. `head_grace` is in seconds."""
 
     max_running: int
     max_tokens_per_step: int

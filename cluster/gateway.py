@@ -6,7 +6,6 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster import gateway_health
-from cluster.config import LimitsSection
 from cluster.examination import Bounds, Examination
 from cluster.gateway_auth import AuthInterceptor, Tokens
 from cluster.gateway_backend import Backend
@@ -21,6 +20,7 @@ from cluster.gateway_limits import channel_options
 from cluster.gateway_reflection import add_reflection
 from cluster.refusals import Refusals
 from cluster.served_model import ServedModel
+from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 _SERVICES = (

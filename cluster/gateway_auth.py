@@ -11,7 +11,7 @@ import grpc
 from cluster.gateway_errors import ApiError, Context
 from cluster.gateway_refuser import Refuser, address
 from cluster.refusals import Refusals
-from cluster.tokens import Caller, Scope
+from cluster.settings.tokens import Caller, Scope
 
 _caller: contextvars.ContextVar[Caller | None] = contextvars.ContextVar("caller", default=None)
 
@@ -22,7 +22,7 @@ _SCOPES = {"/eightwinds.v1.InferenceService/": Scope.INFERENCE, "/eightwinds.v1.
 
 
 class Tokens(Protocol):
-    """Where tokens are looked up; see `cluster.tokens.TokenFile`."""
+    """Where tokens are looked up; see `cluster.settings.tokens.TokenFile`."""
 
     def find(self, token: str) -> Caller | None:
         """Whose token it is."""

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.descriptor import Descriptor
 
-from cluster.config import LimitsSection
 from cluster.examination import SMALL_BYTES, Busy, Examination
 from cluster.gateway_auth import tenant
 from cluster.gateway_errors import (
@@ -33,6 +32,7 @@ from cluster.gateway_examiner import Examiner
 from cluster.gateway_limits import Places
 from cluster.gateway_wire import LEAST_FIELD_BYTES, has_more_fields
 from cluster.refusals import Refusals
+from cluster.settings.config import LimitsSection
 from cluster.uploads import Uploads
 
 Handler = Callable[[Any, Any], Any]

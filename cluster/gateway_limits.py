@@ -6,8 +6,8 @@ all connections together, and are refused with a reason.
 
 from types import TracebackType
 
-from cluster.config import LimitsSection
 from cluster.gateway_errors import exhausted
+from cluster.settings.config import LimitsSection
 
 
 def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple[str, int]]:

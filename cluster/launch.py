@@ -21,13 +21,13 @@ from actors.remote_exits import memory_exits
 from actors.remote_head import RemoteHead
 from actors.remote_replicas import RayReplicas, machines
 from cluster import local_ray
-from cluster.config import ActorSection, Config
 from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.policy.replicas.membership import MOST_FAILURES
 from cluster.policy.replicas.placement import Node, Placed, assign, missing
 from cluster.policy.replicas.readiness import RollCall
 from cluster.ray_auth import ADVICE, answers, ray_auth
 from cluster.ray_record import LocalRay
+from cluster.settings.config import ActorSection, Config
 from model.checkpoint import Checkpoint
 
 log = logging.getLogger("eightwinds.launch")

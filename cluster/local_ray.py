@@ -21,10 +21,10 @@ from pathlib import Path
 import psutil
 
 from cluster import marked_processes
-from cluster.address import bind
 from cluster.deployment import LaunchFailed, LaunchStopped
 from cluster.ray_auth import choose_ray_auth
 from cluster.ray_record import LocalRay, orphans, records
+from cluster.settings.address import bind
 from cluster.state_folder import Hold, StateFolders, state_folders
 
 log = logging.getLogger("eightwinds.local_ray")

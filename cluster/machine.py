@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.config import Config
+from cluster.settings.config import Config
 
 ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
 _RAY_THRESHOLD = 0.95  # share of the memory above which Ray ends its processes

@@ -18,8 +18,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cluster.config import LimitsSection
 from cluster.refusals import Refusals
+from cluster.settings.config import LimitsSection
 
 _KEEP_ALIVE_SECONDS = 5
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left

@@ -5,7 +5,7 @@ gRPC sends whatever is not named in `no_proxy` through a proxy, this machine inc
 
 from collections.abc import Mapping
 
-from cluster.address import is_loopback
+from cluster.settings.address import is_loopback
 
 _VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")  # those that gRPC reads; the first one that is set counts
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.address import split
+from cluster.settings.address import split
 
 ADVICE = (
     "make a token with `umask 077; ray get-auth-token --generate`, have it as ~/.ray/auth_token on every host, and "

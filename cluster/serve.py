@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.messages import ClusterOps, HeadLost, Key, Pulse
-from cluster.address import bind, split
 from cluster.autoscaler import Autoscaler
-from cluster.config import Config
 from cluster.controller import Controller, ControllerOptions
 from cluster.deployment import (
     Deployment,
@@ -44,8 +42,10 @@ from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.progress import ProgressLines
 from cluster.ray_auth import choose_ray_auth
 from cluster.served_model import ServedModel
+from cluster.settings.address import bind, split
+from cluster.settings.config import Config
+from cluster.settings.tokens import TokenFile
 from cluster.shutdown import Shutdown
-from cluster.tokens import TokenFile
 from model.batch import SamplingParams
 
 log = logging.getLogger("eightwinds.serve")

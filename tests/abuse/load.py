@@ -14,7 +14,7 @@ import grpc
 import psutil
 
 from benchmarks.load import percentile
-from cluster.tokens import Scope, append, new_token
+from cluster.settings.tokens import Scope, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 

@@ -61,9 +61,9 @@ def main() -> None:
     """Be one."""
     import actors.remote  # noqa: F401  # what a replica's process imports
     from actors.expert import Expert
-    from cluster.config import Config
     from cluster.deployment import actor_specs
     from cluster.served_model import DEMO_FOLDER
+    from cluster.settings.config import Config
     from model.checkpoint import Checkpoint
 
     _, specs = actor_specs(Config(), Checkpoint.open(DEMO_FOLDER))

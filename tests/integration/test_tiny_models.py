@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import MixtralForCausalLM
 
-from cluster.config import Config
 from cluster.engine import Engine, EngineConfig
 from cluster.launch import launch
 from cluster.request import Event, SequenceRequest, TokenEvent
+from cluster.settings.config import Config
 from model.batch import SamplingParams
 from model.checkpoint import Checkpoint
 from tests.checkpoints import tiny, write

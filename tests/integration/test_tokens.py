@@ -4,7 +4,7 @@ from pathlib import Path
 
 import grpc
 
-from cluster.tokens import Scope, append, new_token
+from cluster.settings.tokens import Scope, append, new_token
 from tests.integration.conftest import StartServer
 
 

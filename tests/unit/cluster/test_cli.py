@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cluster import cli, console, serve, tokens
+from cluster import cli, console, serve
 from cluster.client import Client, Options, text_request
-from cluster.config import Config
+from cluster.settings import tokens
+from cluster.settings.config import Config
 from tests.serving import Serving
 
 COMMANDS = ("serve", "down", "generate", "chat", "token", "doctor")

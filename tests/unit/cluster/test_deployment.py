@@ -6,8 +6,8 @@ import pytest
 
 from actors.messages import ActorSpec, kv_bytes
 from cluster import machine
-from cluster.config import load_config
 from cluster.deployment import actor_specs
+from cluster.settings.config import load_config
 from model.checkpoint import Checkpoint
 from tests.checkpoints import tiny, write
 

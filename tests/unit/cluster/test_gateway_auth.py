@@ -15,7 +15,7 @@ from cluster.client import Client, Options, text_request
 from cluster.engine import EngineConfig
 from cluster.gateway_auth import AuthInterceptor, caller
 from cluster.served_model import ServedModel
-from cluster.tokens import Scope, TokenFile, append, new_token
+from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure
 

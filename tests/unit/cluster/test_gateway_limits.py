@@ -11,12 +11,12 @@ import pytest
 from grpc import StatusCode
 
 from cluster.client import Options, text_request
-from cluster.config import LimitsSection, load_config
 from cluster.engine import EngineConfig
 from cluster.gateway_errors import ApiError
 from cluster.gateway_limits import Places, channel_options
 from cluster.served_model import ServedModel
-from cluster.tokens import Scope, TokenFile, append, new_token
+from cluster.settings.config import LimitsSection, load_config
+from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.abuse import wire
 from tests.abuse.wire import Connection, frame

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.engine import EngineConfig
 from cluster.served_model import ServedModel
-from cluster.tokens import Scope, TokenFile, append, new_token
+from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import FakeHead
 from tests.serving import Serving

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster import machine
-from cluster.config import Config, load_config
 from cluster.machine import Memory, check_machine, memory, memory_needed, open_files_problem, raise_open_files
+from cluster.settings.config import Config, load_config
 
 GB = 10**9
 

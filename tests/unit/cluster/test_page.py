@@ -8,10 +8,10 @@ import socket
 
 import pytest
 
-from cluster.address import bind
-from cluster.config import LimitsSection
 from cluster.page import HttpServer, application
 from cluster.refusals import Refusals
+from cluster.settings.address import bind
+from cluster.settings.config import LimitsSection
 
 
 async def get(port: int, path: str) -> tuple[int, str]:

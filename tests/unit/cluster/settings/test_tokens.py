@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.tokens import (
+from cluster.settings.tokens import (
     Caller,
     Scope,
     TokenFile,

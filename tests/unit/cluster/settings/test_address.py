@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from cluster.address import bind, is_loopback, split
+from cluster.settings.address import bind, is_loopback, split
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from cluster.config import Config, known_keys, load_config
+from cluster.settings.config import Config, known_keys, load_config
 from tests.source_tree import ROOT
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import load_config
 from cluster.deployment import check_exposure
 from cluster.doctor import examine
-from cluster.tokens import Scope, append, new_token
+from cluster.settings.config import load_config
+from cluster.settings.tokens import Scope, append, new_token
 
 
 @pytest.fixture
