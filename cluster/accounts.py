@@ -2,7 +2,7 @@
 
 import collections
 
-from cluster.histogram import Histogram
+from cluster.observe.histogram import Histogram
 from cluster.policy.scheduling.sequence import Drawn, Sequence
 from cluster.request import Finish, FinishReason, TokenEvent
 from model.batch import StepPlan, StepResult

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from cluster.controller import Controller, RevisionMoved
-from cluster.expert_load import Counters, between
+from cluster.observe.usage import Counters, between
 from cluster.policy.replicas.membership import State
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from actors.load import HeadLoad
 from actors.messages import ClusterOps, Key, NodeInfo, Pulse
 from cluster.nodes import Nodes
+from cluster.observe.said_once import SaidOnce
+from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.backoff import Backoff
 from cluster.policy.replicas.membership import Change, Member, Membership, State
 from cluster.policy.replicas.route_table import Publication
-from cluster.said_once import SaidOnce
-from cluster.snapshot import Snapshot
 
 log = logging.getLogger("eightwinds.controller")
 

@@ -18,7 +18,7 @@ from cluster.gateway_health import NOT_SERVING, SERVING, Health
 from cluster.gateway_inference import InferenceService
 from cluster.gateway_limits import channel_options
 from cluster.gateway_reflection import add_reflection
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc

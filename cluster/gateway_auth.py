@@ -10,7 +10,7 @@ import grpc
 
 from cluster.gateway_errors import ApiError, Context
 from cluster.gateway_refuser import Refuser, address
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 from cluster.settings.tokens import Caller, Scope
 
 _caller: contextvars.ContextVar[Caller | None] = contextvars.ContextVar("caller", default=None)

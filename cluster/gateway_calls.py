@@ -31,7 +31,7 @@ from cluster.gateway_errors import (
 from cluster.gateway_examiner import Examiner
 from cluster.gateway_limits import Places
 from cluster.gateway_wire import LEAST_FIELD_BYTES, has_more_fields
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
 from cluster.uploads import Uploads
 

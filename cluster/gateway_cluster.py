@@ -10,17 +10,17 @@ import grpc
 
 from actors.messages import NodeInfo
 from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
-from cluster.expert_load import Counters, between
 from cluster.gateway_audit import audited
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import ApiError, Context, Violation, invalid
 from cluster.gateway_limits import Places
 from cluster.gateway_load import LoadWatches, whole
 from cluster.gateway_time import duration, now
+from cluster.observe.snapshot import Snapshot
+from cluster.observe.usage import Counters, between
 from cluster.policy.replicas.membership import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.served_model import ServedModel
-from cluster.snapshot import Snapshot
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import cluster_pb2_grpc
 

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from cluster.gateway_errors import ApiError, Context, abort, given_id
 from cluster.gateway_limits import Places
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 
 SERVICE = "grpc.health.v1.Health"
 SERVING = pb.HealthCheckResponse.SERVING

@@ -5,8 +5,8 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from cluster.expert_load import Counters, Load, Window, between
 from cluster.gateway_time import duration, now
+from cluster.observe.usage import Counters, Load, Window, between
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
 Look = Callable[[], Awaitable[tuple[Counters, list[int]]]]  # counters now, and how many replicas of each are ready

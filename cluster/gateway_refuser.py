@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from cluster.gateway_errors import ApiError, Context, abort, given_id
+from cluster.observe.refusals import Refusals
 from cluster.policy.reluctance import Reluctance
-from cluster.refusals import Refusals
 
 _MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
 from cluster.engine import Engine
-from cluster.histogram import Histogram
+from cluster.observe.histogram import Histogram
 from cluster.output import OutputText, Piece, StopRules
 from cluster.request import Event, FailureEvent, SequenceRequest, TokenEvent
 from model.batch import Alternatives, SamplingParams

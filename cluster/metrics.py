@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from actors.load import HeadLoad
 from cluster.engine import Engine
 from cluster.generation import RequestStats
-from cluster.histogram import Histogram
-from cluster.snapshot import Snapshot
+from cluster.observe.histogram import Histogram
+from cluster.observe.snapshot import Snapshot
 
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, float | Histogram]]

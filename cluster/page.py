@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
 
 _KEEP_ALIVE_SECONDS = 5

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from cluster.autoscaler import Autoscaler
+from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.scaling import ScalingPolicy
-from cluster.snapshot import Snapshot
 from tests.unit.cluster.test_controller import Rig
 
 POLICY = ScalingPolicy(True, 1, 3, 6, 0.7, 0.2, cooldown=10.0)

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster.gateway_health import NOT_SERVING, SERVING, Health
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection
 from tests.fakes import PATIENCE

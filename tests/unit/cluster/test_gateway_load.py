@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.expert_load import Counters
 from cluster.gateway_load import LoadWatches
+from cluster.observe.usage import Counters
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
 SHORT = 0.06  # seconds; a look is fresh for less

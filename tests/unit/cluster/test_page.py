@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
+from cluster.observe.refusals import Refusals
 from cluster.page import HttpServer, application
-from cluster.refusals import Refusals
 from cluster.settings.address import bind
 from cluster.settings.config import LimitsSection
 

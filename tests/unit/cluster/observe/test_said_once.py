@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from cluster.said_once import SaidOnce
+from cluster.observe.said_once import SaidOnce
 
 
 def test_the_same_warning_is_said_once_whatever_its_detail(caplog: pytest.LogCaptureFixture) -> None:

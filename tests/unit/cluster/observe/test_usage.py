@@ -4,7 +4,7 @@ import pytest
 
 from actors.load import HeadLoad, LoadCounter
 from actors.replicas import Replica
-from cluster.expert_load import Counters, Load, between
+from cluster.observe.usage import Counters, Load, between
 
 
 def head(counter: LoadCounter, incarnation: str = "h", queued: dict[tuple[int, int], int] | None = None) -> HeadLoad:

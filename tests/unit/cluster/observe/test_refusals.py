@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from cluster.refusals import Refusals
+from cluster.observe.refusals import Refusals
 
 
 def test_a_flood_of_refusals_is_two_lines(caplog: pytest.LogCaptureFixture) -> None:
