@@ -23,7 +23,7 @@ from benchmarks.bookkeeping import layer_costs
 from benchmarks.load import Job, Load, some_prompt
 from benchmarks.report import publish
 from benchmarks.server import Server, serving_in, state_folder
-from cluster.served_model import DEMO_FOLDER
+from cluster.engine.served_model import DEMO_FOLDER
 from model.config import MixtralConfig
 
 _DEFAULT = "as it comes"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cluster import local_ray
 from cluster.deployment import actor_specs, check_exposure, check_fits
+from cluster.engine.served_model import ServedModel
 from cluster.machine import memory, memory_needed, open_files_problem, raise_open_files
 from cluster.ray_auth import ADVICE, ray_auth
-from cluster.served_model import ServedModel
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
 from cluster.settings.tokens import TokenFile

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster import gateway_health
+from cluster.engine.served_model import ServedModel
 from cluster.examination import Bounds, Examination
 from cluster.gateway_auth import AuthInterceptor, Tokens
 from cluster.gateway_backend import Backend
@@ -19,7 +20,6 @@ from cluster.gateway_inference import InferenceService
 from cluster.gateway_limits import channel_options
 from cluster.gateway_reflection import add_reflection
 from cluster.observe.refusals import Refusals
-from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from cluster.autoscaler import Autoscaler
 from cluster.controller import Controller
-from cluster.engine import Engine
+from cluster.engine.engine import Engine
+from cluster.engine.generation import Generations
 from cluster.gateway_errors import unavailable
-from cluster.generation import Generations
 from cluster.health import Health
 
 

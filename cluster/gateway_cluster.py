@@ -10,6 +10,7 @@ import grpc
 
 from actors.messages import NodeInfo
 from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_audit import audited
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import ApiError, Context, Violation, invalid
@@ -20,7 +21,6 @@ from cluster.observe.snapshot import Snapshot
 from cluster.observe.usage import Counters, between
 from cluster.policy.replicas.membership import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
-from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import cluster_pb2_grpc
 

@@ -17,9 +17,9 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2
 
-from cluster.engine import EngineStopped, QueueFull
+from cluster.engine.engine import EngineStopped, QueueFull
+from cluster.engine.generation import GenerationFailed
 from cluster.examination import Busy
-from cluster.generation import GenerationFailed
 from cluster.uploads import UploadTooSlow
 
 log = logging.getLogger("eightwinds.gateway")

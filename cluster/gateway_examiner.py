@@ -5,13 +5,13 @@ from typing import TypeVar
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
-from cluster.answer_size import MOST_BYTES
+from cluster.engine.answer_size import MOST_BYTES
+from cluster.engine.generation import GenerationRequest
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_errors import Violation, invalid
 from cluster.gateway_validation import Validator
 from cluster.gateway_wire import has_more_fields
-from cluster.generation import GenerationRequest
 from cluster.policy.scheduling.limits import Limits
-from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 M = TypeVar("M", bound=Message)

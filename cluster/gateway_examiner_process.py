@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable
 from typing import IO, TypeVar
 
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_errors import exhausted, too_costly
 from cluster.gateway_examiner import Examiner
-from cluster.served_model import ServedModel
 
 T = TypeVar("T")
 

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
-from cluster.answer_size import PIECE_BYTES
-from cluster.engine import Engine
+from cluster.engine.answer_size import PIECE_BYTES
+from cluster.engine.engine import Engine
+from cluster.engine.generation import Generation, GenerationRequest
+from cluster.engine.request import SAMPLING_RANGES, Finish, FinishReason
+from cluster.engine.served_model import ServedModel
+from cluster.engine.text import Piece
 from cluster.examination import Examination
 from cluster.gateway_auth import caller, highest_priority, tenant
 from cluster.gateway_backend import Backend
 from cluster.gateway_errors import Context, Violation, invalid, unknown_model
 from cluster.gateway_examiner import Examiner
 from cluster.gateway_time import duration, now
-from cluster.generation import Generation, GenerationRequest
-from cluster.output import Piece
-from cluster.request import SAMPLING_RANGES, Finish, FinishReason
-from cluster.served_model import ServedModel
 from model.batch import Alternatives
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-from cluster.answer_size import MOST_BYTES, AnswerSize
+from cluster.engine.answer_size import MOST_BYTES, AnswerSize
+from cluster.engine.generation import GenerationRequest
+from cluster.engine.request import SAMPLING_RANGES
+from cluster.engine.served_model import ServedModel
+from cluster.engine.text import StopRules
 from cluster.gateway_errors import Violation, good_request_id, invalid
-from cluster.generation import GenerationRequest
-from cluster.output import StopRules
 from cluster.policy.scheduling.limits import Limits
-from cluster.request import SAMPLING_RANGES
-from cluster.served_model import ServedModel
 from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.chat import ChatMessage, Role
 from model.constraint import Constraints

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.controller import Controller
-from cluster.engine import Engine
+from cluster.engine.engine import Engine
 
 log = logging.getLogger("eightwinds.health")
 

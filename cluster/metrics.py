@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from actors.load import HeadLoad
-from cluster.engine import Engine
-from cluster.generation import RequestStats
+from cluster.engine.engine import Engine
+from cluster.engine.generation import RequestStats
 from cluster.observe.histogram import Histogram
 from cluster.observe.snapshot import Snapshot
 

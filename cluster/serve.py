@@ -28,20 +28,20 @@ from cluster.deployment import (
     check_fits,
     needs_of,
 )
-from cluster.engine import Engine, EngineConfig
+from cluster.engine.engine import Engine, EngineConfig
+from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
+from cluster.engine.served_model import ServedModel
+from cluster.engine.text import StopRules
 from cluster.gateway import Gateway
-from cluster.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.health import Health, obstacle
 from cluster.heap import trim_for_ever
 from cluster.machine import check_machine
 from cluster.metrics import Look, exposition
-from cluster.output import StopRules
 from cluster.page import HttpServer, application
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.progress import ProgressLines
 from cluster.ray_auth import choose_ray_auth
-from cluster.served_model import ServedModel
 from cluster.settings.address import bind, split
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile

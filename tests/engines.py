@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from cluster.engine import Engine
-from cluster.request import SequenceRequest
+from cluster.engine.engine import Engine
+from cluster.engine.request import SequenceRequest
 from model.batch import NewSequence, SamplingParams
 from tests.fakes import Events, FakeHead, continuation
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from actors.messages import HeadLost, HeadTaken
-from cluster.request import Event, FailureEvent, Finish, TokenEvent
+from cluster.engine.request import Event, FailureEvent, Finish, TokenEvent
 from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, SequenceFault, StepFailure, StepPlan, StepResult
 
 PATIENCE = 20.0  # seconds until a wait gives up; reached only by a test that fails

@@ -15,11 +15,11 @@ from grpc_status import rpc_status
 from actors.messages import HeadHandle
 from cluster import in_process
 from cluster.client import Client
-from cluster.engine import Engine, EngineConfig
+from cluster.engine.engine import Engine, EngineConfig
+from cluster.engine.generation import Generations
+from cluster.engine.served_model import ServedModel
 from cluster.gateway import Gateway
-from cluster.generation import Generations
 from cluster.serve import engine_config
-from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import TokenFile
 from tests.fakes import PATIENCE

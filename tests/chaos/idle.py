@@ -62,7 +62,7 @@ def main() -> None:
     import actors.remote  # noqa: F401  # what a replica's process imports
     from actors.expert import Expert
     from cluster.deployment import actor_specs
-    from cluster.served_model import DEMO_FOLDER
+    from cluster.engine.served_model import DEMO_FOLDER
     from cluster.settings.config import Config
     from model.checkpoint import Checkpoint
 

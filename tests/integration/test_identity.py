@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from cluster.served_model import DEMO_FOLDER
+from cluster.engine.served_model import DEMO_FOLDER
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.server import Server

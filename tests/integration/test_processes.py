@@ -6,8 +6,8 @@ import ray
 
 from actors.messages import ActorReport
 from actors.remote import find_actor, reports_of
+from cluster.engine.served_model import DEMO_FOLDER
 from cluster.launch import HEAD_NAME, expert_name
-from cluster.served_model import DEMO_FOLDER
 from model.checkpoint import Checkpoint
 from tests.integration.server import Server
 

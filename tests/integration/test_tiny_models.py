@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import MixtralForCausalLM
 
-from cluster.engine import Engine, EngineConfig
+from cluster.engine.engine import Engine, EngineConfig
+from cluster.engine.request import Event, SequenceRequest, TokenEvent
 from cluster.launch import launch
-from cluster.request import Event, SequenceRequest, TokenEvent
 from cluster.settings.config import Config
 from model.batch import SamplingParams
 from model.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
-from cluster.served_model import DEMO_FOLDER
+from cluster.engine.served_model import DEMO_FOLDER
 from model.batch import Constraint, ConstraintKind, SampledToken, SamplingParams
 from model.constraint import Constraints
 from model.sampling import draw

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from cluster import engine as engine_module
 from cluster.autoscaler import Autoscaler
 from cluster.controller import Controller, ControllerOptions
-from cluster.engine import Engine, EngineConfig
+from cluster.engine import engine as engine_module
+from cluster.engine.engine import Engine, EngineConfig
+from cluster.engine.served_model import ServedModel
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
-from cluster.served_model import ServedModel
 from tests.clusters import FakeCluster
 from tests.engines import Make
 from tests.fakes import Events, FakeHead

@@ -7,7 +7,7 @@ from cluster.code_digest import code_digest
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name in ("actors/head.py", "model/trunk.py", "model/sampling/draw.py", "cluster/engine.py"):
+    for name in ("actors/head.py", "model/trunk.py", "model/sampling/draw.py", "cluster/engine/engine.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     return tmp_path
@@ -23,7 +23,7 @@ def test_what_runs_in_actors_counts_in_whatever_folder(checkout: Path, name: str
 
 def test_a_file_that_moves_or_comes_counts_and_the_control_plane_does_not(checkout: Path) -> None:
     before = code_digest(checkout)
-    (checkout / "cluster/engine.py").write_text("other code")
+    (checkout / "cluster/engine/engine.py").write_text("other code")
     assert code_digest(checkout) == before
     (checkout / "actors/routing").mkdir()
     (checkout / "actors/head.py").rename(checkout / "actors/routing/head.py")

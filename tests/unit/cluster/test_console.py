@@ -12,7 +12,7 @@ import pytest
 
 from cluster import console
 from cluster.client import EXIT_BASE, Client, Options, text_request
-from cluster.served_model import ServedModel
+from cluster.engine.served_model import ServedModel
 from cluster.settings.address import bind
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2
 from grpc import StatusCode
 from grpc_status import rpc_status
 
-from cluster.served_model import ServedModel
+from cluster.engine.served_model import ServedModel
 from tests.fuzz import METHODS, SERVICE, Attack, attack
 from tests.serving import serve_locally
 

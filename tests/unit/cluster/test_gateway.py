@@ -10,9 +10,9 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cluster.engine import EngineConfig
+from cluster.engine.engine import EngineConfig
+from cluster.engine.served_model import ServedModel
 from cluster.gateway import Gateway
-from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving, failure

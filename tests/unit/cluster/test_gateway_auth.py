@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cluster.client import Client, Options, text_request
-from cluster.engine import EngineConfig
+from cluster.engine.engine import EngineConfig
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_auth import AuthInterceptor, caller
-from cluster.served_model import ServedModel
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure

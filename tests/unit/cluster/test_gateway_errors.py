@@ -10,10 +10,10 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.engine import EngineConfig, QueueFull
+from cluster.engine.engine import EngineConfig, QueueFull
+from cluster.engine.generation import GenerationFailed
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_errors import ApiError, Violation, invalid, status_of, to_api_error, unknown_model
-from cluster.generation import GenerationFailed
-from cluster.served_model import ServedModel
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE, FakeHead

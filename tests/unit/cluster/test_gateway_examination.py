@@ -7,9 +7,9 @@ import pytest
 from grpc import StatusCode
 
 from cluster.client import Options, text_request
-from cluster.engine import EngineConfig
+from cluster.engine.engine import EngineConfig
+from cluster.engine.served_model import ServedModel
 from cluster.examination import SMALL_BYTES
-from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE, FakeHead

@@ -12,12 +12,12 @@ import pytest
 from grpc import StatusCode
 
 from cluster import gateway_examiner_process as examiner_process
+from cluster.engine.generation import GenerationRequest
+from cluster.engine.served_model import DEMO_FOLDER
 from cluster.gateway_errors import ApiError
 from cluster.gateway_examiner import Examiner
 from cluster.gateway_examiner_process import ExaminerProcess
-from cluster.generation import GenerationRequest
 from cluster.policy.scheduling.limits import Limits
-from cluster.served_model import DEMO_FOLDER
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE
 

@@ -9,9 +9,9 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_health import NOT_SERVING, SERVING, Health
 from cluster.observe.refusals import Refusals
-from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection
 from tests.fakes import PATIENCE
 from tests.serving import Serving, failure

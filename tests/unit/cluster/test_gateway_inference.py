@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.served_model import DEMO_FOLDER
+from cluster.engine.served_model import DEMO_FOLDER
 from model.batch import NewSequence
 from model.reference import Reference
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -11,10 +11,10 @@ import pytest
 from grpc import StatusCode
 
 from cluster.client import Options, text_request
-from cluster.engine import EngineConfig
+from cluster.engine.engine import EngineConfig
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_errors import ApiError
 from cluster.gateway_limits import Places, channel_options
-from cluster.served_model import ServedModel
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb

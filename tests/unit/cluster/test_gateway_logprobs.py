@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from cluster.served_model import ServedModel
+from cluster.engine.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.oracle import Oracle
 from tests.serving import Serving

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine import EngineConfig
-from cluster.served_model import ServedModel
+from cluster.engine.engine import EngineConfig
+from cluster.engine.served_model import ServedModel
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import FakeHead

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
+from cluster.engine.served_model import ServedModel
 from cluster.gateway_errors import ApiError
 from cluster.gateway_validation import Validator
 from cluster.policy.scheduling.limits import Limits
-from cluster.served_model import ServedModel
 from model.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.served_model import ServedModel
+from cluster.engine.served_model import ServedModel
 from model.batch import SamplingParams
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import FakeHead, scripted

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.engine import QueueFull
-from cluster.request import Finish, FinishReason, SequenceRequest, TokenEvent
+from cluster.engine.engine import QueueFull
+from cluster.engine.request import Finish, FinishReason, SequenceRequest, TokenEvent
 from model.batch import SamplingParams
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import Events, FakeHead

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from actors.messages import HeadLost, HeadTaken
-from cluster.engine import EngineStopped
+from cluster.engine.engine import EngineStopped
+from cluster.engine.request import FailureEvent
 from cluster.policy.scheduling.scheduler import Scheduler
-from cluster.request import FailureEvent
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import PATIENCE, Events, FakeHead
 

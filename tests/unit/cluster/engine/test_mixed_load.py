@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster.engine.served_model import ServedModel
 from cluster.policy.scheduling.fair_queue import FairQueue
 from cluster.policy.scheduling.sequence import Sequence
-from cluster.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.mixed import Answer, ask, ask_all, some_request
 from tests.oracle import Oracle

@@ -17,7 +17,7 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The reason, and what was matched: a token id, or a stop string (found by cluster/output.py)."""
+    """The reason, and what was matched: a token id, or a stop string (found by cluster/engine/text.py)."""
 
     reason: FinishReason
     stop_token_id: int | None = None

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.output import OutputText, Piece, StopRules
-from cluster.request import Finish, FinishReason, TokenEvent
-from cluster.served_model import DEMO_FOLDER
+from cluster.engine.request import Finish, FinishReason, TokenEvent
+from cluster.engine.served_model import DEMO_FOLDER
+from cluster.engine.text import OutputText, Piece, StopRules
 from model.detokenizer import Detokenizer
 from model.tokenizer import Tokenizer
 

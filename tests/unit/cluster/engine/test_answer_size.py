@@ -3,8 +3,8 @@
 import pytest
 
 from cluster import gateway_inference
-from cluster.answer_size import AnswerSize
-from cluster.served_model import ServedModel
+from cluster.engine.answer_size import AnswerSize
+from cluster.engine.served_model import ServedModel
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.serving import Serving
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.accounts import Accounts
+from cluster.engine.statistics import Accounts
 from cluster.policy.scheduling.sequence import Drawn, Sequence
 from model.batch import SampledToken, SamplingParams
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.request import Finish, FinishReason, TokenEvent
+from cluster.engine.request import Finish, FinishReason, TokenEvent
 from model.detokenizer import Detokenizer
 
 

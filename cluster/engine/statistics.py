@@ -2,9 +2,9 @@
 
 import collections
 
+from cluster.engine.request import Finish, FinishReason, TokenEvent
 from cluster.observe.histogram import Histogram
 from cluster.policy.scheduling.sequence import Drawn, Sequence
-from cluster.request import Finish, FinishReason, TokenEvent
 from model.batch import StepPlan, StepResult
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.engine import Engine, EngineConfig, EngineStopped, QueueFull
-from cluster.generation import Generation, GenerationFailed, GenerationRequest, Generations
-from cluster.output import StopRules
-from cluster.request import Finish, FinishReason, TokenEvent
-from cluster.served_model import ServedModel
+from cluster.engine.engine import Engine, EngineConfig, EngineStopped, QueueFull
+from cluster.engine.generation import Generation, GenerationFailed, GenerationRequest, Generations
+from cluster.engine.request import Finish, FinishReason, TokenEvent
+from cluster.engine.served_model import ServedModel
+from cluster.engine.text import StopRules
 from model.batch import NewSequence, SamplingParams
 from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.served_model import DEMO_FOLDER, ServedModel
+from cluster.engine.served_model import DEMO_FOLDER, ServedModel
 from model.batch import SamplingParams
 from model.tokenizer import Tokenizer
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.engine.request import SAMPLING_RANGES
 from cluster.policy.scheduling.limits import Limits
-from cluster.request import SAMPLING_RANGES
 from model.batch import SamplingParams
 from model.chat_template import chat_refusal
 from model.checkpoint import Checkpoint

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from grpc import StatusCode
 
-from cluster.request import FailureEvent
+from cluster.engine.request import FailureEvent
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import Events, FakeHead

@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
-from cluster.engine import Engine
+from cluster.engine.engine import Engine
+from cluster.engine.request import Event, FailureEvent, SequenceRequest, TokenEvent
+from cluster.engine.text import OutputText, Piece, StopRules
 from cluster.observe.histogram import Histogram
-from cluster.output import OutputText, Piece, StopRules
-from cluster.request import Event, FailureEvent, SequenceRequest, TokenEvent
 from model.batch import Alternatives, SamplingParams
 from model.detokenizer import Detokenizer
 from model.tokenizer import Tokenizer

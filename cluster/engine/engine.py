@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.messages import HeadHandle, HeadLost, HeadTaken
-from cluster.accounts import Accounts
+from cluster.engine.request import FailureEvent, SequenceRequest, Sink
+from cluster.engine.statistics import Accounts
 from cluster.observe.said_once import SaidOnce
 from cluster.policy.scheduling.admission import Backlog, QueueBounds, admits
 from cluster.policy.scheduling.limits import Limits
 from cluster.policy.scheduling.prefill_budget import Pace
 from cluster.policy.scheduling.scheduler import Scheduler
 from cluster.policy.scheduling.sequence import Sequence
-from cluster.request import FailureEvent, SequenceRequest, Sink
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 log = logging.getLogger("eightwinds.engine")

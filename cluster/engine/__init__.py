@@ -1,0 +1,1 @@
+"""Requests become steps of the head; results become events."""
