@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from cluster.autoscaler import Autoscaler
-from cluster.controller import Controller
+from cluster.control.autoscaler import Autoscaler
+from cluster.control.controller import Controller
 from cluster.engine.engine import Engine
 from cluster.engine.generation import Generations
 from cluster.gateway_errors import unavailable

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import grpc
 
 from actors.messages import NodeInfo
-from cluster.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
+from cluster.control.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
 from cluster.engine.served_model import ServedModel
 from cluster.gateway_audit import audited
 from cluster.gateway_backend import Backend

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.controller import Controller
+from cluster.control.controller import Controller
 from cluster.engine.engine import Engine
 
 log = logging.getLogger("eightwinds.health")

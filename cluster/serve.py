@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.messages import ClusterOps, HeadLost, Key, Pulse
-from cluster.autoscaler import Autoscaler
-from cluster.controller import Controller, ControllerOptions
+from cluster.control.autoscaler import Autoscaler
+from cluster.control.controller import Controller, ControllerOptions
 from cluster.deployment import (
     Deployment,
     LaunchFailed,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.autoscaler import Autoscaler
-from cluster.controller import Controller, ControllerOptions
+from cluster.control.autoscaler import Autoscaler
+from cluster.control.controller import Controller, ControllerOptions
 from cluster.engine import engine as engine_module
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.served_model import ServedModel

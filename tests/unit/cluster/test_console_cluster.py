@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster import console_cluster, controller
+from cluster import console_cluster
 from cluster.cli import app
-from cluster.controller import Controller
+from cluster.control import controller
+from cluster.control.controller import Controller
 from cluster.policy.replicas.membership import State
 from tests.clusters import FakeCluster
 from tests.serving import Serving

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from cluster.controller import Controller
+from cluster.control.controller import Controller
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.serving import Serving, failure
 

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from cluster.controller import Controller
+from cluster.control.controller import Controller
 from cluster.engine.served_model import ServedModel
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.serving import Serving, failure

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from cluster.controller import Controller, RevisionMoved
+from cluster.control.controller import Controller, RevisionMoved
 from cluster.observe.usage import Counters, between
 from cluster.policy.replicas.membership import State
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide

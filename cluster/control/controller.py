@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from actors.load import HeadLoad
 from actors.messages import ClusterOps, Key, NodeInfo, Pulse
-from cluster.nodes import Nodes
+from cluster.control.nodes import Nodes
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.backoff import Backoff

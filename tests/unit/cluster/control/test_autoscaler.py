@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from cluster.autoscaler import Autoscaler
+from cluster.control.autoscaler import Autoscaler
 from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.unit.cluster.test_controller import Rig
