@@ -92,7 +92,7 @@ unit: $(DEVELOPER)
 
 fuzz: $(DEVELOPER)
 	@echo 'fuzz: $(or $(FUZZ),20000) requests'
-	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/test_fuzz.py
+	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/gateway/test_fuzz.py
 
 chaos: $(DEVELOPER)
 	@echo 'chaos: 280 kills, freezes, slow-downs and scalings, then some in bfloat16 (45 minutes)'

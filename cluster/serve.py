@@ -32,12 +32,12 @@ from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
-from cluster.gateway import Gateway
-from cluster.health import Health, obstacle
+from cluster.gateway.health import Health, obstacle
+from cluster.gateway.rpc.server import Gateway
+from cluster.gateway.web.metrics import Look, exposition
+from cluster.gateway.web.server import HttpServer, application
 from cluster.heap import trim_for_ever
 from cluster.machine import check_machine
-from cluster.metrics import Look, exposition
-from cluster.page import HttpServer, application
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.progress import ProgressLines

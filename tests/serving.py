@@ -18,7 +18,7 @@ from cluster.client import Client
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import Generations
 from cluster.engine.served_model import ServedModel
-from cluster.gateway import Gateway
+from cluster.gateway.rpc.server import Gateway
 from cluster.serve import engine_config
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import TokenFile

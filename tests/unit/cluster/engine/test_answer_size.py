@@ -2,9 +2,9 @@
 
 import pytest
 
-from cluster import gateway_inference
 from cluster.engine.answer_size import AnswerSize
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.rpc import inference
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.serving import Serving
 
@@ -37,7 +37,7 @@ def test_a_stream_is_cut_into_messages_that_clients_take(
         sampling=pb.Sampling(temperature=0),
     )
     whole = list(serving.client.stream(request))
-    monkeypatch.setattr(gateway_inference, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(inference, "PIECE_BYTES", 20_000)
     cut = list(serving.client.stream(request))
     assert len(cut) > len(whole) + 5
     assert max(m.ByteSize() for m in cut) < 30_000 < max(m.ByteSize() for m in whole)

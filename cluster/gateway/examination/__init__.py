@@ -1,0 +1,1 @@
+"""What a request costs before it is queued, bounded in places, time and memory."""

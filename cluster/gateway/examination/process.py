@@ -1,0 +1,132 @@
+"""A process of its own for what long requests cost: a thread would take the interpreter's lock from every stream.
+
+It starts with the first such request and ends after a while without one. It gives way to the server's own work, and
+what takes it too much time or memory ends with it. `python -m cluster.gateway.examination.process MODEL BYTES` is that
+process: it reads works from stdin, one at a time, and writes what came of them.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+import resource
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import IO, TypeVar
+
+from cluster.engine.served_model import ServedModel
+from cluster.gateway.errors import exhausted, too_costly
+from cluster.gateway.examination.examiner import Examiner
+
+T = TypeVar("T")
+
+_IDLE_SECONDS = 60.0
+_STALLED = 3  # times the seconds of a core, on the clock, plus ...
+_STALLED_SECONDS = 30.0  # ... so many for a start on a busy machine
+_NICE = 10
+_OUT_OF_MEMORY = 3  # exit code
+_KILLED = (-signal.SIGPROF, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV)  # by limits, by the system, by C++
+
+log = logging.getLogger("eightwinds.examiner")
+
+
+class ExaminerProcess:
+    """The server's end of it; for one thread at a time, but for `close`."""
+
+    def __init__(self, model: str, cpu_seconds: float, memory_bytes: int) -> None:
+        """A work may take so many seconds of a core, and so much memory more than the process has at rest."""
+        self._command = [sys.executable, "-m", "cluster.gateway.examination.process", model, str(memory_bytes)]
+        self._cpu_seconds = cpu_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, work: Callable[[Examiner], T]) -> T:
+        """What the work gives or raises; ApiError (RESOURCE_EXHAUSTED) if it takes more than it may; RuntimeError if
+        the process cannot do its work, as when the model's folder is gone.
+        """
+        request, answer = pickle.dumps((self._cpu_seconds, work)), None
+        with contextlib.suppress(OSError):  # of a process that could not be started
+            answer = self._ask(request) or self._ask(request)  # it may have ended, for want of work, as this came
+        if answer is None:
+            raise exhausted("EXAMINATION_BUSY", "the server cannot examine the request now; try again", 1.0)
+        good, value = answer
+        if isinstance(value, BaseException) and not good:
+            raise value
+        return value  # type: ignore[return-value]  # what the work gave, there
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _ask(self, request: bytes) -> tuple[bool, object] | None:
+        """(whether it went well, its result or its exception); None if the process was gone before it began."""
+        process = self._running()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(request)
+            process.stdin.flush()
+            if _readable(process.stdout, _STALLED * self._cpu_seconds + _STALLED_SECONDS):
+                answer: tuple[bool, object] = pickle.load(process.stdout)  # from a process of our own
+                return answer
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError):
+            pass
+        process.kill()
+        code = process.wait()
+        if code == 0:
+            return None
+        if code not in (_OUT_OF_MEMORY, *_KILLED):
+            raise RuntimeError(f"the process that examines long requests ended with {code}; the log has its traceback")
+        log.warning("examining a request was given up: its process ended with %s", code)
+        limits = "limits.examination_cpu_s, limits.examination_memory_bytes"
+        text = f"examining the request takes more time or memory than one may ({limits}); send less"
+        return False, too_costly(text)
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            path = os.pathsep.join(path or "." for path in sys.path)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+            )
+        return self._process
+
+
+def _readable(file: IO[bytes], seconds: float) -> bool:
+    """Whether there is something to read in so many seconds, be it the end. Not `select`: descriptors may be many."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
+def main() -> None:
+    """The process."""
+    model, memory_bytes = sys.argv[1], int(sys.argv[2])
+    answers, sys.stdout = sys.stdout.buffer, sys.stderr
+    os.nice(_NICE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the server's, which drains first
+    examiner = Examiner(ServedModel.open(model))
+    with open("/proc/self/statm", encoding="ascii") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + memory_bytes, held + memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while _readable(sys.stdin.buffer, _IDLE_SECONDS):
+        try:
+            cpu_seconds, work = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # SIGPROF ends the process
+        try:
+            answer = True, work(examiner)
+        except MemoryError:
+            os._exit(_OUT_OF_MEMORY)
+        except Exception as error:
+            answer = False, error
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What experts did, interval by interval: computed and written once for all who watch the same."""
+
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from cluster.gateway.rpc.times import duration, now
+from cluster.observe.usage import Counters, Load, Window, between
+from protos.eightwinds.v1 import cluster_pb2 as pb
+
+Look = Callable[[], Awaitable[tuple[Counters, list[int]]]]  # counters now, and how many replicas of each are ready
+Layers = tuple[int, ...]
+
+_FRESH_SECONDS = 0.05  # looks that are this close are one; the shortest interval is twice as long
+
+
+class LoadWatches:
+    """Who watches what. Whoever joins sees the window that is under way, so the first one may come sooner; whoever
+    reads too slowly misses some.
+    """
+
+    def __init__(self, look: Look) -> None:
+        self._look_now = look
+        self._looking: asyncio.Task[tuple[Counters, list[int]]] | None = None
+        self._looked = float("-inf")
+        self._beats: dict[tuple[float, Layers], _Beat] = {}
+
+    async def messages(self, interval: float, layers: Layers) -> AsyncGenerator[pb.WatchExpertLoadResponse, None]:
+        """Windows of `interval` seconds each, without end; raises what a look raises."""
+        key = interval, layers
+        beat = self._beats.get(key)
+        if beat is None or beat.task.done():
+            beat = self._beats[key] = _Beat(interval, layers, self._look)
+        beat.watchers += 1
+        try:
+            while True:
+                yield await asyncio.shield(beat.next)
+        finally:
+            beat.watchers -= 1
+            if not beat.watchers:
+                beat.task.cancel()
+                if self._beats.get(key) is beat:
+                    del self._beats[key]
+
+    async def _look(self) -> tuple[Counters, list[int]]:
+        now = asyncio.get_running_loop().time()
+        if self._looking is None or now - self._looked >= _FRESH_SECONDS:
+            self._looked = now
+            self._looking = asyncio.ensure_future(self._look_now())
+        return await asyncio.shield(self._looking)
+
+    def check(self) -> None:
+        """There is a beat for those only who watch."""
+        assert all(beat.watchers > 0 for beat in self._beats.values())
+
+
+class _Beat:
+    """One interval's watchers, and a task that lives as long as there are any."""
+
+    def __init__(self, interval: float, layers: Layers, look: Look) -> None:
+        self.watchers = 0
+        self.next: asyncio.Future[pb.WatchExpertLoadResponse] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self._run(interval, layers, look))
+
+    async def _run(self, interval: float, layers: Layers, look: Look) -> None:
+        try:
+            before, _ = await look()
+            while True:
+                await asyncio.sleep(interval)
+                after, ready = await look()
+                done, self.next = self.next, asyncio.get_running_loop().create_future()
+                done.set_result(_message(between(before, after, ready), layers))
+                before = after
+        except Exception as error:
+            self.next.set_exception(error)
+            self.next.exception()  # it may be that nobody waits at this moment
+
+
+def rows(load: Load) -> pb.ExpertLoad:
+    """What it computed."""
+    return pb.ExpertLoad(expert=load.expert, token_count=load.rows, relative_load=load.relative)
+
+
+def whole(load: Load) -> pb.ExpertLoad:
+    """With times and calls sent again."""
+    message = rows(load)
+    message.utilization = load.utilization
+    message.queued_token_count = load.queued
+    message.service_time_p50.CopyFrom(duration(load.service_p50))
+    message.service_time_p99.CopyFrom(duration(load.service_p99))
+    message.retry_count, message.hedge_count = load.retries, load.hedges
+    return message
+
+
+def _message(window: Window, layers: Layers) -> pb.WatchExpertLoadResponse:
+    return pb.WatchExpertLoadResponse(
+        snapshot_time=now(),
+        window=duration(window.seconds),
+        layers=[
+            pb.LayerLoad(layer=i, experts=[rows(load) for load in window.layers[i]])
+            for i in layers
+            if i < len(window.layers)
+        ],
+        experts=[whole(load) for load in window.experts],
+    )

@@ -1,0 +1,59 @@
+"""grpc.health.v1 with a bound on its watches. Open to all: load balancers probe it without a token."""
+
+from __future__ import annotations  # grpc's generic types exist only in its type stubs
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+from grpc_health.v1 import health_pb2_grpc
+
+from cluster.gateway.errors import ApiError, Context, abort, given_id
+from cluster.gateway.rpc.limits import Places
+from cluster.observe.refusals import Refusals
+
+SERVICE = "grpc.health.v1.Health"
+SERVING = pb.HealthCheckResponse.SERVING
+NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """The state of each service. (grpcio's own forgets watches when one of several leaves, and takes any number.)"""
+
+    def __init__(self, watches: int, refusals: Refusals) -> None:
+        self._states: dict[str, Any] = {}
+        self._changed = asyncio.Event()
+        self._places = Places(watches, "TOO_MANY_WATCHES", "watches of health")
+        self._refusals = refusals
+
+    def set(self, service: str, state: Any) -> None:
+        """Say so to whoever watches."""
+        self._states[service] = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(self, request: pb.HealthCheckRequest, context: Context) -> pb.HealthCheckResponse:
+        """The state now; NOT_FOUND for a service that there is not."""
+        if request.service not in self._states:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
+        return pb.HealthCheckResponse(status=self._states[request.service])
+
+    async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> AsyncIterator[pb.HealthCheckResponse]:
+        """The state, and every other one that follows."""
+        try:
+            with self._places:
+                last = None
+                while True:
+                    changed, state = (
+                        self._changed,
+                        self._states.get(request.service, pb.HealthCheckResponse.SERVICE_UNKNOWN),
+                    )
+                    if state != last:
+                        yield pb.HealthCheckResponse(status=state)
+                        last = state
+                    await changed.wait()
+        except ApiError as error:
+            self._refusals.note(error.reason, context.peer())
+            await abort(context, error, given_id(context))

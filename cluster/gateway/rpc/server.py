@@ -1,0 +1,103 @@
+"""The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from cluster.engine.served_model import ServedModel
+from cluster.gateway.backend import Backend
+from cluster.gateway.errors import hide_departures
+from cluster.gateway.examination.examiner import Examiner
+from cluster.gateway.examination.pool import Bounds, Examination
+from cluster.gateway.examination.process import ExaminerProcess
+from cluster.gateway.rpc import health
+from cluster.gateway.rpc.auth import AuthInterceptor, Tokens
+from cluster.gateway.rpc.calls import CallInterceptor
+from cluster.gateway.rpc.health import NOT_SERVING, SERVING, Health
+from cluster.gateway.rpc.inference import InferenceService
+from cluster.gateway.rpc.limits import channel_options
+from cluster.gateway.rpc.operations import ClusterService
+from cluster.gateway.rpc.reflection import add_reflection
+from cluster.observe.refusals import Refusals
+from cluster.settings.config import LimitsSection
+from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
+
+_SERVICES = (
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
+    cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name,
+)
+
+
+class Gateway:
+    """One listening server. Until `serve` is called requests get UNAVAILABLE and health is NOT_SERVING."""
+
+    def __init__(
+        self,
+        served: ServedModel,
+        max_message_bytes: int,
+        tokens: Tokens | None = None,
+        limits: LimitsSection | None = None,
+    ) -> None:
+        """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
+        limits = limits or LimitsSection()
+        self.backend, self.refusals = Backend(), Refusals()
+        examiner = Examiner(served)
+        self._apart = ExaminerProcess(
+            str(served.checkpoint.folder), limits.examination_cpu_s, limits.examination_memory_bytes
+        )
+        bounds = Bounds(limits.examinations, limits.examination_bytes, limits.examination_s)
+        self._examination = Examination(lambda work: work(examiner), self._apart.run, bounds)
+        self._health = Health(limits.watches, self.refusals)
+        calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals)
+        self.handled = calls.handled
+        self._server = grpc.aio.server(
+            interceptors=[AuthInterceptor(tokens, self.refusals), calls],
+            options=channel_options(limits, max_message_bytes),
+        )
+        inference = InferenceService(served, self.backend, examiner, self._examination)
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
+            ClusterService(served, self.backend, limits.watches), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_reflection(self._server, (*_SERVICES, health.SERVICE))
+
+    async def listen(self, address: str) -> str:
+        """Bind and start; returns HOST:PORT with the port chosen where 0 was asked. OSError if it is taken."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        self._set_health(NOT_SERVING)
+        hide_departures()
+        await self._server.start()
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def serve(self) -> None:
+        """Say SERVING; the backend has been filled in."""
+        self._set_health(SERVING)
+
+    def tell(self, good: bool) -> None:
+        """What grpc.health says from now on, unless the server drains; called on the event loop."""
+        if not self.backend.draining:
+            self._set_health(SERVING if good else NOT_SERVING)
+
+    async def drain(self, grace: float) -> bool:
+        """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
+        self.backend.draining = True
+        self._set_health(NOT_SERVING)
+        generations = self.backend.generations
+        finished = generations is None or await generations.drained(grace)
+        if generations is not None and not finished:
+            generations.cut_off()
+        await self._server.stop(1.0)
+        self._examination.close()
+        self._apart.close()
+        return finished
+
+    def _set_health(self, status: Any) -> None:
+        for service in ("", *_SERVICES):
+            self._health.set(service, status)
