@@ -19,7 +19,9 @@ from model.batch import HeadInfo, LoadProgress, StepFailure, StepPlan, StepResul
 _HEADER = struct.Struct("<4sBxHIIQ")
 _MAGIC = b"8W\x00\x01"
 HEADER_BYTES = _HEADER.size
-LARGE_BYTES = 500 * 1024  # just under what travels inside a call (max_direct_call_object_size, cluster/local_ray.py)
+LARGE_BYTES = (
+    500 * 1024
+)  # just under what travels inside a call (max_direct_call_object_size, cluster/launch/local_ray/daemon.py)
 
 Message = bytes | NDArray[np.uint8]
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import publish
-from cluster import local_ray
+from cluster.launch.local_ray import daemon
 from model.routing import Dispatch
 
 EXPERTS, TOP_K, HIDDEN = 8, 2, 4096
@@ -89,9 +89,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    local = local_ray.prepare("dispatch-benchmark", "", cpus=EXPERTS)
+    local = daemon.prepare("dispatch-benchmark", "", cpus=EXPERTS)
     assert local is not None
-    local = local_ray.wait(local, threading.Event(), 120)
+    local = daemon.wait(local, threading.Event(), 120)
     naive = Naive()
     try:
         rows = _measure_all(naive, local.address, rounds)

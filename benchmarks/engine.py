@@ -22,13 +22,13 @@ from benchmarks.bare_start import ACTORS, cpu_seconds
 from benchmarks.load import Job, Load, median, some_prompt
 from benchmarks.report import publish
 from benchmarks.server import Server, serving
-from cluster import in_process
 from cluster.engine.engine import Engine
 from cluster.engine.generation import GenerationRequest, Generations
 from cluster.engine.request import Event, SequenceRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
-from cluster.serve import engine_config
+from cluster.launch import in_process
+from cluster.launch.serve import engine_config
 from cluster.settings.config import load_config
 from model.batch import HeadInfo, SamplingParams, StepFailure, StepPlan, StepResult
 

@@ -70,7 +70,7 @@ def serve(
         security__token_file=token_file,
         security__insecure=insecure,
     )
-    from cluster.serve import serve as run
+    from cluster.launch.serve import serve as run
 
     raise typer.Exit(run(loaded, keep_actors))
 
@@ -79,7 +79,7 @@ def serve(
 def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Settings = None) -> None:
     """Remove whatever a serve left behind."""
     loaded = _config(config, settings, cluster__ray_address=ray_address)
-    from cluster.serve import down as run
+    from cluster.launch.serve import down as run
 
     raise typer.Exit(run(loaded))
 
@@ -222,7 +222,7 @@ def token(
 @app.command()
 def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
     """Check machine, packages, GPU, Ray, ports, checkpoint and configuration."""
-    from cluster.doctor import run
+    from cluster.launch.doctor import run
 
     raise typer.Exit(run(config, settings or []))
 

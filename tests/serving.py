@@ -13,13 +13,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from actors.messages import HeadHandle
-from cluster import in_process
 from cluster.client import Client
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import Generations
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.rpc.server import Gateway
-from cluster.serve import engine_config
+from cluster.launch import in_process
+from cluster.launch.serve import engine_config
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import TokenFile
 from tests.fakes import PATIENCE
@@ -30,7 +30,7 @@ MESSAGE_BYTES = 1 << 20
 
 
 class Serving:
-    """A gateway on a port of its own, wired as cluster/serve.py does it. Until `ready` is called it is starting."""
+    """A gateway on a port of its own, wired as cluster/launch/serve.py does it. Until `ready` is called it is starting."""
 
     def __init__(
         self,

@@ -61,8 +61,8 @@ def main() -> None:
     """Be one."""
     import actors.remote  # noqa: F401  # what a replica's process imports
     from actors.expert import Expert
-    from cluster.deployment import actor_specs
     from cluster.engine.served_model import DEMO_FOLDER
+    from cluster.launch.deployment import actor_specs
     from cluster.settings.config import Config
     from model.checkpoint import Checkpoint
 

@@ -48,5 +48,5 @@ def start() -> Iterator[StartServer]:
 
 @pytest.fixture
 def on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `cluster.local_ray.LOOPBACK` says, for a test that joins a local Ray with a Ray that is imported already."""
+    """What `cluster.launch.local_ray.daemon.LOOPBACK` says, for a test that joins a local Ray with a Ray that is imported already."""
     monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from cluster.client import Client
-from cluster.ray_record import LocalRay
+from cluster.launch.local_ray.record import LocalRay
 
 START_SECONDS = 180
 

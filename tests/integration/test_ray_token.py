@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import marked_processes
-from cluster.local_ray import LOOPBACK, _free_port
+from cluster.launch.local_ray import marks
+from cluster.launch.local_ray.daemon import LOOPBACK, _free_port
 from tests.integration.server import wait_for
 
 TOKEN = "0123456789abcdef" * 4
@@ -32,14 +32,14 @@ def address() -> Iterator[str]:
     environment = os.environ | LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     with (folder / "log").open("w") as log:
         subprocess.Popen(
-            command, env=environment | marked_processes.mark(mark), stdout=log, stderr=log, start_new_session=True
+            command, env=environment | marks.mark(mark), stdout=log, stderr=log, start_new_session=True
         ).wait(60)
     try:
         current = folder / "ray_current_cluster"
         wait_for(current.exists, (folder / "log").read_text())
         yield current.read_text().strip()
     finally:
-        marked_processes.end(mark)
+        marks.end(mark)
 
 
 def down(address: str, tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -12,7 +12,7 @@ from transformers import MixtralForCausalLM
 
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.request import Event, SequenceRequest, TokenEvent
-from cluster.launch import launch
+from cluster.launch.on_ray import launch
 from cluster.settings.config import Config
 from model.batch import SamplingParams
 from model.checkpoint import Checkpoint

@@ -70,7 +70,7 @@ def test_importing_changes_nothing_in_the_process() -> None:
 import logging, warnings
 import torch, grpc
 before = list(warnings.filters)
-import cluster.gateway.rpc.server, cluster.in_process, model.wire
+import cluster.gateway.rpc.server, cluster.launch.in_process, model.wire
 assert warnings.filters == before, set(map(str, warnings.filters)) - set(map(str, before))
 ours = [n for n, logger in logging.root.manager.loggerDict.items() if getattr(logger, "filters", None)]
 assert not ours and not logging.root.handlers, (ours, logging.root.handlers)

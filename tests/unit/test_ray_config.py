@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from jsonschema import validate  # type: ignore[import-untyped]
 
-from cluster import local_ray
+from cluster.launch.local_ray import daemon
 from tests.multihost.cluster import SYSTEM_CONFIG, TUNED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_every_host_asks_for_the_token_and_is_brought_it() -> None:
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
         assert "export RAY_AUTH_MODE=token;" in commands[-1], "a Ray without a token runs anybody's code"
     assert "~/.ray/auth_token" in config["file_mounts"]
-    for shipped in ("ray_config.yaml", "cluster/launch.py", "examples/eightwinds.service"):
+    for shipped in ("ray_config.yaml", "cluster/launch/on_ray.py", "examples/eightwinds.service"):
         assert "disabled" not in (ROOT / shipped).read_text(), "shipped configurations do not switch the token off"
 
 
@@ -39,4 +39,4 @@ def test_ray_is_told_the_same_on_one_machine_and_on_several() -> None:
     *_, start = yaml.safe_load((ROOT / "ray_config.yaml").read_text())["head_start_ray_commands"]
     (told,) = [word for word in shlex.split(start) if word.startswith("--system-config=")]
     assert json.loads(told.partition("=")[2]) == SYSTEM_CONFIG
-    assert SYSTEM_CONFIG.items() <= local_ray.SYSTEM_CONFIG.items()
+    assert SYSTEM_CONFIG.items() <= daemon.SYSTEM_CONFIG.items()

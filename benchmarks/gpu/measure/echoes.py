@@ -46,17 +46,17 @@ class Echo:
 @contextmanager
 def own_ray(bench: Bench, cpus: int) -> Iterator[None]:
     """A Ray of our own as `serve` starts it; nothing of it outlives the block."""
-    from cluster import local_ray
+    from cluster.launch.local_ray import daemon
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     with _state_folder():
-        local = local_ray.prepare(_NAMESPACE, "", cpus=cpus)
+        local = daemon.prepare(_NAMESPACE, "", cpus=cpus)
         assert local is not None
         import ray  # in the environment that `prepare` has made
 
         try:
-            local = local_ray.wait(local, threading.Event(), min(_STARTING, bench.left()))
+            local = daemon.wait(local, threading.Event(), min(_STARTING, bench.left()))
             ray.init(address=local.address, log_to_driver=False, logging_level=logging.ERROR)
             yield
         finally:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.deployment import check_exposure
-from cluster.doctor import examine
+from cluster.launch.deployment import check_exposure
+from cluster.launch.doctor import examine
 from cluster.settings.config import load_config
 from cluster.settings.tokens import Scope, append, new_token
 

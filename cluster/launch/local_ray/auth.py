@@ -1,5 +1,5 @@
 """Whether a Ray cluster that is joined asks for a token, and which. A Ray without one runs whatever code it is sent by
-whoever reaches its ports. A local Ray has a token of its own (cluster/local_ray.py).
+whoever reaches its ports. A local Ray has a token of its own (cluster/launch/local_ray/daemon.py).
 """
 
 import os

@@ -1,7 +1,7 @@
 """What is written down about a local Ray, so that a later command finds it: whose it is, whether it lives, its end.
 
-A cluster has one name and up to two folders (cluster/state_folder.py); the record is in one, Ray's files in the other.
-Whoever holds the latter owns the cluster. Its processes are found by their mark (cluster/marked_processes.py).
+A cluster has one name and up to two folders (cluster/launch/local_ray/folder.py); the record is in one, Ray's files in the other.
+Whoever holds the latter owns the cluster. Its processes are found by their mark (cluster/launch/local_ray/marks.py).
 """
 
 import contextlib
@@ -15,8 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster import marked_processes
-from cluster.state_folder import Hold, StateFolders, open_below_private, open_private, read_private, write_private
+from cluster.launch.local_ray import marks
+from cluster.launch.local_ray.folder import (
+    Hold,
+    StateFolders,
+    open_below_private,
+    open_private,
+    read_private,
+    write_private,
+)
 
 log = logging.getLogger("eightwinds.local_ray")
 
@@ -45,7 +52,7 @@ class LocalRay:
 
     def pids(self) -> list[int]:
         """Its living processes."""
-        return marked_processes.marked().get(self.mark, [])
+        return marks.marked().get(self.mark, [])
 
     def taken(self) -> "LocalRay | None":
         """The same, owned by this process; None if it is owned already, by a process that lives. The folders must be
@@ -54,7 +61,7 @@ class LocalRay:
         try:
             hold = Hold.of(Path(self.folder))
         except FileNotFoundError:  # cleaned away; a serve that has it open lives on
-            hold = None if marked_processes.holder(Path(self.folder)) else Hold(-1)
+            hold = None if marks.holder(Path(self.folder)) else Hold(-1)
         return None if hold is None else dataclasses.replace(self, hold=hold, owner_pid=os.getpid())
 
     def let_go(self) -> None:
@@ -96,7 +103,7 @@ class LocalRay:
         """End its processes and delete its folders. Only its owner may."""
         assert self.hold is not None, "take it first: whoever does not own it may not remove it"
         self.hold.released.set()
-        marked_processes.end(self.mark, patience)
+        marks.end(self.mark, patience)
         folders, name = self._folders, Path(self.folder).name
         with contextlib.suppress(OSError, ValueError), folders.locked():
             _delete(folders.records, name)
@@ -144,12 +151,12 @@ def orphans(namespace: str) -> list[LocalRay]:
     record was. They are this process's to remove.
     """
     found = []
-    for mark in marked_processes.marked():
+    for mark in marks.marked():
         try:
             of, record, folder = map(str, json.loads(mark))
         except (ValueError, TypeError):
             continue
-        if of != namespace or marked_processes.holder(Path(folder)) is not None:
+        if of != namespace or marks.holder(Path(folder)) is not None:
             continue
         try:
             read_private(Path(record), RECORD)

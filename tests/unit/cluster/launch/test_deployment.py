@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from actors.messages import ActorSpec, kv_bytes
-from cluster import machine
-from cluster.deployment import actor_specs
+from cluster.launch import machine
+from cluster.launch.deployment import actor_specs
 from cluster.settings.config import load_config
 from model.checkpoint import Checkpoint
 from tests.checkpoints import tiny, write

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.marked_processes import end, holder, mark, marked
+from cluster.launch.local_ray.marks import end, holder, mark, marked
 
 
 def sleeper(value: str, code: str = "input()") -> "subprocess.Popen[str]":

@@ -2,7 +2,7 @@
 command finds it or removes it. Imports no Ray.
 
 The processes outlive a killed `serve` and never see its Ctrl-C. They listen on loopback only, and nothing in them
-knows the machine's outward address, which may change at any time. Whose they are: cluster/ray_record.py.
+knows the machine's outward address, which may change at any time. Whose they are: cluster/launch/local_ray/record.py.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import psutil
 
-from cluster import marked_processes
-from cluster.deployment import LaunchFailed, LaunchStopped
-from cluster.ray_auth import choose_ray_auth
-from cluster.ray_record import LocalRay, orphans, records
+from cluster.launch.deployment import LaunchFailed, LaunchStopped
+from cluster.launch.local_ray import marks
+from cluster.launch.local_ray.auth import choose_ray_auth
+from cluster.launch.local_ray.folder import Hold, StateFolders, state_folders
+from cluster.launch.local_ray.record import LocalRay, orphans, records
 from cluster.settings.address import bind
-from cluster.state_folder import Hold, StateFolders, state_folders
 
 log = logging.getLogger("eightwinds.local_ray")
 
@@ -139,7 +139,7 @@ def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
     command += [f"--ray-client-server-port={_free_port()}"]  # it cannot be left out, and its default may be taken
     command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     command += [f"--system-config={json.dumps(SYSTEM_CONFIG)}"]
-    environment = _environment(local.token) | marked_processes.mark(local.mark)
+    environment = _environment(local.token) | marks.mark(local.mark)
     with (folder / "start.log").open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment

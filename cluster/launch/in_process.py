@@ -8,7 +8,7 @@ from actors.head import Head, LocalHead
 from actors.replicas import Replicas, one_each
 from actors.router import ExpertRouter
 from actors.transport import LocalTransport
-from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
+from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
 from cluster.settings.config import Config
 from model.checkpoint import Checkpoint
 

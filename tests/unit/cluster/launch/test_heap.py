@@ -1,4 +1,4 @@
-from cluster.heap import Trimming
+from cluster.launch.heap import Trimming
 
 MB = 1 << 20
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.state_folder import Hold, StateFolders, open_private, read_private, state_folders, write_private
+from cluster.launch.local_ray.folder import Hold, StateFolders, open_private, read_private, state_folders, write_private
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_records_lie_in_the_users_runtime_folder_if_it_is_private(private: Path)
 
 
 def test_a_hold_is_exclusive_and_ends_with_its_process(private: Path) -> None:
-    code = "import sys; from pathlib import Path; from cluster.state_folder import Hold\n"
+    code = "import sys; from pathlib import Path; from cluster.launch.local_ray.folder import Hold\n"
     code += "held = Hold.of(Path(sys.argv[1])); print(held is not None, flush=True); input()"
     command = [sys.executable, "-c", code, str(private)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.code_digest import code_digest
+from cluster.launch.code_digest import code_digest
 
 
 @pytest.fixture

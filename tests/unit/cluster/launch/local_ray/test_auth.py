@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from cluster.ray_auth import RayAuth, answers
+from cluster.launch.local_ray.auth import RayAuth, answers
 
 
 def test_a_token_that_is_there_is_used_without_being_told(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from actors.remote import (
 from actors.remote_exits import memory_exits
 from actors.remote_head import RemoteHead
 from actors.remote_replicas import RayReplicas, machines
-from cluster import local_ray
-from cluster.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
+from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
+from cluster.launch.local_ray import daemon
+from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
+from cluster.launch.local_ray.record import LocalRay
 from cluster.policy.replicas.membership import MOST_FAILURES
 from cluster.policy.replicas.placement import Node, Placed, assign, missing
 from cluster.policy.replicas.readiness import RollCall
-from cluster.ray_auth import ADVICE, answers, ray_auth
-from cluster.ray_record import LocalRay
 from cluster.settings.config import ActorSection, Config
 from model.checkpoint import Checkpoint
 
@@ -63,7 +63,7 @@ def launch(
     try:
         if local is not None:
             report("starting Ray", {})
-            local = local_ray.wait(local, stop, config.cluster.start_timeout_s)
+            local = daemon.wait(local, stop, config.cluster.start_timeout_s)
             local.keep_fresh()
         _connect(config, local)
         handles = actors.start_all(stop)
@@ -93,7 +93,7 @@ def launch(
         else:
             _let_go([HEAD_NAME, *ops.names()], config, local)
 
-    return Deployment(head, close, ops, pulses, local_ray.essentials(local) if local is not None else lambda: "")
+    return Deployment(head, close, ops, pulses, daemon.essentials(local) if local is not None else lambda: "")
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster import local_ray, marked_processes
-from cluster.ray_record import RECORD, LocalRay, orphans, records
-from cluster.state_folder import Hold, StateFolders, write_private
+from cluster.launch.local_ray import daemon, marks
+from cluster.launch.local_ray.folder import Hold, StateFolders, write_private
+from cluster.launch.local_ray.record import RECORD, LocalRay, orphans, records
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolders:
     found = StateFolders(tmp_path / "run", tmp_path / "files")
-    monkeypatch.setattr(local_ray, "state_folders", lambda: found)
+    monkeypatch.setattr(daemon, "state_folders", lambda: found)
     return found
 
 
@@ -32,7 +32,7 @@ def made(folders: StateFolders, namespace: str = "test", address: str = "127.0.0
 
 
 def running(local: LocalRay) -> "subprocess.Popen[bytes]":
-    environment = os.environ | marked_processes.mark(local.mark)
+    environment = os.environ | marks.mark(local.mark)
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment)
 
 
@@ -46,19 +46,19 @@ def test_one_that_is_owned_is_left_alone_whatever_the_clock_says(
         now = time.time() + step
         monkeypatch.setattr(time, "time", lambda now=now: now)
         assert local.taken() is None
-        assert local_ray.down("test") == ["left alone the cluster of the running serve, process 0: stop that itself"], (
+        assert daemon.down("test") == ["left alone the cluster of the running serve, process 0: stop that itself"], (
             "the number is of the record, which only the owner writes"
         )
     owner.let_go()
-    assert local_ray.down("test") == ["removed a local Ray of 0 processes"]
+    assert daemon.down("test") == ["removed a local Ray of 0 processes"]
 
 
 def test_down_removes_processes_and_both_folders_and_nothing_else(folders: StateFolders) -> None:
     local, other = made(folders), made(folders, "another")
     process, bystander = running(local), running(other)
     try:
-        assert local_ray.left_behind("test") == [f"1 local Ray of an earlier serve, recorded in {folders.records}"]
-        assert local_ray.down("test") == ["removed a local Ray of 1 processes"]
+        assert daemon.left_behind("test") == [f"1 local Ray of an earlier serve, recorded in {folders.records}"]
+        assert daemon.down("test") == ["removed a local Ray of 1 processes"]
         assert process.wait(5) and bystander.poll() is None
         assert not Path(local.folder).exists() and not Path(local.record).exists() and Path(other.folder).exists()
     finally:
@@ -97,8 +97,8 @@ def test_processes_are_found_by_mark_when_the_record_is_gone(folders: StateFolde
     process = running(local)
     assert orphans(namespace) == []
     (Path(local.record) / RECORD).unlink()
-    assert local_ray.left_behind(namespace) == ["1 processes of a local Ray whose record is gone"]
-    assert local_ray.down(namespace) == ["removed a local Ray of 1 processes, whose record was gone"]
+    assert daemon.left_behind(namespace) == ["1 processes of a local Ray whose record is gone"]
+    assert daemon.down(namespace) == ["removed a local Ray of 1 processes, whose record was gone"]
     assert process.wait(5) and not Path(local.folder).exists()
 
 
@@ -109,7 +109,7 @@ def test_a_record_that_is_gone_under_a_living_serve_costs_it_nothing_and_comes_b
     try:
         (Path(local.record) / RECORD).unlink()
         Path(local.record).rmdir()
-        assert local_ray.down(namespace) == [] and process.poll() is None
+        assert daemon.down(namespace) == [] and process.poll() is None
         owner.refresh()
         with folders.locked():
             assert [found.pids() for found in records(folders, namespace)] == [[process.pid]]
@@ -146,9 +146,9 @@ def test_of_two_that_come_at_once_one_takes_over_and_the_other_starts_anew(
         started.append(dataclasses.replace(mine, hold=Hold.of(Path(mine.folder))))
         return started[-1]
 
-    monkeypatch.setattr(local_ray, "start", start)
-    monkeypatch.setattr(local_ray, "_environment", lambda token: {})
-    first, second = (local_ray.prepare("test", "", 1) for _ in range(2))
+    monkeypatch.setattr(daemon, "start", start)
+    monkeypatch.setattr(daemon, "_environment", lambda token: {})
+    first, second = (daemon.prepare("test", "", 1) for _ in range(2))
     assert first is not None and second is not None
     try:
         assert first.folder == local.folder and second.folder == started[0].folder != local.folder

@@ -19,15 +19,6 @@ from pathlib import Path
 from actors.messages import ClusterOps, HeadLost, Key, Pulse
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller, ControllerOptions
-from cluster.deployment import (
-    Deployment,
-    LaunchFailed,
-    LaunchStopped,
-    actor_specs,
-    check_exposure,
-    check_fits,
-    needs_of,
-)
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
@@ -36,16 +27,25 @@ from cluster.gateway.health import Health, obstacle
 from cluster.gateway.rpc.server import Gateway
 from cluster.gateway.web.metrics import Look, exposition
 from cluster.gateway.web.server import HttpServer, application
-from cluster.heap import trim_for_ever
-from cluster.machine import check_machine
+from cluster.launch.deployment import (
+    Deployment,
+    LaunchFailed,
+    LaunchStopped,
+    actor_specs,
+    check_exposure,
+    check_fits,
+    needs_of,
+)
+from cluster.launch.heap import trim_for_ever
+from cluster.launch.local_ray.auth import choose_ray_auth
+from cluster.launch.machine import check_machine
+from cluster.launch.progress import ProgressLines
+from cluster.launch.shutdown import Shutdown
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
-from cluster.progress import ProgressLines
-from cluster.ray_auth import choose_ray_auth
 from cluster.settings.address import bind, split
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile
-from cluster.shutdown import Shutdown
 from model.batch import SamplingParams
 
 log = logging.getLogger("eightwinds.serve")
@@ -154,27 +154,27 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 def _launcher(config: Config, served: ServedModel) -> Launcher:
     report = ProgressLines().report
     if config.transport == "local":
-        from cluster import in_process
+        from cluster.launch import in_process
 
         return Launcher(lambda stop: in_process.launch(config, served.checkpoint, report, stop), lambda: None)
-    from cluster import local_ray
+    from cluster.launch.local_ray import daemon
 
     # Ray's own handler turns SIGTERM into an abort after 3 s; the variable is read when Ray is imported.
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
-    local = local_ray.prepare(config.cluster.namespace, config.cluster.ray_address, 1 + config.experts.count)
+    local = daemon.prepare(config.cluster.namespace, config.cluster.ray_address, 1 + config.experts.count)
 
     def launch_on_ray(stop: threading.Event) -> Deployment:
-        from cluster import launch  # imports Ray, while Ray itself starts
+        from cluster.launch import on_ray  # imports Ray, while Ray itself starts
 
-        return launch.launch(config, served.checkpoint, local, report, stop)
+        return on_ray.launch(config, served.checkpoint, local, report, stop)
 
     return Launcher(launch_on_ray, lambda: local.remove() if local is not None else None)
 
 
 def _check_machine(config: Config, served: ServedModel) -> None:
-    from cluster import local_ray
+    from cluster.launch.local_ray import daemon
 
-    left = [] if config.cluster.ray_address else local_ray.left_behind(config.cluster.namespace)
+    left = [] if config.cluster.ray_address else daemon.left_behind(config.cluster.namespace)
     head, _ = actor_specs(config, served.checkpoint)
     check_machine(config, served.checkpoint.held_bytes(head.dtype), bool(left))
 
@@ -268,16 +268,16 @@ async def _until(stopped: asyncio.Event, engine: Engine, health: Health, patienc
 
 def down(config: Config) -> int:
     """`eightwinds down`: remove what earlier serves left behind."""
-    from cluster import local_ray
+    from cluster.launch.local_ray import daemon
 
     try:
         if config.cluster.ray_address:
             choose_ray_auth()
-            from cluster import launch
+            from cluster.launch import on_ray
 
-            lines = launch.down(config)
+            lines = on_ray.down(config)
         else:
-            lines = local_ray.down(config.cluster.namespace)
+            lines = daemon.down(config.cluster.namespace)
     except (ValueError, OSError, LaunchFailed) as error:
         print(f"eightwinds down: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
-from cluster.code_digest import code_digest
+from cluster.launch.code_digest import code_digest
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.address import is_loopback
 from cluster.settings.config import ActorSection, Config

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import machine
-from cluster.machine import Memory, check_machine, memory, memory_needed, open_files_problem, raise_open_files
+from cluster.launch import machine
+from cluster.launch.machine import Memory, check_machine, memory, memory_needed, open_files_problem, raise_open_files
 from cluster.settings.config import Config, load_config
 
 GB = 10**9

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cluster.shutdown import Shutdown
+from cluster.launch.shutdown import Shutdown
 
 
 @dataclass

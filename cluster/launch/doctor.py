@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import local_ray
-from cluster.deployment import actor_specs, check_exposure, check_fits
 from cluster.engine.served_model import ServedModel
-from cluster.machine import memory, memory_needed, open_files_problem, raise_open_files
-from cluster.ray_auth import ADVICE, ray_auth
+from cluster.launch.deployment import actor_specs, check_exposure, check_fits
+from cluster.launch.local_ray import daemon
+from cluster.launch.local_ray.auth import ADVICE, ray_auth
+from cluster.launch.machine import memory, memory_needed, open_files_problem, raise_open_files
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
 from cluster.settings.tokens import TokenFile
@@ -123,7 +123,7 @@ def _shared_memory() -> Finding:
 
 def _leftovers(config: Config) -> Iterator[Finding]:
     try:
-        left = local_ray.left_behind(config.cluster.namespace)
+        left = daemon.left_behind(config.cluster.namespace)
     except (ValueError, OSError) as error:
         yield Finding("fail", "leftovers", str(error), "nothing there is read or removed, whoever made it")
         return
@@ -160,7 +160,7 @@ def _memory(config: Config, weights: int) -> Iterator[Finding]:
         return
     found = memory(os.environ, ray=config.transport != "local")
     try:
-        taken_over = bool(local_ray.left_behind(config.cluster.namespace))
+        taken_over = bool(daemon.left_behind(config.cluster.namespace))
     except (ValueError, OSError):
         taken_over = False
     if problem := found.problem(needed, taken_over):

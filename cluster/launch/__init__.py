@@ -1,0 +1,1 @@
+"""From configuration to a ready server, and back to nothing."""
