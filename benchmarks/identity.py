@@ -10,7 +10,7 @@ import random
 
 from benchmarks.report import publish
 from benchmarks.server import serving
-from cluster.client import Client
+from cluster.client.client import Client
 from tests.mixed import Answer, ask, ask_all, some_request
 
 _COUNT = 200

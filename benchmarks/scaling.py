@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.load import Job, Load
 from benchmarks.report import publish
 from benchmarks.server import serving
-from cluster.client import Client
+from cluster.client.client import Client
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 from protos.eightwinds.v1 import inference_pb2 as pb
 

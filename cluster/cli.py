@@ -113,7 +113,7 @@ def generate(
 ) -> None:
     """Stream the continuation of a prompt. The exit code is 0, or 10 plus the gRPC status code."""
     from cluster import console
-    from cluster.client import Options
+    from cluster.client.client import Options
 
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt  # the newline that echo adds
     options = Options(
@@ -161,7 +161,7 @@ def chat(
 ) -> None:
     """Talk to the model: each line is a turn; /reset forgets, /exit leaves."""
     from cluster import console
-    from cluster.client import Options
+    from cluster.client.client import Options
 
     options = Options(
         max_tokens=max_tokens,

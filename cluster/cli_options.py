@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cluster.client import Client
+    from cluster.client.client import Client
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/operations.md.")]
 Settings = Annotated[
@@ -43,7 +43,7 @@ def refused(error: ValueError) -> typer.Exit:
 
 def client_of(address: str, token_file: Path | None) -> "Client":
     """A connection with the token that was given."""
-    from cluster.client import Client, read_token
+    from cluster.client.client import Client, read_token
 
     try:
         return Client(address, read_token(token_file, os.environ))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from cluster.client import (
+from cluster.client.client import (
     EXIT_BASE,
     CallFailed,
     Client,
@@ -16,7 +16,7 @@ from cluster.client import (
     text_request,
     to_json,
 )
-from cluster.resume import resuming
+from cluster.client.resume import resuming
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cluster.client import (
+from cluster.client.client import (
     EXIT_BASE,
     CallFailed,
     Client,

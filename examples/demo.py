@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from cluster.client import Client, Options, text_request
+from cluster.client.client import Client, Options, text_request
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 PROMPTS = ("My favourite condiment is", "Once upon a time there was a brave mouse", "What is 37 + 48?")

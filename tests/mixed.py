@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster.client import Client
+from cluster.client.client import Client
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 _TEXTS = ["Once upon a time there was", "The wind", "She said that", "A long road leads to the hill, where", "8"]

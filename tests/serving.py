@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from actors.messages import HeadHandle
-from cluster.client import Client
+from cluster.client.client import Client
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import Generations
 from cluster.engine.served_model import ServedModel

@@ -4,8 +4,8 @@ import itertools
 import threading
 import time
 
-from cluster.client import CallFailed, Client
-from cluster.resume import resuming
+from cluster.client.client import CallFailed, Client
+from cluster.client.resume import resuming
 from tests.chaos.streams import DEADLINE, Streams, Tally
 
 _UNAVAILABLE = 14

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import psutil
 
-from cluster.client import CallFailed, Options, failing_plainly, text_request
+from cluster.client.client import CallFailed, Options, failing_plainly, text_request
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.integration.second_node import SecondNode
 from tests.integration.server import Server

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from cluster.client import CallFailed, Options, text_request
+from cluster.client.client import CallFailed, Options, text_request
 from tests.chaos.streams import Streams, some_requests
 from tests.daily.report import Row
 from tests.integration.server import Server

@@ -6,7 +6,7 @@ when there is none. Prints `same` if all three answers are.
 
 import subprocess
 
-from cluster.client import Options, text_request
+from cluster.client.client import Options, text_request
 from tests.integration.server import Server
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.client import Client
+from cluster.client.client import Client
 from cluster.launch.local_ray.record import LocalRay
 
 START_SECONDS = 180

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client import CallFailed, Options, failing_plainly, text_request
-from cluster.resume import resuming
+from cluster.client.client import CallFailed, Options, failing_plainly, text_request
+from cluster.client.resume import resuming
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server, wait_for

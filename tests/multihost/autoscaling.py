@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.client import Client
+from cluster.client.client import Client
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.chaos.stage import Row
 from tests.chaos.streams import Streams

@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import psutil
 
-from cluster.client import Client
+from cluster.client.client import Client
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.multihost.hosts import PYTHON, Host, Hosts
 

@@ -20,8 +20,8 @@ HOMES = {
         "actors/router.py",
         "actors/transport.py",
     ),
-    "grpc": ("cluster/gateway*.py", "cluster/client.py"),
-    "protos": ("cluster/gateway*.py", "cluster/client.py"),
+    "grpc": ("cluster/gateway*.py", "cluster/client/client.py"),
+    "protos": ("cluster/gateway*.py", "cluster/client/client.py"),
     "prometheus_client": ("cluster/gateway/web/metrics.py",),
 }
 ALSO_COUNTS_AS = {

@@ -12,7 +12,7 @@ HEAVY = ("torch", "ray", "grpc", "transformers")
 # module: what it must not load, be it through others
 BUDGETS = {
     "cluster.cli": HEAVY,
-    "cluster.client": ("torch", "ray", "transformers"),
+    "cluster.client.client": ("torch", "ray", "transformers"),
     "cluster.gateway.examination.process": ("torch", "ray", "transformers"),
     **{module_name(source): HEAVY for source in WITHOUT_TORCH},
     **{module_name(source): (*HEAVY, "numpy", "pydantic") for source in sources("cluster/policy")},

@@ -16,7 +16,7 @@ from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from benchmarks.gpu.measure.processes import on_device
 from benchmarks.gpu.measure.same_outputs import PROMPTS, transformers_greedy
 from benchmarks.load import percentile
-from cluster.client import Options, text_request
+from cluster.client.client import Options, text_request
 from cluster.engine.served_model import DEMO_FOLDER
 from model.tokenizer import Tokenizer
 from tests.chaos.streams import Streams, Tally, some_requests

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cluster import cli, console
-from cluster.client import Client, Options, text_request
+from cluster.client.client import Client, Options, text_request
 from cluster.launch import serve
 from cluster.settings import tokens
 from cluster.settings.config import Config

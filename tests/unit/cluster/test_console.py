@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster import console
-from cluster.client import EXIT_BASE, Client, Options, text_request
+from cluster.client.client import EXIT_BASE, Client, Options, text_request
 from cluster.engine.served_model import ServedModel
 from cluster.settings.address import bind
 from model.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from grpc import StatusCode
 
-from cluster.client import Options, text_request
+from cluster.client.client import Options, text_request
 from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.examination.pool import SMALL_BYTES

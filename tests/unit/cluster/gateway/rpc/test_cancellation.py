@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from cluster.client import Client
+from cluster.client.client import Client
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 from tests.fakes import PATIENCE, FakeHead

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from grpc import StatusCode
 
-from cluster.client import Options, text_request
+from cluster.client.client import Options, text_request
 from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError

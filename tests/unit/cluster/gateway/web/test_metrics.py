@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.load import HeadLoad, ReplicaLoad
-from cluster.client import Options, text_request
+from cluster.client.client import Options, text_request
 from cluster.control.controller import Controller
 from cluster.gateway.web.metrics import TABLE, Look, exposition
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from cluster.client import Client, Options, chat_request, explain, read_token, text_request
+from cluster.client.client import Client, Options, chat_request, explain, read_token, text_request
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import FakeHead
 from tests.serving import Serving

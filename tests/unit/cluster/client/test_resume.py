@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.client import CallFailed, Client
-from cluster.resume import Resumption, resuming
+from cluster.client.client import CallFailed, Client
+from cluster.client.resume import Resumption, resuming
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 OUTPUTS = [["On", "ce ", "", "upon", " a time"], ["12", "3"]]

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from cluster.proxies import proxy_of, proxy_options
+from cluster.client.proxies import proxy_of, proxy_options
 from protos.eightwinds.v1 import cluster_pb2 as cluster_pb
 from protos.eightwinds.v1 import cluster_pb2_grpc, inference_pb2_grpc
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.client import CallFailed, Client, Request, failing_plainly
+from cluster.client.client import CallFailed, Client, Request, failing_plainly
 
 _UNAVAILABLE = 14
 _PAUSE_SECONDS = 0.5
