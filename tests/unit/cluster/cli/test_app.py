@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cluster import cli, console
+from cluster.cli import app, terminal
 from cluster.client.client import Client, Options, text_request
 from cluster.launch import serve
 from cluster.settings import tokens
@@ -20,7 +20,7 @@ COMMANDS = ("serve", "down", "generate", "chat", "token", "doctor")
 def run(*arguments: str, stdin: str = "") -> Result:
     """A command without the variables of whoever runs the tests."""
     theirs = {name: None for name in os.environ if name.startswith("EIGHTWINDS_")}
-    return CliRunner().invoke(cli.app, list(arguments), input=stdin, env=theirs)
+    return CliRunner().invoke(app.app, list(arguments), input=stdin, env=theirs)
 
 
 def test_help_names_every_command() -> None:
@@ -102,7 +102,7 @@ def test_the_file_and_the_environment_reach_serve(served: list[tuple[Config, boo
     file = tmp_path / "eightwinds.yaml"
     file.write_text("kv: {page_size: 8}\nmodel: {path: from-file}\n", encoding="utf-8")
     environment = {"EIGHTWINDS_MODEL__PATH": "from-environment"}
-    assert CliRunner().invoke(cli.app, ["serve", "--config", str(file)], env=environment).exit_code == 7
+    assert CliRunner().invoke(app.app, ["serve", "--config", str(file)], env=environment).exit_code == 7
     assert (served[0][0].kv.page_size, served[0][0].model.path) == (8, "from-environment")
 
 
@@ -133,8 +133,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Options, dict[str, obje
         seen.append((arguments[-1], more))
         return 0
 
-    monkeypatch.setattr(console, "generate", record)
-    monkeypatch.setattr(console, "chat", record)
+    monkeypatch.setattr(terminal, "generate", record)
+    monkeypatch.setattr(terminal, "chat", record)
     return seen
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster import console_cluster
-from cluster.cli import app
+from cluster.cli import terminal_operations
+from cluster.cli.app import app
 from cluster.control import controller
 from cluster.control.controller import Controller
 from cluster.policy.replicas.membership import State
@@ -28,11 +28,11 @@ def test_status_shows_tables_and_notes(
     serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
     controlled._membership.notes[4] = "replica 1 was not started: no [node]"
-    assert console_cluster.status(serving.client) == 0
+    assert terminal_operations.status(serving.client) == 0
     said = capsys.readouterr().out
     assert "expert 4: replica 1 was not started: no [node]" in said
     assert "0:ready" in said and "0 running, 0 waiting; placement revision 1" in said
-    assert console_cluster.status(serving.client, as_json=True) == 0
+    assert terminal_operations.status(serving.client, as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["experts"]) == 8 and found["experts"][0]["replicas"][0]["state"] == "REPLICA_STATE_READY"
 
@@ -40,11 +40,11 @@ def test_status_shows_tables_and_notes(
 def test_scale_waits_until_it_is_done(
     serving: Serving, ticking: Controller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
-    assert console_cluster.scale(serving.client, [3], 2) == 0
+    monkeypatch.setattr(terminal_operations, "_LOOK_SECONDS", 0.02)
+    assert terminal_operations.scale(serving.client, [3], 2) == 0
     said = capsys.readouterr()
     assert "expert 3: start a replica on node n1" in said.out and "done: 1 expert with 2 ready" in said.out
-    assert console_cluster.scale(serving.client, None, 1) == 0
+    assert terminal_operations.scale(serving.client, None, 1) == 0
     assert "done: 8 experts with 1 ready" in capsys.readouterr().out
 
 
@@ -55,31 +55,31 @@ def test_scale_says_why_it_was_taken_back(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(terminal_operations, "_LOOK_SECONDS", 0.02)
     cluster.errors[3, 1] = "OSError: the disk is gone"
-    assert console_cluster.scale(serving.client, [3], 2) == 1
+    assert terminal_operations.scale(serving.client, [3], 2) == 1
     assert "expert 3 keeps 1: replica 1 was not started: it could not load: OSError" in capsys.readouterr().err
 
 
 def test_a_dry_run_changes_nothing(
     serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert console_cluster.scale(serving.client, [0, 1], 2, dry_run=True) == 0
+    assert terminal_operations.scale(serving.client, [0, 1], 2, dry_run=True) == 0
     assert capsys.readouterr().out.count("start a replica") == 2
     assert {m.state for m in controlled.snapshot().members} == {State.READY} and controlled.snapshot().revision == 1
 
 
 def test_top_shows_every_expert(serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]) -> None:
-    assert console_cluster.top(serving.client, 0.1, count=2) == 0
+    assert terminal_operations.top(serving.client, 0.1, count=2) == 0
     said = capsys.readouterr().out
     assert said.count("Load of the experts in the last") == 2 and said.count("relative") == 2
 
 
 def test_exit_codes(serving: Serving, capsys: pytest.CaptureFixture[str]) -> None:
-    assert console_cluster.scale(serving.client, [0], 2) == 10 + 9
+    assert terminal_operations.scale(serving.client, [0], 2) == 10 + 9
     assert "transport=local" in capsys.readouterr().err
-    assert console_cluster.scale(serving.client, [99], 2) == 10 + 3
-    assert console_cluster.top(serving.client, 0.01) == 10 + 3
+    assert terminal_operations.scale(serving.client, [99], 2) == 10 + 3
+    assert terminal_operations.top(serving.client, 0.01) == 10 + 3
 
 
 def test_the_commands_reach_them(serving: Serving) -> None:
@@ -109,15 +109,15 @@ def test_the_policy_is_shown_and_changed_from_a_file(serving: Serving, controlle
 def test_drain_waits_until_the_node_is_empty(
     serving: Serving, ticking: Controller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(terminal_operations, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(controller, "_SETTLE_SECONDS", 0.0)
-    assert console_cluster.scale(serving.client, [3], 2) == 0
-    assert console_cluster.drain(serving.client, "n1", 60.0) == 0
+    assert terminal_operations.scale(serving.client, [3], 2) == 0
+    assert terminal_operations.drain(serving.client, "n1", 60.0) == 0
     said = capsys.readouterr()
     assert "1 replicas on the node" in said.err and "done: no replica is on the node" in said.out
-    assert console_cluster.drain(serving.client, "n1", None, cancel=True) == 0
-    assert console_cluster.drain(serving.client, "n", None) == 2
-    assert console_cluster.drain(serving.client, "n0", None) == 10 + 9
+    assert terminal_operations.drain(serving.client, "n1", None, cancel=True) == 0
+    assert terminal_operations.drain(serving.client, "n", None) == 2
+    assert terminal_operations.drain(serving.client, "n0", None) == 10 + 9
 
 
 def test_a_drain_that_is_taken_back_exits_with_1(
@@ -127,8 +127,8 @@ def test_a_drain_that_is_taken_back_exits_with_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(console_cluster, "_LOOK_SECONDS", 0.02)
-    assert console_cluster.scale(serving.client, [3], 2) == 0
+    monkeypatch.setattr(terminal_operations, "_LOOK_SECONDS", 0.02)
+    assert terminal_operations.scale(serving.client, [3], 2) == 0
     cluster.held = {(3, slot) for slot in range(9)}
-    assert console_cluster.drain(serving.client, "n1", 0.3) == 1
+    assert terminal_operations.drain(serving.client, "n1", 0.3) == 1
     assert "taken back with 1 replicas there" in capsys.readouterr().err

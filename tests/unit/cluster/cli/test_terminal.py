@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import console
+from cluster.cli import terminal
 from cluster.client.client import EXIT_BASE, Client, Options, text_request
 from cluster.engine.served_model import ServedModel
 from cluster.settings.address import bind
@@ -35,7 +35,7 @@ def run(
     retries = more.pop("retries", 0)
     options = Options(max_tokens=max_tokens, temperature=0.0, **more)  # type: ignore[arg-type]  # by field name
     with Client(address) as client:
-        return console.generate(client, prompt, options, as_json=as_json, retries=retries, patience=patience)
+        return terminal.generate(client, prompt, options, as_json=as_json, retries=retries, patience=patience)
 
 
 def test_text_is_printed_as_it_comes_and_ends_with_a_newline(
@@ -169,7 +169,7 @@ def talk(
             raise EOFError from None
 
     monkeypatch.setattr("builtins.input", read)
-    return console.chat(talker.client, options, system=system)
+    return terminal.chat(talker.client, options, system=system)
 
 
 def turns(request: pb.GenerateRequest) -> list[tuple[int, str]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.cli_options import DEFAULT_ADDRESS, Address, ClientToken, client_of, refused
+from cluster.cli.options import DEFAULT_ADDRESS, Address, ClientToken, client_of, refused
 
 _ALL = "all"
 
@@ -16,10 +16,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print GetStatus as one JSON object.")] = False,
 ) -> None:
     """Show nodes, experts, replicas and requests."""
-    from cluster import console_cluster
+    from cluster.cli import terminal_operations
 
     with client_of(address, token_file) as client:
-        raise typer.Exit(console_cluster.status(client, as_json=as_json))
+        raise typer.Exit(terminal_operations.status(client, as_json=as_json))
 
 
 def scale(
@@ -31,7 +31,7 @@ def scale(
     wait: Annotated[bool, typer.Option(help="Show progress until it is done.")] = True,
 ) -> None:
     """Change how many replicas an expert has, while it serves. The exit code is 1 if it was taken back."""
-    from cluster import console_cluster
+    from cluster.cli import terminal_operations
 
     try:
         experts = None if expert == _ALL else [int(word) for word in expert.split(",")]
@@ -40,7 +40,7 @@ def scale(
             ValueError(f"{expert!r} is no expert: give its id, several with commas between, or all")
         ) from None
     with client_of(address, token_file) as client:
-        raise typer.Exit(console_cluster.scale(client, experts, replicas, dry_run=dry_run, wait=wait))
+        raise typer.Exit(terminal_operations.scale(client, experts, replicas, dry_run=dry_run, wait=wait))
 
 
 def drain(
@@ -51,10 +51,10 @@ def drain(
     cancel: Annotated[bool, typer.Option("--cancel", help="End a drain: the node takes replicas again.")] = False,
 ) -> None:
     """Move a node's replicas to others, without a failed request; then it may be taken away."""
-    from cluster import console_cluster
+    from cluster.cli import terminal_operations
 
     with client_of(address, token_file) as client:
-        raise typer.Exit(console_cluster.drain(client, node, deadline, cancel=cancel))
+        raise typer.Exit(terminal_operations.drain(client, node, deadline, cancel=cancel))
 
 
 def policy(
@@ -65,7 +65,7 @@ def policy(
     """Show how experts are scaled by their load, or change it."""
     import yaml
 
-    from cluster import console_cluster
+    from cluster.cli import terminal_operations
 
     changes: object = {}
     try:
@@ -78,7 +78,7 @@ def policy(
     except ValueError as error:
         raise refused(error) from None
     with client_of(address, token_file) as client:
-        raise typer.Exit(console_cluster.policy(client, changes))
+        raise typer.Exit(terminal_operations.policy(client, changes))
 
 
 def top(
@@ -88,7 +88,7 @@ def top(
     count: Annotated[int, typer.Option(min=0, help="Stop after this many looks; 0 goes on until Ctrl-C.")] = 0,
 ) -> None:
     """Watch every expert's load live."""
-    from cluster import console_cluster
+    from cluster.cli import terminal_operations
 
     with client_of(address, token_file) as client:
-        raise typer.Exit(console_cluster.top(client, interval, count))
+        raise typer.Exit(terminal_operations.top(client, interval, count))

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cluster import cli_cluster
-from cluster.cli_options import (
+from cluster.cli import operations
+from cluster.cli.options import (
     DEFAULT_ADDRESS,
     Address,
     ClientToken,
@@ -112,7 +112,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as one JSON object.")] = False,
 ) -> None:
     """Stream the continuation of a prompt. The exit code is 0, or 10 plus the gRPC status code."""
-    from cluster import console
+    from cluster.cli import terminal
     from cluster.client.client import Options
 
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt  # the newline that echo adds
@@ -136,7 +136,7 @@ def generate(
         regex=regex,
     )
     with client_of(address, token_file) as client:
-        code = console.generate(
+        code = terminal.generate(
             client, text, options, as_json=as_json, timeout=timeout, retries=retries, patience=patience
         )
     raise typer.Exit(code)
@@ -160,7 +160,7 @@ def chat(
     retries: Retries = 0,
 ) -> None:
     """Talk to the model: each line is a turn; /reset forgets, /exit leaves."""
-    from cluster import console
+    from cluster.cli import terminal
     from cluster.client.client import Options
 
     options = Options(
@@ -176,7 +176,7 @@ def chat(
         seed=seed,
     )
     with client_of(address, token_file) as client:
-        code = console.chat(client, options, system=system, retries=retries)
+        code = terminal.chat(client, options, system=system, retries=retries)
     raise typer.Exit(code)
 
 
@@ -227,11 +227,11 @@ def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
     raise typer.Exit(run(config, settings or []))
 
 
-app.command()(cli_cluster.status)
-app.command()(cli_cluster.scale)
-app.command()(cli_cluster.drain)
-app.command()(cli_cluster.policy)
-app.command()(cli_cluster.top)
+app.command()(operations.status)
+app.command()(operations.scale)
+app.command()(operations.drain)
+app.command()(operations.policy)
+app.command()(operations.top)
 
 
 def main() -> None:
