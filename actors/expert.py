@@ -18,7 +18,7 @@ from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
 
 
 class Expert:
-    """A plain class; actors/remote.py makes a Ray actor of it. Loading starts with construction and goes on in
+    """A plain class; actors/remote/actors.py makes a Ray actor of it. Loading starts with construction and goes on in
     the background.
     """
 

@@ -12,7 +12,7 @@ import torch
 
 from actors.loading import Loading, open_checkpoint
 from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken, kv_bytes
-from actors.router import ExpertRouter, StepCounts
+from actors.routing.router import ExpertRouter, StepCounts
 from model.attention import choose_backend
 from model.batch import (
     Chunk,
@@ -40,7 +40,7 @@ from model.wire import allow_read_only_buffers
 
 
 class Head:
-    """A plain class; actors/remote.py makes a Ray actor of it. Loading starts with construction and goes on in
+    """A plain class; actors/remote/actors.py makes a Ray actor of it. Loading starts with construction and goes on in
     the background. `connect` gives it its router; `begin` and `step` are the engine's.
     """
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.load import HeadLoad
+from actors.routing.usage_counter import HeadLoad
 from model.batch import HeadInfo, LoadProgress, StepFailure, StepPlan, StepResult
 
 _HEADER = struct.Struct("<4sBxHIIQ")

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from actors.load import LoadCounter
-from actors.patience import Patience
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter, StepCounts
-from actors.transport import ExpertCall, ExpertReply
+from actors.routing.deadlines import Patience
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.usage_counter import LoadCounter
+from actors.transport.seam import ExpertCall, ExpertReply
 from model.routing import Dispatch, route
 
 _EXPERTS, _TOP = 8, 2
@@ -26,7 +26,7 @@ _SERVICE_SECONDS = 0.3e-3  # what experts say that a call took
 
 
 class _Echo:
-    """Answers each call with its rows. See `actors.transport.ExpertTransport`."""
+    """Answers each call with its rows. See `actors.transport.seam.ExpertTransport`."""
 
     def __init__(self) -> None:
         self._calls: list[ExpertCall] = []

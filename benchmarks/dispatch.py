@@ -111,12 +111,12 @@ def main() -> None:
 def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
     import ray
 
-    from actors.load import LoadCounter
-    from actors.patience import Patience
-    from actors.remote_transport import RayTransport
-    from actors.replicas import Replicas, one_each
-    from actors.router import ExpertRouter, StepCounts
-    from actors.transport import LocalTransport
+    from actors.routing.deadlines import Patience
+    from actors.routing.replicas import Replicas, one_each
+    from actors.routing.router import ExpertRouter, StepCounts
+    from actors.routing.usage_counter import LoadCounter
+    from actors.transport.object_refs import RayTransport
+    from actors.transport.seam import LocalTransport
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     methods = [actor.forward for actor in _echo_actors(EXPERTS)]
@@ -148,7 +148,7 @@ def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
 
 
 def _echo_actors(count: int) -> list[Any]:
-    """Echoing experts, made as actors/remote.py makes real ones."""
+    """Echoing experts, made as actors/remote/actors.py makes real ones."""
     import ray
 
     class EchoActor:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from actors.messages import HEADER_BYTES, decode_header
-from actors.transport import ExpertCall, ExpertReply, LocalTransport, encode_call
+from actors.transport.seam import ExpertCall, ExpertReply, LocalTransport, encode_call
 from model.wire import tensor_from
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from actors.expert import Expert
 from actors.head import Head
 from actors.messages import ActorSpec
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter
-from actors.transport import ExpertTransport, LocalTransport
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter
+from actors.transport.seam import ExpertTransport, LocalTransport
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
 from model.checkpoint import expected_shapes
 from model.config import MixtralConfig

@@ -4,8 +4,8 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Mapping
 
-from actors.load import HeadLoad, ReplicaLoad
 from actors.messages import Key, NodeInfo, Pulse, Vitals
+from actors.routing.usage_counter import HeadLoad, ReplicaLoad
 from model.batch import LoadProgress
 from tests.fakes import PATIENCE
 

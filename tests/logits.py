@@ -9,8 +9,8 @@ import torch
 from transformers import MixtralForCausalLM
 
 from actors.expert import Expert
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter, StepCounts
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter, StepCounts
 from model.attention import AttentionBackend
 from model.checkpoint import Checkpoint
 from model.host_link import host_link

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from actors.load import HeadLoad
 from actors.messages import ClusterOps, Key, NodeInfo, Pulse
+from actors.routing.usage_counter import HeadLoad
 from cluster.control.nodes import Nodes
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.snapshot import Snapshot

@@ -5,9 +5,9 @@ import time
 
 from actors.expert import Expert
 from actors.head import Head, LocalHead
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter
-from actors.transport import LocalTransport
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter
+from actors.transport.seam import LocalTransport
 from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
 from cluster.settings.config import Config
 from model.checkpoint import Checkpoint

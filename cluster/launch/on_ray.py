@@ -10,16 +10,16 @@ from typing import Any
 import ray
 
 from actors.messages import ActorOptions, ActorSpec, Key, RouterOptions
-from actors.remote import (
+from actors.remote.actors import (
     find_actor,
     pulses_in,
     reports_of,
     start_actor,
     stop_actors,
 )
-from actors.remote_exits import memory_exits
-from actors.remote_head import RemoteHead
-from actors.remote_replicas import RayReplicas, machines
+from actors.remote.exits import memory_exits
+from actors.remote.head import RemoteHead
+from actors.remote.replicas import RayReplicas, machines
 from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actors.load import HeadLoad, ReplicaLoad, quantile
+from actors.routing.usage_counter import HeadLoad, ReplicaLoad, quantile
 
 
 @dataclass(frozen=True, slots=True)

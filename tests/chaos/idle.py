@@ -59,7 +59,7 @@ class IdleProcesses:
 
 def main() -> None:
     """Be one."""
-    import actors.remote  # noqa: F401  # what a replica's process imports
+    import actors.remote.actors  # noqa: F401  # what a replica's process imports
     from actors.expert import Expert
     from cluster.engine.served_model import DEMO_FOLDER
     from cluster.launch.deployment import actor_specs

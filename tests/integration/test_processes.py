@@ -5,7 +5,7 @@ import pytest
 import ray
 
 from actors.messages import ActorReport
-from actors.remote import find_actor, reports_of
+from actors.remote.actors import find_actor, reports_of
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.launch.on_ray import HEAD_NAME, expert_name
 from model.checkpoint import Checkpoint

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from actors.messages import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
-from actors.replicas import Replica
-from actors.transport import ExpertCall, encode_call
+from actors.routing.replicas import Replica
+from actors.transport.seam import ExpertCall, encode_call
 from benchmarks.gpu.bench import Bench
 from model.host_link import host_link
 from model.wire import tensor_bytes, tensor_from
@@ -80,7 +80,7 @@ def _state_folder() -> Iterator[None]:
 
 @contextmanager
 def echoes(bench: Bench, count: int) -> Iterator[list[Any]]:
-    """The bound methods of the actors, each of which has used the device already; made as actors/remote.py makes real
+    """The bound methods of the actors, each of which has used the device already; made as actors/remote/actors.py makes real
     ones.
     """
     import ray

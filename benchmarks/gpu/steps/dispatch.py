@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from actors.load import LoadCounter
 from actors.messages import ExpertUnavailable
-from actors.patience import Patience
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter, StepCounts
-from actors.transport import ExpertCall, ExpertReply, ExpertTransport
+from actors.routing.deadlines import Patience
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.usage_counter import LoadCounter
+from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.echoes import echoes, own_ray
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
@@ -123,7 +123,7 @@ class _Reading:
 def _measure_all(endpoints: Sequence[Any], bench: Bench) -> None:
     from ray.exceptions import RayError
 
-    from actors.remote_transport import RayTransport
+    from actors.transport.object_refs import RayTransport
 
     sizes = _FULL if bench.full else _SMALL
     link, transport = TimedLink(host_link(bench.device), bench), WatchedTransport(RayTransport())

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from actors.load import LoadCounter
-from actors.patience import Patience
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter, StepCounts
-from actors.transport import LocalTransport
+from actors.routing.deadlines import Patience
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.usage_counter import LoadCounter
+from actors.transport.seam import LocalTransport
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.decode import DecodeHead, Prepared, random_expert
 from benchmarks.gpu.measure.floor import Card, Part

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from actors.load import HeadLoad
+from actors.routing.usage_counter import HeadLoad
 from cluster.engine.engine import Engine
 from cluster.engine.generation import RequestStats
 from cluster.observe.histogram import Histogram

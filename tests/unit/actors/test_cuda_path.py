@@ -10,8 +10,8 @@ import torch
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepFailure, StepPlan, StepResult
 from model.config import MixtralConfig
 from model.host_link import host_link, put

@@ -14,9 +14,9 @@ from actors import head as module
 from actors.expert import Expert
 from actors.head import Head, LocalHead
 from actors.messages import HeadTaken
-from actors.replicas import Replicas, one_each
-from actors.router import ExpertRouter
-from actors.transport import ExpertCall, ExpertReply, LocalTransport
+from actors.routing.replicas import Replicas, one_each
+from actors.routing.router import ExpertRouter
+from actors.transport.seam import ExpertCall, ExpertReply, LocalTransport
 from model.batch import Chunk, NewSequence, StepFailure, StepPlan, StepResult
 from tests.checkpoints import GREEDY, Driver, Request, load_head, random_weights, spec, tiny, write
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from actors.load import HeadLoad, LoadCounter
-from actors.replicas import Replica
+from actors.routing.replicas import Replica
+from actors.routing.usage_counter import HeadLoad, LoadCounter
 from cluster.observe.usage import Counters, Load, between
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.load import HeadLoad, ReplicaLoad
+from actors.routing.usage_counter import HeadLoad, ReplicaLoad
 from cluster.client.client import Options, text_request
 from cluster.control.controller import Controller
 from cluster.gateway.web.metrics import TABLE, Look, exposition

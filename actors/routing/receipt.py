@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from actors.replicas import Replica
+from actors.routing.replicas import Replica
 from model.routing import Dispatch, Grouping
 
 

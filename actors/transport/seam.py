@@ -1,7 +1,7 @@
 """How expert calls reach experts: one seam, and its in-process implementation.
 
 The seam is asynchronous so that retries, hedging, overlap and other channels need no change above it. The one over Ray
-is `actors.remote_transport.RayTransport`. R: rows, D: hidden size.
+is `actors.transport.object_refs.RayTransport`. R: rows, D: hidden size.
 """
 
 import collections
@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from actors.messages import Message, RowsHeader, encode_rows
-from actors.replicas import Replica
+from actors.routing.replicas import Replica
 from model.wire import DTYPE_CODES, tensor_bytes
 
 

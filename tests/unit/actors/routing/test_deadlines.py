@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from actors.patience import Patience
+from actors.routing.deadlines import Patience
 
 FACTOR, FLOOR = 4.0, 0.25
 

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.replicas import Replica, Replicas
+from actors.routing.replicas import Replica, Replicas
 
 A, B, C = (Replica(0, slot, "first") for slot in range(3))
 

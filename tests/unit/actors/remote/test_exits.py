@@ -1,4 +1,4 @@
-from actors.remote_exits import memory_reason
+from actors.remote.exits import memory_reason
 
 DETAIL = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1) was \
 0.84GB used / 23.54GB limit (0.035702)

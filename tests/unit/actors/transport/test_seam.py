@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from actors.replicas import Replica
-from actors.transport import Applies, ExpertCall, LocalTransport
+from actors.routing.replicas import Replica
+from actors.transport.seam import Applies, ExpertCall, LocalTransport
 
 
 class Doubling:

@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 from actors.messages import HeadLost, HeadTaken, RouterOptions
-from actors.remote import Members, cause, pulses_in
-from actors.remote_exits import memory_exits
+from actors.remote.actors import Members, cause, pulses_in
+from actors.remote.exits import memory_exits
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 _LOOK_SECONDS = 1.0

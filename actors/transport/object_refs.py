@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from actors.messages import HEADER_BYTES, Message, decode_header
-from actors.transport import ExpertCall, ExpertReply, encode_call
+from actors.transport.seam import ExpertCall, ExpertReply, encode_call
 from model.wire import tensor_from
 
 _STRAY_SECONDS = 0.1  # how often abandoned calls are looked after
@@ -17,7 +17,7 @@ class RayTransport:
     """A replica's endpoint is its actor's bound `forward`, ready for `.remote(message)`.
 
     Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. Rows come from the
-    host's memory and are answered there. See `actors.transport.ExpertTransport`.
+    host's memory and are answered there. See `actors.transport.seam.ExpertTransport`.
     """
 
     def __init__(self) -> None:

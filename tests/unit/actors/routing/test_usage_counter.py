@@ -2,8 +2,8 @@
 
 import pytest
 
-from actors.load import LoadCounter, quantile
-from actors.replicas import Replica
+from actors.routing.replicas import Replica
+from actors.routing.usage_counter import LoadCounter, quantile
 
 
 def test_counters_and_copies() -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from actors.load import LoadCounter
 from actors.messages import ExpertUnavailable
-from actors.patience import Patience
-from actors.receipt import Part, Receipt
-from actors.replicas import Replica, Replicas
-from actors.transport import ExpertCall, ExpertReply, ExpertTransport
+from actors.routing.deadlines import Patience
+from actors.routing.receipt import Part, Receipt
+from actors.routing.replicas import Replica, Replicas
+from actors.routing.usage_counter import LoadCounter
+from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from model.host_link import HostLink, NoLink
 from model.routing import Dispatch, combine, group
 from model.trunk import Forward

@@ -3,7 +3,7 @@
 import pytest
 import ray.exceptions
 
-from actors.remote_faults import OwnFaults
+from actors.remote.faults import OwnFaults
 
 
 def task_error(cause: Exception) -> Exception:

@@ -7,11 +7,11 @@ from typing import Any
 
 import ray
 
-from actors.load import HeadLoad
 from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
-from actors.remote import Member, Members, pulses_in, stop_actors
-from actors.remote_exits import memory_exits
-from actors.remote_faults import OwnFaults
+from actors.remote.actors import Member, Members, pulses_in, stop_actors
+from actors.remote.exits import memory_exits
+from actors.remote.faults import OwnFaults
+from actors.routing.usage_counter import HeadLoad
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actors.replicas import Replica
+from actors.routing.replicas import Replica
 
 _LEAST = 1e-5  # seconds up to which a service time falls into the first bucket
 _GROWTH = 1.2

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.load import LoadCounter
 from actors.messages import ExpertUnavailable
-from actors.patience import Patience
-from actors.replicas import Replica, Replicas, Table, one_each
-from actors.router import ExpertRouter, StepCounts
-from actors.transport import ExpertCall, ExpertReply, LocalTransport
+from actors.routing.deadlines import Patience
+from actors.routing.replicas import Replica, Replicas, Table, one_each
+from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.usage_counter import LoadCounter
+from actors.transport.seam import ExpertCall, ExpertReply, LocalTransport
 from model.routing import Dispatch, route
 
 EXPERTS, HIDDEN, GRACE = 8, 6, 60.0

@@ -20,14 +20,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.load import HeadLoad, LoadCounter
 from actors.messages import ActorOptions, ActorReport, ActorSpec, HostMemory, Message, Pulse, RouterOptions
-from actors.patience import Patience
-from actors.remote_faults import OwnFaults
-from actors.remote_transport import RayTransport
-from actors.replicas import Replica, Replicas, Table
-from actors.router import ExpertRouter
-from actors.transport import ExpertCall, encode_call
+from actors.remote.faults import OwnFaults
+from actors.routing.deadlines import Patience
+from actors.routing.replicas import Replica, Replicas, Table
+from actors.routing.router import ExpertRouter
+from actors.routing.usage_counter import HeadLoad, LoadCounter
+from actors.transport.object_refs import RayTransport
+from actors.transport.seam import ExpertCall, encode_call
 from model.batch import HeadInfo
 from model.device_failure import lost_device
 from model.host_link import host_link

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.load import LoadCounter
 from actors.messages import ExpertUnavailable
-from actors.patience import Patience
-from actors.replicas import Replica, Replicas
-from actors.router import ExpertRouter, StepCounts
-from actors.transport import ExpertCall, ExpertReply
+from actors.routing.deadlines import Patience
+from actors.routing.replicas import Replica, Replicas
+from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.usage_counter import LoadCounter
+from actors.transport.seam import ExpertCall, ExpertReply
 from tests.unit.actors.test_router import EXPERTS, Clock, bad, dense, good, some_dispatch, table
 
 NEVER = None

@@ -1,0 +1,1 @@
+"""Ray, applied: the only home of Ray in the data plane."""

@@ -1,0 +1,1 @@
+"""How expert calls reach experts: one seam, and what implements it."""
