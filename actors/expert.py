@@ -10,10 +10,10 @@ import torch
 from actors.loading import Loading, open_checkpoint
 from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
-from model.expert import ExpertWeights
-from model.host_link import HostLink, NoLink, host_link
+from model.checkpoint.weights import read_tensors, torch_dtype
+from model.device.host_link import HostLink, NoLink, host_link
+from model.experts.dense import ExpertWeights
 from model.linear import keep_one_order
-from model.weights import read_tensors, torch_dtype
 from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
 
 

@@ -13,7 +13,9 @@ import torch
 from actors.loading import Loading, open_checkpoint
 from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken, kv_bytes
 from actors.routing.router import ExpertRouter, StepCounts
-from model.attention import choose_backend
+from model.attention.attention import choose_backend
+from model.attention.kv_cache import PagedKVCache, page_bytes
+from model.attention.ragged import RaggedBatch
 from model.batch import (
     Chunk,
     Constraint,
@@ -24,18 +26,16 @@ from model.batch import (
     StepPlan,
     StepResult,
 )
-from model.constraint import Constraints, Matcher
-from model.device_failure import lost_device
-from model.generation_config import eos_ids
-from model.kv_cache import PagedKVCache, page_bytes
+from model.checkpoint.generation_config import eos_ids
+from model.checkpoint.weights import read_tensors, torch_dtype
+from model.constraint.grammar import Constraints, Matcher
+from model.device.failure import lost_device
+from model.device.memory import free_bytes
 from model.linear import keep_one_order
-from model.memory import free_bytes
-from model.ragged import RaggedBatch
 from model.slots import Slots
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from model.trunk import Trunk
 from model.watch import watched
-from model.weights import read_tensors, torch_dtype
 from model.wire import allow_read_only_buffers
 
 
@@ -130,7 +130,7 @@ class Head:
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> StepResult | StepFailure:
         """Carry out a plan. After a StepFailure the engine must `begin` anew: the sequences are in doubt. It raises
-        nothing but what leaves a process that can do no more (`model.device_failure`).
+        nothing but what leaves a process that can do no more (`model.device.failure`).
         """
         if (plan.epoch, plan.incarnation) != (self._epoch, self.incarnation):
             return StepFailure(plan.step, "stale", f"this head serves epoch {self._epoch}, not {plan.epoch}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from actors.messages import ActorSpec
 from model.batch import LoadProgress
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
 
 
 def open_checkpoint(spec: ActorSpec) -> Checkpoint:

@@ -30,7 +30,7 @@ class Constraint:
 class SamplingParams:
     """How the tokens of one sequence are drawn. Defaults change nothing.
 
-    `seed` and `output_index` fix the noise of every draw (model/gumbel.py). `logprobs` is the number of
+    `seed` and `output_index` fix the noise of every draw (model/sampling/gumbel.py). `logprobs` is the number of
     alternatives to report, -1 for no log-probabilities at all. `banned` ids are not drawn before `min_tokens`,
     unless the `constraint` allows nothing else.
     """

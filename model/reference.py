@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from model.checkpoint import Checkpoint
-from model.weights import read_tensors
+from model.checkpoint.folder import Checkpoint
+from model.checkpoint.weights import read_tensors
 
 
 class Reference:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.host_link import fetch, put
+from model.device.host_link import fetch, put
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from model.attention.ragged import RaggedBatch, Segment
 from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, SequenceFault, StepPlan
-from model.host_link import put
-from model.logprobs import logprobs
-from model.ragged import RaggedBatch, Segment
-from model.sampling import MaskMaker, Sampler, draw
+from model.device.host_link import put
+from model.sampling.draw import MaskMaker, Sampler, draw
+from model.sampling.logprobs import logprobs
 
 
 @dataclass(slots=True)

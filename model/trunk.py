@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from model.attention import AttentionBackend
+from model.attention.attention import AttentionBackend
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch
+from model.attention.rope import inverse_frequencies, rotate, rotation
 from model.config import MixtralConfig
-from model.kv_cache import PagedKVCache
 from model.linear import linear
-from model.ragged import RaggedBatch
-from model.rope import inverse_frequencies, rotate, rotation
 from model.routing import Dispatch, route
 
 Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]

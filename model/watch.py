@@ -2,7 +2,7 @@
 
 import torch
 
-from model.host_link import fetch
+from model.device.host_link import fetch
 from model.trunk import Forward
 
 

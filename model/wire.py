@@ -20,7 +20,7 @@ def allow_read_only_buffers() -> None:
 
 
 def tensor_bytes(x_RD: torch.Tensor) -> memoryview:
-    """The memory of a tensor of the host, row-major (model/host_link.py brings those of a device there)."""
+    """The memory of a tensor of the host, row-major (model/device/host_link.py brings those of a device there)."""
     return memoryview(x_RD.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy arrays are buffers
 
 

@@ -15,11 +15,11 @@ from actors.messages import ActorSpec
 from actors.routing.replicas import Replicas, one_each
 from actors.routing.router import ExpertRouter
 from actors.transport.seam import ExpertTransport, LocalTransport
+from model.attention.kv_cache import page_bytes
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
-from model.checkpoint import expected_shapes
+from model.checkpoint.folder import expected_shapes
+from model.checkpoint.weights import torch_dtype
 from model.config import MixtralConfig
-from model.kv_cache import page_bytes
-from model.weights import torch_dtype
 
 GREEDY = SamplingParams(temperature=0.0)
 

@@ -11,14 +11,14 @@ from transformers import MixtralForCausalLM
 from actors.expert import Expert
 from actors.routing.replicas import Replicas, one_each
 from actors.routing.router import ExpertRouter, StepCounts
-from model.attention import AttentionBackend
-from model.checkpoint import Checkpoint
-from model.host_link import host_link
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
-from model.sdpa import SdpaBackend
+from model.attention.attention import AttentionBackend
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch, Segment
+from model.attention.sdpa import SdpaBackend
+from model.checkpoint.folder import Checkpoint
+from model.checkpoint.weights import read_tensors, torch_dtype
+from model.device.host_link import host_link
 from model.trunk import Trunk
-from model.weights import read_tensors, torch_dtype
 from tests.by_message import ByMessage
 from tests.checkpoints import spec
 

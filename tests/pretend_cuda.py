@@ -99,7 +99,9 @@ class PretendCuda(TorchFunctionMode):
         if func in (T.__getitem__, T.__setitem__):
             _check_index(args[1])
         assert func is not torch.where or len(args) == 3, "where(condition) makes the host wait for the device"
-        assert func not in (torch.tensor, torch.as_tensor), "a blocking copy to the device: use model.host_link.put"
+        assert func not in (torch.tensor, torch.as_tensor), (
+            "a blocking copy to the device: use model.device.host_link.put"
+        )
         strangers = [t for t in tensors if not _there(t) and t.dim() > 0]
         assert not strangers, f"{getattr(func, '__name__', func)}: operands on the host and on the device"
         for tensor in filter(_there, tensors):

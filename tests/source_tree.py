@@ -14,12 +14,12 @@ WITHOUT_TORCH = (
     "model/__init__.py",
     "model/config.py",
     "model/batch.py",
-    "model/checkpoint.py",
-    "model/tokenizer.py",
-    "model/chat.py",
-    "model/detokenizer.py",
-    "model/constraint.py",
-    "model/generation_config.py",
+    "model/checkpoint/folder.py",
+    "model/text/tokenizer.py",
+    "model/text/chat.py",
+    "model/text/detokenizer.py",
+    "model/constraint/grammar.py",
+    "model/checkpoint/generation_config.py",
 )
 
 

@@ -29,8 +29,8 @@ from actors.routing.usage_counter import HeadLoad, LoadCounter
 from actors.transport.object_refs import RayTransport
 from actors.transport.seam import ExpertCall, encode_call
 from model.batch import HeadInfo
-from model.device_failure import lost_device
-from model.host_link import host_link
+from model.device.failure import lost_device
+from model.device.host_link import host_link
 
 log = logging.getLogger("eightwinds.actors")
 

@@ -19,7 +19,7 @@ from actors.routing.receipt import Part, Receipt
 from actors.routing.replicas import Replica, Replicas
 from actors.routing.usage_counter import LoadCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
-from model.host_link import HostLink, NoLink
+from model.device.host_link import HostLink, NoLink
 from model.routing import Dispatch, combine, group
 from model.trunk import Forward
 

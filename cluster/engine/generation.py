@@ -15,8 +15,8 @@ from cluster.engine.request import Event, FailureEvent, SequenceRequest, TokenEv
 from cluster.engine.text import OutputText, Piece, StopRules
 from cluster.observe.histogram import Histogram
 from model.batch import Alternatives, SamplingParams
-from model.detokenizer import Detokenizer
-from model.tokenizer import Tokenizer
+from model.text.detokenizer import Detokenizer
+from model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

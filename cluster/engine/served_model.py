@@ -7,10 +7,10 @@ from typing import Any
 from cluster.engine.request import SAMPLING_RANGES
 from cluster.policy.scheduling.limits import Limits
 from model.batch import SamplingParams
-from model.chat_template import chat_refusal
-from model.checkpoint import Checkpoint
-from model.generation_config import eos_ids, generation_config
-from model.tokenizer import Tokenizer
+from model.checkpoint.folder import Checkpoint
+from model.checkpoint.generation_config import eos_ids, generation_config
+from model.text.chat_template import chat_refusal
+from model.text.tokenizer import Tokenizer
 
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "model" / "demo"
 

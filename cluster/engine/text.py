@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.engine.request import Finish, FinishReason, TokenEvent
-from model.detokenizer import Detokenizer
+from model.text.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from cluster.engine.text import StopRules
 from cluster.gateway.errors import Violation, good_request_id, invalid
 from cluster.policy.scheduling.limits import Limits
 from model.batch import Constraint, ConstraintKind, SamplingParams
-from model.chat import ChatMessage, Role
-from model.constraint import Constraints
+from model.constraint.grammar import Constraints
+from model.text.chat import ChatMessage, Role
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 T = TypeVar("T")

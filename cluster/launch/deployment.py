@@ -9,7 +9,7 @@ from cluster.policy.scheduling.limits import Limits
 from cluster.settings.address import is_loopback
 from cluster.settings.config import ActorSection, Config
 from model.batch import LoadProgress
-from model.checkpoint import Checkpoint, dtype_bytes
+from model.checkpoint.folder import Checkpoint, dtype_bytes
 
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8

@@ -10,7 +10,7 @@ from actors.routing.router import ExpertRouter
 from actors.transport.seam import LocalTransport
 from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
 from cluster.settings.config import Config
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
 
 _PAUSE = 0.02
 

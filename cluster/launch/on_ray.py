@@ -28,7 +28,7 @@ from cluster.policy.replicas.membership import MOST_FAILURES
 from cluster.policy.replicas.placement import Node, Placed, assign, missing
 from cluster.policy.replicas.readiness import RollCall
 from cluster.settings.config import ActorSection, Config
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
 
 log = logging.getLogger("eightwinds.launch")
 

@@ -64,7 +64,7 @@ def main() -> None:
     from cluster.engine.served_model import DEMO_FOLDER
     from cluster.launch.deployment import actor_specs
     from cluster.settings.config import Config
-    from model.checkpoint import Checkpoint
+    from model.checkpoint.folder import Checkpoint
 
     _, specs = actor_specs(Config(), Checkpoint.open(DEMO_FOLDER))
     expert = Expert(specs[int(sys.argv[1])])

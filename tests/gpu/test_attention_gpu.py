@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.measure.scene import Scene
-from model.attention import AttentionBackend, backends, fault
+from model.attention.attention import AttentionBackend, backends, fault
 from model.config import MixtralConfig
 
 DEVICE = torch.device("cuda")

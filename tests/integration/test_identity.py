@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cluster.engine.served_model import DEMO_FOLDER
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.server import Server
 from tests.oracle import Oracle

@@ -8,7 +8,7 @@ from actors.messages import ActorReport
 from actors.remote.actors import find_actor, reports_of
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.launch.on_ray import HEAD_NAME, expert_name
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
 from tests.integration.server import Server
 
 

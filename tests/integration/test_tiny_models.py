@@ -15,7 +15,7 @@ from cluster.engine.request import Event, SequenceRequest, TokenEvent
 from cluster.launch.on_ray import launch
 from cluster.settings.config import Config
 from model.batch import SamplingParams
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
 from tests.checkpoints import tiny, write
 from tests.integration.server import Server
 

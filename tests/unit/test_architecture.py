@@ -83,7 +83,7 @@ def test_contracts_and_readers_of_files_stay_without_torch() -> None:
     ]
     assert not astray, (
         f"torch is imported in {', '.join(astray)}. Control plane and clients import these files: "
-        "read with numpy or plain bytes, or move what needs tensors to a module beside it (model/weights.py)"
+        "read with numpy or plain bytes, or move what needs tensors to a module beside it (model/checkpoint/weights.py)"
     )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from model.attention import AttentionBackend, choose_backend
+from model.attention.attention import AttentionBackend, choose_backend
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch, Segment
 from model.config import MixtralConfig
-from model.expert import ExpertWeights
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
+from model.experts.dense import ExpertWeights
 from model.trunk import Trunk
 
 

@@ -10,9 +10,9 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from cluster.engine.served_model import DEMO_FOLDER
 from model.batch import Constraint, ConstraintKind, SampledToken, SamplingParams
-from model.constraint import Constraints
-from model.sampling import draw
-from model.tokenizer import Tokenizer
+from model.constraint.grammar import Constraints
+from model.sampling.draw import draw
+from model.text.tokenizer import Tokenizer
 from tests.sampling import sampler, some_params
 
 _ROWS = 64
@@ -28,11 +28,11 @@ class EveryThird:
         self._allowed: NDArray[np.bool_] = np.arange(vocab) % 3 == first % 3
 
     def allowed(self) -> NDArray[np.bool_]:
-        """See `model.sampling.TokenMask`."""
+        """See `model.sampling.draw.TokenMask`."""
         return self._allowed
 
     def push(self, token_id: int) -> None:
-        """See `model.sampling.TokenMask`."""
+        """See `model.sampling.draw.TokenMask`."""
 
 
 def compare_draws(bench: Bench) -> None:

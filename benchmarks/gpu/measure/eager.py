@@ -1,14 +1,14 @@
 """Attention as the textbook writes it: what the fast backends are timed against, and compared with.
 
-H: query heads, N: KV heads, d: head dimension, Q: queries of a chunk, L: its keys. Window as in `model.attention`.
+H: query heads, N: KV heads, d: head dimension, Q: queries of a chunk, L: its keys. Window as in `model.attention.attention`.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch, Segment
 
 
 @dataclass(frozen=True, slots=True)

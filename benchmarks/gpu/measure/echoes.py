@@ -18,7 +18,7 @@ from actors.messages import HEADER_BYTES, Message, RowsHeader, decode_header, en
 from actors.routing.replicas import Replica
 from actors.transport.seam import ExpertCall, encode_call
 from benchmarks.gpu.bench import Bench
-from model.host_link import host_link
+from model.device.host_link import host_link
 from model.wire import tensor_bytes, tensor_from
 
 _GPU_SHARE = 0.08  # of the card for each actor, as Ray counts it

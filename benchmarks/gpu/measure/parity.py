@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from model.attention import backends
-from model.weights import torch_dtype
+from model.attention.attention import backends
+from model.checkpoint.weights import torch_dtype
 from tests.checkpoints import tiny, write
 from tests.logits import MakeBackend, chunked_logits, load_transformers
 

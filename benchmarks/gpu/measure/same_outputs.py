@@ -12,7 +12,7 @@ import torch
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from cluster.engine.served_model import DEMO_FOLDER, ServedModel
-from model.kv_cache import page_bytes
+from model.attention.kv_cache import page_bytes
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.logits import load_transformers
 from tests.mixed import Answer, ask_all, some_request

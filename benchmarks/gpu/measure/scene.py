@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from model.attention import AttentionBackend
+from model.attention.attention import AttentionBackend
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch, Segment
 from model.config import MixtralConfig
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
 
 MIXTRAL = MixtralConfig(num_hidden_layers=2)
 TINY = MixtralConfig(

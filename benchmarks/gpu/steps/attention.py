@@ -16,10 +16,10 @@ from benchmarks.gpu.measure.eager import EagerBackend
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from benchmarks.gpu.measure.scene import MIXTRAL, TINY, Scene
 from benchmarks.gpu.measure.timing import median_ms
-from model.attention import AttentionBackend, backends
+from model.attention.attention import AttentionBackend, backends
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch, Segment
 from model.config import MixtralConfig
-from model.kv_cache import PagedKVCache
-from model.ragged import RaggedBatch, Segment
 from model.trunk import Forward, Trunk
 
 TITLE = "generation time by sequence length, eager, SDPA and flash-attention"

@@ -24,7 +24,7 @@ from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.echoes import echoes, own_ray
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
-from model.host_link import HostLink, host_link
+from model.device.host_link import HostLink, host_link
 from model.routing import Dispatch
 
 TITLE = "dispatch of a layer over object refs, between actors on the card"

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from benchmarks.gpu.bench import Bench
-from model.attention import backends, fault
+from model.attention.attention import backends, fault
 
 TITLE = "what the machine is"
 _ASKED = "name,driver_version,memory.total,memory.used,power.limit,clocks.max.sm,pcie.link.gen.max,mig.mode.current"

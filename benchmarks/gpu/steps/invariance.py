@@ -17,9 +17,9 @@ from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from benchmarks.gpu.measure.products import SETTINGS, Product, random_rows, reduced_precision, shapes
 from benchmarks.gpu.measure.row_counts import TILE, Rows, kinds, same, spans
 from benchmarks.gpu.measure.scene import MIXTRAL, TINY, Scene
-from model.attention import AttentionBackend, backends, choose_backend
+from model.attention.attention import AttentionBackend, backends, choose_backend
+from model.attention.ragged import Segment
 from model.config import MixtralConfig
-from model.ragged import Segment
 from model.routing import route
 from model.trunk import rms_norm
 

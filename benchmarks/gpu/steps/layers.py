@@ -28,7 +28,7 @@ from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from benchmarks.gpu.measure.scene import MIXTRAL, TINY
 from benchmarks.gpu.measure.timing import median_ms
 from model.config import MixtralConfig
-from model.host_link import fetch, host_link
+from model.device.host_link import fetch, host_link
 from model.trunk import Trunk
 
 TITLE = "a layer of the head and of an expert against the card's floor; what the host does for it"

@@ -18,7 +18,7 @@ from benchmarks.gpu.measure.same_outputs import PROMPTS, transformers_greedy
 from benchmarks.load import percentile
 from cluster.client.client import Options, text_request
 from cluster.engine.served_model import DEMO_FOLDER
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from tests.chaos.streams import Streams, Tally, some_requests
 from tests.chaos.victims import Victims, send
 from tests.integration.server import Server

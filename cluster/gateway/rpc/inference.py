@@ -19,7 +19,7 @@ from cluster.gateway.examination.pool import Examination
 from cluster.gateway.rpc.auth import caller, highest_priority, tenant
 from cluster.gateway.rpc.times import duration, now
 from model.batch import Alternatives
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 

@@ -12,10 +12,10 @@ from actors.expert import Expert
 from actors.head import Head
 from actors.routing.replicas import Replicas, one_each
 from actors.routing.router import ExpertRouter
+from model.attention.kv_cache import page_bytes
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepFailure, StepPlan, StepResult
 from model.config import MixtralConfig
-from model.host_link import host_link, put
-from model.kv_cache import page_bytes
+from model.device.host_link import host_link, put
 from tests.by_message import ByMessage
 from tests.checkpoints import Driver, Request, load_head, random_weights, spec, tiny, write
 from tests.flash_libraries import install

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
+from model.checkpoint.weights import torch_dtype
 from model.reference import Reference
-from model.weights import torch_dtype
 from tests.checkpoints import Driver, Request, load_head, tiny, write
 from tests.logits import chunked_logits, load_transformers
 

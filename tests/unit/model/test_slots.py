@@ -15,7 +15,7 @@ from model.batch import (
     SequenceFault,
     StepPlan,
 )
-from model.sampling import TokenMask
+from model.sampling.draw import TokenMask
 from model.slots import Slots
 from tests.sampling import unconstrained
 

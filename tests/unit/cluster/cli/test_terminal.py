@@ -14,7 +14,7 @@ from cluster.cli import terminal
 from cluster.client.client import EXIT_BASE, Client, Options, text_request
 from cluster.engine.served_model import ServedModel
 from cluster.settings.address import bind
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import FakeHead
 from tests.serving import Serving

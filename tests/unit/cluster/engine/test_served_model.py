@@ -11,7 +11,7 @@ import pytest
 
 from cluster.engine.served_model import DEMO_FOLDER, ServedModel
 from model.batch import SamplingParams
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 
 
 def folder_like_demo(folder: Path, config: dict[str, Any] | None = None, generation: object = None) -> Path:

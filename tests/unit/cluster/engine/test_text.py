@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cluster.engine.request import Finish, FinishReason, TokenEvent
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.engine.text import OutputText, Piece, StopRules
-from model.detokenizer import Detokenizer
-from model.tokenizer import Tokenizer
+from model.text.detokenizer import Detokenizer
+from model.text.tokenizer import Tokenizer
 
 LENGTH = Finish(FinishReason.LENGTH)
 

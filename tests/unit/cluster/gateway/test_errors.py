@@ -14,7 +14,7 @@ from cluster.engine.engine import EngineConfig, QueueFull
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, Violation, invalid, status_of, to_api_error, unknown_model
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure

@@ -11,7 +11,7 @@ from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError
 from cluster.gateway.validation import Validator
 from cluster.policy.scheduling.limits import Limits
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 ROOMY = Limits(8, 64, 10_000, 16)

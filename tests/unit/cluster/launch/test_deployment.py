@@ -8,7 +8,7 @@ from actors.messages import ActorSpec, kv_bytes
 from cluster.launch import machine
 from cluster.launch.deployment import actor_specs
 from cluster.settings.config import load_config
-from model.checkpoint import Checkpoint
+from model.checkpoint.folder import Checkpoint
 from tests.checkpoints import tiny, write
 
 TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, KV heads, head_dim, bytes of fp32

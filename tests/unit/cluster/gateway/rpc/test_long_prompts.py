@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.fakes import PATIENCE
 from tests.serving import Serving

@@ -1,0 +1,1 @@
+"""Attention over the paged KV cache, by torch or by flash-attention's kernels."""

@@ -1,0 +1,72 @@
+"""A ragged batch: chunks of several sequences, of any lengths, one after the other and without padding.
+
+T: tokens of the batch, over all chunks; a chunk's keys are its sequence's positions [0, kv_length).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.device.host_link import put
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One sequence's part of the batch.
+
+    Rows [row, row + length) of the batch are its positions [start, start + length). `pages` is its absolute page
+    table: position p lies in page `pages[p // page_size]`. Entries wholly older than the sliding window may name
+    pages that belong to others by now; they are never read.
+    """
+
+    row: int
+    length: int
+    start: int
+    pages: Sequence[int]
+
+    @property
+    def kv_length(self) -> int:
+        """Keys that exist once the chunk's own are written."""
+        return self.start + self.length
+
+    def slots(self, first: int, page_size: int) -> list[int]:
+        """Where keys and values of positions [first, kv_length) lie in the cache, as page * page_size + offset."""
+        slots: list[int] = []
+        for index in range(first // page_size, -(-self.kv_length // page_size)):
+            slots += range(self.pages[index] * page_size, (self.pages[index] + 1) * page_size)
+        skipped = first - first // page_size * page_size
+        return slots[skipped : skipped + self.kv_length - first]
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedBatch:
+    """Tensors that every layer of one step shares.
+
+    `token_ids_T` and `positions_T` (int64); `kv_slots_T`: where each token's key and value go, as
+    page * page_size + offset; `logit_rows`: rows whose logits are wanted.
+    """
+
+    segments: tuple[Segment, ...]
+    token_ids_T: torch.Tensor
+    positions_T: torch.Tensor
+    kv_slots_T: torch.Tensor
+    logit_rows: torch.Tensor
+
+    @classmethod
+    def build(
+        cls,
+        segments: Sequence[Segment],
+        token_ids: Sequence[int],
+        logit_rows: Sequence[int],
+        page_size: int,
+        device: torch.device | str = "cpu",
+    ) -> "RaggedBatch":
+        """Lay out a batch. Example with page_size 4: a chunk of 3 tokens at start 6 of a sequence with pages
+        [9, 5, 7] has positions 6 7 8 and KV slots 5*4+2, 5*4+3, 7*4+0.
+        """
+        positions = [p for s in segments for p in range(s.start, s.kv_length)]
+        slots = [slot for s in segments for slot in s.slots(s.start, page_size)]
+        columns = (token_ids, positions, slots, logit_rows)
+        together = put([number for column in columns for number in column], device, torch.int64)  # one transfer
+        return cls(tuple(segments), *together.split([len(column) for column in columns]))

@@ -1,0 +1,144 @@
+"""Attention by torch's scaled_dot_product_attention, which runs everywhere.
+
+T: tokens of the batch, H: query heads, N: KV heads, G = H / N, d: head dimension, L: keys of a call, B: sequences of
+a call. The sliding window is HF's: query i sees keys j with i-W < j <= i.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from model.attention.kv_cache import PagedKVCache
+from model.attention.ragged import RaggedBatch, Segment
+from model.device.host_link import put
+
+_STACKED_ROWS = 1 << 16  # keys that one call of decodes may gather, which bounds its memory
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefill:
+    """A chunk of several queries: its rows of the batch, the KV slots of its keys [L], and who sees whom."""
+
+    rows: slice
+    slots_L: torch.Tensor
+    mask: torch.Tensor | None  # [queries, L]
+    causal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Decode:
+    """B sequences with one query each and up to L keys; what they have too few of is masked."""
+
+    rows_B: torch.Tensor
+    slots_BL: torch.Tensor
+    mask_B11L: torch.Tensor
+
+
+class SdpaBackend:
+    """See `model.attention.attention.AttentionBackend`.
+
+    What a sequence gets does not depend, to the bit, on who shares its batch. A prompt's chunk is a call of its own.
+    Sequences with one query are stacked with those of about their length, padded to a size that their own length
+    decides; the kernel treats each by itself.
+    """
+
+    name = "sdpa"
+    page_multiple = 1
+
+    def __init__(self, window: int | None, page_size: int) -> None:
+        self.window, self.page_size = window, page_size
+
+    def prepare(self, batch: RaggedBatch) -> list[_Prefill | _Decode]:
+        """The calls of a layer: which keys are read, and what is masked."""
+        device = batch.positions_T.device
+        stacks: dict[int, list[Segment]] = {}
+        calls: list[_Prefill | _Decode] = []
+        for s in batch.segments:
+            if s.length > 1:
+                calls.append(self._prefill(s, device))
+            else:
+                stacks.setdefault(padded(s.kv_length - self.first_key(s.start)), []).append(s)
+        for width, stack in stacks.items():
+            most = max(1, _STACKED_ROWS // width)
+            calls += [self._decode(stack[i : i + most], width, device) for i in range(0, len(stack), most)]
+        return calls
+
+    def first_key(self, position: int) -> int:
+        """The first position that a query at `position` sees."""
+        return 0 if self.window is None else max(0, position - self.window + 1)
+
+    def _prefill(self, s: Segment, device: torch.device) -> _Prefill:
+        rows, first = slice(s.row, s.row + s.length), self.first_key(s.start)
+        slots_L = put(s.slots(first, self.page_size), device, torch.int64)
+        if s.start == 0 and (self.window is None or s.length <= self.window):
+            return _Prefill(rows, slots_L, None, True)
+        queries = torch.arange(s.start, s.kv_length, device=device)[:, None]
+        keys = torch.arange(first, s.kv_length, device=device)[None, :]
+        mask = keys <= queries
+        if self.window is not None:
+            mask &= keys > queries - self.window
+        return _Prefill(rows, slots_L, mask, False)
+
+    def _decode(self, stack: Sequence[Segment], width: int, device: torch.device) -> _Decode:
+        """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
+        at slots 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
+        """
+        slots, lengths = [], []
+        for s in stack:
+            own = s.slots(self.first_key(s.start), self.page_size)
+            lengths.append(len(own))
+            slots.append(own + own[-1:] * (width - len(own)))
+        mask_BL = torch.arange(width, device=device)[None, :] < put(lengths, device)[:, None]
+        rows_B = put([s.row for s in stack], device, torch.int64)
+        return _Decode(rows_B, put(slots, device), mask_BL[:, None, None])
+
+    def attend(
+        self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Prefill | _Decode]
+    ) -> torch.Tensor:
+        """See `AttentionBackend.attend`."""
+        out = torch.empty_like(q_THd)
+        for call in prepared:
+            if isinstance(call, _Prefill):
+                out[call.rows] = self._attend_prefill(q_THd[call.rows], cache, layer, call)
+            else:
+                out[call.rows_B] = self._attend_decode(q_THd[call.rows_B], cache, layer, call)
+        return out
+
+    @staticmethod
+    def _attend_prefill(q_QHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Prefill) -> torch.Tensor:
+        """On CUDA no fused kernel takes both a mask and heads that share keys: without one, all scores would be in
+        memory. So keys are copied for each head there.
+        """
+        keys, values = cache.read(layer, call.slots_L)
+        if on_cpu := q_QHd.device.type == "cpu":
+            k_LHd, v_LHd = keys, values
+        else:
+            k_LHd, v_LHd = (x.repeat_interleave(q_QHd.shape[1] // x.shape[1], dim=1) for x in (keys, values))
+        y_1HQd = F.scaled_dot_product_attention(
+            q_QHd.transpose(0, 1)[None],
+            k_LHd.transpose(0, 1)[None],
+            v_LHd.transpose(0, 1)[None],
+            attn_mask=call.mask,
+            is_causal=call.causal,
+            enable_gqa=on_cpu,
+        )
+        return y_1HQd[0].transpose(0, 1)
+
+    @staticmethod
+    def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:
+        """The query heads that share a KV head are its queries, so that no key is copied for each of them."""
+        (count, width), (_, heads, d) = call.slots_BL.shape, q_BHd.shape
+        keys, values = cache.read(layer, call.slots_BL.flatten())
+        k_BNLd = keys.view(count, width, -1, d).transpose(1, 2)
+        v_BNLd = values.view(count, width, -1, d).transpose(1, 2)
+        q_BNGd = q_BHd.view(count, k_BNLd.shape[1], -1, d)
+        y_BNGd = F.scaled_dot_product_attention(q_BNGd, k_BNLd, v_BNLd, attn_mask=call.mask_B11L)
+        return y_BNGd.reshape(count, heads, d)  # not a view: CUDA's kernels keep the queries outermost in memory
+
+
+def padded(keys: int) -> int:
+    """So many keys rounded up to a multiple of 64, beyond 512 to an eighth of the next power of two."""
+    step = max(64, 1 << max(0, (keys - 1).bit_length() - 3))
+    return -(-keys // step) * step

@@ -1,0 +1,1 @@
+"""What a checkpoint folder holds, checked before a tensor is read."""

@@ -1,0 +1,1 @@
+"""Outputs kept to a JSON schema or a regular expression."""

@@ -1,0 +1,1 @@
+"""A device's memory, its link to the host, and its failures."""

@@ -1,0 +1,1 @@
+"""An expert's weights, in each form that they may have."""

@@ -1,0 +1,1 @@
+"""From logits to the next token, row by row the same in any batch."""

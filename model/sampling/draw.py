@@ -1,0 +1,118 @@
+"""Draws the next token of each sequence of a batch, vectorised over the batch.
+
+Order: penalties, bias, masks, temperature, top-k, top-p, min-p, draw. The draw is Gumbel-max (Maddison et al. 2014)
+with noise hashed from (seed, output index, position, token id): a seeded sequence gets the same tokens whatever its
+batch mates, can be resumed anywhere, and is not flipped by a logit that differs in its last bit, as the inverse of
+a cumulative sum would be. B: sequences, R: some of them, V: vocabulary.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.batch import Alternatives, Constraint, NewSequence, SampledToken
+from model.device.host_link import fetch, put
+from model.sampling.filters import cut
+from model.sampling.gumbel import gumbel_noise, noise_key
+from model.sampling.logprobs import score
+from model.sampling.penalties import Occurrences, ban, bias, penalise, penalised
+
+
+class TokenMask(Protocol):
+    """Follows an output and says what may come next (model/constraint/grammar.py has one). `failure` is "" until it cannot."""
+
+    failure: str
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Ids that may be drawn next, bool [V]; never all false."""
+        ...
+
+    def push(self, token_id: int) -> None:
+        """Take the id that was drawn."""
+        ...
+
+
+MaskMaker = Callable[[Constraint], TokenMask]
+
+
+class Sampler:
+    """What draws need to know of one sequence. It grows with it by `push`; a sequence that is admitted with an output
+    it has already drawn gets the same state as if it had never left.
+    """
+
+    def __init__(self, new: NewSequence, make_mask: MaskMaker) -> None:
+        self.slot, self.params = new.slot, new.sampling
+        self.position = len(new.token_ids)
+        self.drawn = self.position - new.prompt_length
+        self.seen = Occurrences(new.token_ids, new.prompt_length) if penalised(self.params) else None
+        self.mask = make_mask(self.params.constraint) if self.params.constraint is not None else None
+        if self.mask is not None:
+            for token_id in new.token_ids[new.prompt_length :]:
+                self.mask.push(token_id)
+
+    def push(self, token_id: int) -> None:
+        """Take the id that was drawn."""
+        self.position += 1
+        self.drawn += 1
+        if self.seen is not None:
+            self.seen.push(token_id)
+        if self.mask is not None:
+            self.mask.push(token_id)
+
+    @property
+    def banned(self) -> tuple[int, ...]:
+        """Ids that must wait until there are enough tokens."""
+        return self.params.banned if self.drawn < self.params.min_tokens else ()
+
+
+def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
+    """Draw one token per row of fp32 logits; those of a row that holds what is no number say so."""
+    device = logits_BV.device
+    scores_BV = shape(logits_BV, samplers)
+    ids_B = scores_BV.argmax(dim=-1)
+    random = [b for b, s in enumerate(samplers) if s.params.temperature > 0]
+    if random:
+        rows, at_R = [samplers[b] for b in random], put(random, device)
+        scores_RV = cut(scores_BV[at_R], [s.params for s in rows]).double()
+        keys = [noise_key(s.params.seed, s.params.output_index, s.position) for s in rows]
+        ids_B[at_R] = (scores_RV + gumbel_noise(keys, scores_RV.shape[1], device)).argmax(dim=-1)
+    asked = [b for b, s in enumerate(samplers) if s.params.logprobs >= 0]
+    at_R = put(asked, device, torch.int64)
+    scored = score(logits_BV[at_R], ids_B[at_R], [samplers[b].params.logprobs for b in asked])
+    # A sum is no number as soon as one of its parts is none.
+    host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored.columns)  # a step's only wait for the sampler
+    reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, scored.told(columns), strict=True))
+    tokens = []
+    for b, (s, token_id, total) in enumerate(zip(samplers, host_B.tolist(), sums_B.tolist(), strict=True)):
+        logprob, top = reports.get(b, (None, ()))
+        tokens.append(SampledToken(s.slot, token_id, logprob, top, math.isfinite(total)))
+    return tokens
+
+
+def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
+    """New scores: the logits with penalties, bias and masks applied."""
+    scores_BV = logits_BV.clone()
+    penalise(scores_BV, [(b, s.params, s.seen) for b, s in enumerate(samplers) if s.seen is not None])
+    bias(scores_BV, [(b, s.params) for b, s in enumerate(samplers)])
+    ban(scores_BV, [(b, s.banned) for b, s in enumerate(samplers) if s.mask is None])
+    constrained = [b for b, s in enumerate(samplers) if s.mask is not None]
+    if constrained:
+        allowed_RV = put(np.stack([_allowed(samplers[b]) for b in constrained]), scores_BV.device)
+        at_R = put(constrained, scores_BV.device)
+        scores_BV[at_R] = scores_BV[at_R].masked_fill(~allowed_RV, float("-inf"))
+    return scores_BV
+
+
+def _allowed(sampler: Sampler) -> NDArray[np.bool_]:
+    """What the constraint allows; of it, what is not banned, unless that leaves nothing."""
+    assert sampler.mask is not None
+    allowed = sampler.mask.allowed()
+    if not sampler.banned:
+        return allowed
+    kept = allowed.copy()
+    kept[list(sampler.banned)] = False
+    return kept if kept.any() else allowed
