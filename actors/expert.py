@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 
 from actors.loading import Loading, open_checkpoint
-from actors.messages import HEADER_BYTES, ActorReport, ActorSpec, Message, RowsHeader, decode_header, encode_rows
+from actors.specs import ActorReport, ActorSpec
+from actors.transport.rows import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
 from model.checkpoint.weights import read_tensors, torch_dtype
 from model.device.host_link import HostLink, NoLink, host_link
@@ -46,7 +47,7 @@ class Expert:
         return self._loading.progress()
 
     def forward(self, message: Message) -> Message:
-        """Apply one layer to the rows of a message (actors/messages.py) and answer with as many.
+        """Apply one layer to the rows of a message (actors/transport/rows.py) and answer with as many.
 
         A pure function of its argument, so a call may be sent again or to another replica. Waits for the weights
         if they are still loading.

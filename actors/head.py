@@ -11,8 +11,9 @@ from functools import cached_property
 import torch
 
 from actors.loading import Loading, open_checkpoint
-from actors.messages import ActorReport, ActorSpec, ExpertUnavailable, HeadTaken, kv_bytes
-from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.seams import HeadTaken
+from actors.specs import ActorReport, ActorSpec, kv_bytes
 from model.attention.attention import choose_backend
 from model.attention.kv_cache import PagedKVCache, page_bytes
 from model.attention.ragged import RaggedBatch

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.messages import ActorSpec
+from actors.specs import ActorSpec
 from model.batch import LoadProgress
 from model.checkpoint.folder import Checkpoint
 

@@ -12,10 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
+from actors.replica import one_each
 from actors.routing.deadlines import Patience
-from actors.routing.replicas import Replicas, one_each
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
-from actors.routing.usage_counter import LoadCounter
+from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply
 from model.routing import Dispatch, route
 
@@ -47,8 +48,8 @@ def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     `fault_tolerance`, without `load`.
     """
     routers = {
-        "all": _router(Patience(), LoadCounter(_EXPERTS)),
-        "fault_tolerance": _router(None, LoadCounter(_EXPERTS)),
+        "all": _router(Patience(), UsageCounter(_EXPERTS)),
+        "fault_tolerance": _router(None, UsageCounter(_EXPERTS)),
         "load": _router(Patience(), None),
     }
     generator = torch.Generator().manual_seed(1)
@@ -57,7 +58,7 @@ def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in _seconds(routers, dispatches, _LAYERS).items()}
 
 
-def _router(patience: Patience | None, load: LoadCounter | None) -> ExpertRouter:
+def _router(patience: Patience | None, load: UsageCounter | None) -> ExpertRouter:
     return ExpertRouter(_Echo(), Replicas(one_each([None] * _EXPERTS)), patience=patience, load=load)
 
 

@@ -111,16 +111,17 @@ def main() -> None:
 def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
     import ray
 
+    from actors.replica import one_each
     from actors.routing.deadlines import Patience
-    from actors.routing.replicas import Replicas, one_each
+    from actors.routing.replicas import Replicas
     from actors.routing.router import ExpertRouter, StepCounts
-    from actors.routing.usage_counter import LoadCounter
+    from actors.routing.usage_counter import UsageCounter
+    from actors.transport.local import LocalTransport
     from actors.transport.object_refs import RayTransport
-    from actors.transport.seam import LocalTransport
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     methods = [actor.forward for actor in _echo_actors(EXPERTS)]
-    remote = ExpertRouter(RayTransport(), Replicas(one_each(methods)), patience=Patience(), load=LoadCounter(EXPERTS))
+    remote = ExpertRouter(RayTransport(), Replicas(one_each(methods)), patience=Patience(), load=UsageCounter(EXPERTS))
     local = ExpertRouter(LocalTransport(), Replicas(one_each([Echo()] * EXPERTS)))
     table = []
     for tokens in ROWS:
@@ -159,7 +160,7 @@ def _echo_actors(count: int) -> list[Any]:
     decorate = ray.remote(concurrency_groups={"work": 1, "control": 2})  # type: ignore[call-overload]
     remote = decorate(EchoActor).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
     actors = [remote.remote() for _ in range(count)]
-    from actors.messages import RowsHeader, encode_rows
+    from actors.transport.rows import RowsHeader, encode_rows
 
     probe = encode_rows(RowsHeader(0, 0, 0, 0), memoryview(b""))
     ray.get([a.forward.remote(probe) for a in actors])

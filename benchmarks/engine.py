@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from actors.messages import HeadHandle
+from actors.seams import HeadHandle
 from benchmarks.bare_start import ACTORS, cpu_seconds
 from benchmarks.load import Job, Load, median, some_prompt
 from benchmarks.report import publish

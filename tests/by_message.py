@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from actors.messages import HEADER_BYTES, decode_header
-from actors.transport.seam import ExpertCall, ExpertReply, LocalTransport, encode_call
+from actors.transport.local import LocalTransport
+from actors.transport.rows import HEADER_BYTES, decode_header
+from actors.transport.seam import ExpertCall, ExpertReply, encode_call
 from model.wire import tensor_from
 
 

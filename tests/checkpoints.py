@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.messages import ActorSpec
-from actors.routing.replicas import Replicas, one_each
+from actors.replica import one_each
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
-from actors.transport.seam import ExpertTransport, LocalTransport
+from actors.specs import ActorSpec
+from actors.transport.local import LocalTransport
+from actors.transport.seam import ExpertTransport
 from model.attention.kv_cache import page_bytes
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
 from model.checkpoint.folder import expected_shapes

@@ -4,8 +4,9 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Mapping
 
-from actors.messages import Key, NodeInfo, Pulse, Vitals
-from actors.routing.usage_counter import HeadLoad, ReplicaLoad
+from actors.replica import Key
+from actors.usage import HeadUsage, ReplicaUsage
+from actors.vitals import NodeInfo, Pulse, Vitals
 from model.batch import LoadProgress
 from tests.fakes import PATIENCE
 
@@ -100,11 +101,11 @@ class FakeCluster:
             self._changed.notify_all()
         return frozenset(cold)
 
-    def load(self) -> HeadLoad | None:
-        loads = {key: ReplicaLoad(1, 1, seconds) for key, seconds in self.busy_seconds.items()}
+    def load(self) -> HeadUsage | None:
+        loads = {key: ReplicaUsage(1, 1, seconds) for key, seconds in self.busy_seconds.items()}
         if not self.head_answers:
             return None
-        return HeadLoad("head", loads, dict(self.queued), [], [], node_id=self.machines[0].node_id)
+        return HeadUsage("head", loads, dict(self.queued), [], [], node_id=self.machines[0].node_id)
 
     def nodes(self) -> list[NodeInfo]:
         return self.machines

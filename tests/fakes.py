@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from actors.messages import HeadLost, HeadTaken
+from actors.seams import HeadLost, HeadTaken
 from cluster.engine.request import Event, FailureEvent, Finish, TokenEvent
 from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, SequenceFault, StepFailure, StepPlan, StepResult
 

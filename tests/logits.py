@@ -9,7 +9,8 @@ import torch
 from transformers import MixtralForCausalLM
 
 from actors.expert import Expert
-from actors.routing.replicas import Replicas, one_each
+from actors.replica import one_each
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
 from model.attention.attention import AttentionBackend
 from model.attention.kv_cache import PagedKVCache

@@ -12,7 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from actors.messages import HeadHandle
+from actors.seams import HeadHandle
 from cluster.client.client import Client
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import Generations
@@ -30,7 +30,7 @@ MESSAGE_BYTES = 1 << 20
 
 
 class Serving:
-    """A gateway on a port of its own, wired as cluster/launch/serve.py does it. Until `ready` is called it is starting."""
+    """A gateway on a port of its own, wired as cluster/launch does it. Until `ready` is called it is starting."""
 
     def __init__(
         self,

@@ -20,14 +20,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.messages import ActorOptions, ActorReport, ActorSpec, HostMemory, Message, Pulse, RouterOptions
 from actors.remote.faults import OwnFaults
+from actors.replica import Replica, Table
 from actors.routing.deadlines import Patience
-from actors.routing.replicas import Replica, Replicas, Table
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
-from actors.routing.usage_counter import HeadLoad, LoadCounter
+from actors.routing.usage_counter import UsageCounter
+from actors.specs import ActorOptions, ActorReport, ActorSpec, RouterOptions
 from actors.transport.object_refs import RayTransport
+from actors.transport.rows import Message
 from actors.transport.seam import ExpertCall, encode_call
+from actors.usage import HeadUsage
+from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
 from model.device.failure import lost_device
 from model.device.host_link import host_link
@@ -99,7 +103,7 @@ class HeadActor:
         self._head = Head(spec)
         self._options: RouterOptions | None = None
         self._replicas = Replicas(())
-        self._counter: LoadCounter | None = None
+        self._counter: UsageCounter | None = None
         self._order = (-1, -1)
         self._swapping = threading.Lock()
         self._faults = OwnFaults()
@@ -111,7 +115,7 @@ class HeadActor:
             with self._swapping:  # a later `update` may be under way
                 self._replicas, self._options = Replicas(self._replicas.table), options
             patience = Patience() if options.fault_tolerance else None
-            self._counter = LoadCounter(self._head.expert_count) if options.load else None
+            self._counter = UsageCounter(self._head.expert_count) if options.load else None
             transport, link = RayTransport(), host_link(self._head.spec.device)
             self._head.connect(
                 ExpertRouter(transport, self._replicas, options.grace, patience, self._counter, link=link)
@@ -146,11 +150,11 @@ class HeadActor:
         return [refs[ref] for ref in cold]
 
     @ray.method(concurrency_group="control")
-    def load(self) -> HeadLoad:
+    def load(self) -> HeadUsage:
         """What the replicas do."""
-        counter, r = self._counter or LoadCounter(0), self._replicas
+        counter, r = self._counter or UsageCounter(0), self._replicas
         node, mine = ray.get_runtime_context().get_node_id(), self._head.incarnation
-        return HeadLoad(mine, counter.snapshot(), r.queued(), counter.retries[:], counter.hedges[:], r.doubted(), node)
+        return HeadUsage(mine, counter.snapshot(), r.queued(), counter.retries[:], counter.hedges[:], r.doubted(), node)
 
     @ray.method(concurrency_group="control")
     def memory(self) -> HostMemory:

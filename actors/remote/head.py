@@ -1,4 +1,4 @@
-"""The head's actor, as the engine sees it: `actors.messages.HeadHandle`."""
+"""The head's actor, as the engine sees it: `actors.seams.HeadHandle`."""
 
 import pickle
 import time
@@ -7,9 +7,10 @@ from typing import Any
 
 import ray
 
-from actors.messages import HeadLost, HeadTaken, RouterOptions
 from actors.remote.actors import Members, cause, pulses_in
 from actors.remote.exits import memory_exits
+from actors.seams import HeadLost, HeadTaken
+from actors.specs import RouterOptions
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 _LOOK_SECONDS = 1.0

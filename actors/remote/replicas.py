@@ -1,4 +1,4 @@
-"""The experts' actors on Ray, as the controller sees them: `actors.messages.ClusterOps`."""
+"""The experts' actors on Ray, as the controller sees them: `actors.seams.ClusterOps`."""
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -7,11 +7,12 @@ from typing import Any
 
 import ray
 
-from actors.messages import HostMemory, Key, NodeInfo, Pulse, Vitals
 from actors.remote.actors import Member, Members, pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
-from actors.routing.usage_counter import HeadLoad
+from actors.replica import Key
+from actors.usage import HeadUsage
+from actors.vitals import HostMemory, NodeInfo, Pulse, Vitals
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
@@ -107,10 +108,10 @@ class RayReplicas:
         replicas = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
         return Members(self._members.revision + 1, replicas, self._epoch)
 
-    def load(self) -> HeadLoad | None:
+    def load(self) -> HeadUsage | None:
         """See `ClusterOps`."""
         try:
-            load: HeadLoad = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
+            load: HeadUsage = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
         except ray.exceptions.RayError as error:
             self._faults.note("the head was asked what its replicas do", error)
             return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from actors.routing.replicas import Replica
+from actors.replica import Replica
 from model.routing import Dispatch, Grouping
 
 

@@ -2,33 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection
+
+from actors.replica import Replica, Table
 
 _FIRST_DOUBT = 1.0  # seconds that a replica is left alone after a failed call; doubled with each further one
 _LONGEST_DOUBT = 30.0
 _LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """One process that holds an expert. `slot` tells an expert's replicas apart and stays over restarts,
-    `incarnation` does not. `endpoint` is how the transport reaches it.
-    """
-
-    expert: int
-    slot: int
-    incarnation: str = ""
-    endpoint: Any = field(default=None, compare=False, repr=False)
-
-
-Table = tuple[tuple[Replica, ...], ...]  # by expert
-
-
-def one_each(endpoints: Sequence[Any]) -> Table:
-    """A table of one replica per expert."""
-    return tuple((Replica(expert, 0, "", endpoint),) for expert, endpoint in enumerate(endpoints))
 
 
 class Replicas:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from actors.messages import ExpertUnavailable
+from actors.replica import Replica
 from actors.routing.deadlines import Patience
 from actors.routing.receipt import Part, Receipt
-from actors.routing.replicas import Replica, Replicas
-from actors.routing.usage_counter import LoadCounter
+from actors.routing.replicas import Replicas
+from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from model.device.host_link import HostLink, NoLink
 from model.routing import Dispatch, combine, group
@@ -40,6 +40,10 @@ class StepCounts:
     dispatch_seconds: float = 0.0
 
 
+class ExpertUnavailable(Exception):
+    """No replica of an expert answered within its grace."""
+
+
 class ExpertRouter:
     """Runs a trunk's generator against a transport.
 
@@ -58,7 +62,7 @@ class ExpertRouter:
         replicas: Replicas,
         grace: float = 60.0,
         patience: Patience | None = None,
-        load: LoadCounter | None = None,
+        load: UsageCounter | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
         link: HostLink | None = None,

@@ -1,4 +1,4 @@
-"""Expert calls as Ray actor calls; calls and replies are object refs of messages (actors/messages.py)."""
+"""Expert calls as Ray actor calls; calls and replies are object refs of messages (actors/transport/rows.py)."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from actors.messages import HEADER_BYTES, Message, decode_header
+from actors.transport.rows import HEADER_BYTES, Message, decode_header
 from actors.transport.seam import ExpertCall, ExpertReply, encode_call
 from model.wire import tensor_from
 

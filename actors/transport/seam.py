@@ -1,19 +1,17 @@
-"""How expert calls reach experts: one seam, and its in-process implementation.
+"""The seam between the router and the experts: calls out, replies back, in any order.
 
-The seam is asynchronous so that retries, hedging, overlap and other channels need no change above it. The one over Ray
-is `actors.transport.object_refs.RayTransport`. R: rows, D: hidden size.
+It is asynchronous so that retries, hedging, overlap and other channels need no change above it. R: rows, D: hidden
+size.
 """
 
-import collections
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from actors.messages import Message, RowsHeader, encode_rows
-from actors.routing.replicas import Replica
+from actors.replica import Replica
+from actors.transport.rows import Message, RowsHeader, encode_rows
 from model.wire import DTYPE_CODES, tensor_bytes
 
 
@@ -64,38 +62,3 @@ class ExpertTransport(Protocol):
     def abandon(self, call_ids: Collection[int]) -> None:
         """Wait for these no longer. How they end is still reported by some later poll."""
         ...
-
-
-class Applies(Protocol):
-    """An expert in this process: `actors.expert.Expert`, or a test's."""
-
-    def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
-        """Rows in, as many rows out."""
-        ...
-
-
-class LocalTransport:
-    """Experts in this process, run when called: the one-process mode, and the double that tests build on. A replica's
-    endpoint is an `Applies`.
-    """
-
-    def __init__(self) -> None:
-        self._replies: collections.deque[ExpertReply] = collections.deque()
-
-    def submit(self, calls: Sequence[ExpertCall]) -> None:
-        """See `ExpertTransport`."""
-        for call in calls:
-            started = time.perf_counter()
-            expert: Applies = call.replica.endpoint
-            rows_RD = expert.apply(call.layer, call.rows_RD)
-            took = time.perf_counter() - started
-            self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
-
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
-        """See `ExpertTransport`."""
-        replies = list(self._replies)
-        self._replies.clear()
-        return replies
-
-    def abandon(self, call_ids: Collection[int]) -> None:
-        """See `ExpertTransport`."""

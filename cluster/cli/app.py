@@ -237,7 +237,3 @@ app.command()(operations.top)
 def main() -> None:
     """Entry point of the console script."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The controller: a thread that makes the replicas of all experts what they should be, and sees when they end.
 
-`cluster.policy.replicas.membership` decides, `actors.messages.ClusterOps` acts, this carries from one to the other.
+`cluster.policy.replicas.membership` decides, `actors.seams.ClusterOps` acts, this carries from one to the other.
 """
 
 import logging
@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from actors.messages import ClusterOps, Key, NodeInfo, Pulse
-from actors.routing.usage_counter import HeadLoad
+from actors.replica import Key
+from actors.seams import ClusterOps
+from actors.usage import HeadUsage
+from actors.vitals import NodeInfo, Pulse
 from cluster.control.nodes import Nodes
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.snapshot import Snapshot
@@ -130,7 +132,7 @@ class Controller:
         with self._lock:
             return self._membership.unserved()
 
-    def load(self) -> HeadLoad | None:
+    def load(self) -> HeadUsage | None:
         """What the replicas do; None while the head does not answer."""
         return self._ops.load()
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from actors.messages import NodeInfo
+from actors.vitals import NodeInfo
 from cluster.policy.replicas.membership import Change
 from cluster.policy.replicas.placement import Node, Placed, assign
 

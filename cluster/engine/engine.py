@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from actors.messages import HeadHandle, HeadLost, HeadTaken
+from actors.seams import HeadHandle, HeadLost, HeadTaken
 from cluster.engine.request import FailureEvent, SequenceRequest, Sink
 from cluster.engine.statistics import Accounts
 from cluster.observe.said_once import SaidOnce

@@ -12,7 +12,7 @@ from model.checkpoint.generation_config import eos_ids, generation_config
 from model.text.chat_template import chat_refusal
 from model.text.tokenizer import Tokenizer
 
-DEMO_FOLDER = Path(__file__).resolve().parent.parent / "model" / "demo"
+DEMO_FOLDER = Path(__file__).resolve().parents[2] / "model" / "demo"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("actors", "model")  # what runs in an actor
 
 

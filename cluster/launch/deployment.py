@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from actors.messages import ActorSpec, ClusterOps, HeadHandle, Key, Pulse
+from actors.replica import Key
+from actors.seams import ClusterOps, HeadHandle
+from actors.specs import ActorSpec
+from actors.vitals import Pulse
 from cluster.launch.code_digest import code_digest
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.address import is_loopback

@@ -5,9 +5,10 @@ import time
 
 from actors.expert import Expert
 from actors.head import Head, LocalHead
-from actors.routing.replicas import Replicas, one_each
+from actors.replica import one_each
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
-from actors.transport.seam import LocalTransport
+from actors.transport.local import LocalTransport
 from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
 from cluster.settings.config import Config
 from model.checkpoint.folder import Checkpoint

@@ -9,7 +9,6 @@ from typing import Any
 
 import ray
 
-from actors.messages import ActorOptions, ActorSpec, Key, RouterOptions
 from actors.remote.actors import (
     find_actor,
     pulses_in,
@@ -20,6 +19,8 @@ from actors.remote.actors import (
 from actors.remote.exits import memory_exits
 from actors.remote.head import RemoteHead
 from actors.remote.replicas import RayReplicas, machines
+from actors.replica import Key
+from actors.specs import ActorOptions, ActorSpec, RouterOptions
 from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.messages import ClusterOps, HeadLost, Key, Pulse
+from actors.replica import Key
+from actors.seams import ClusterOps, HeadLost
+from actors.vitals import Pulse
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller, ControllerOptions
 from cluster.engine.engine import Engine, EngineConfig

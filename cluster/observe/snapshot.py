@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.messages import NodeInfo
+from actors.vitals import NodeInfo
 from cluster.policy.replicas.membership import Member
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actors.routing.usage_counter import HeadLoad, ReplicaLoad, quantile
+from actors.usage import HeadUsage, ReplicaUsage, quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class Counters:
 
     at: float
     layers: Sequence[Sequence[int]] = ()
-    head: HeadLoad | None = None
+    head: HeadUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _relative(rows: Sequence[int]) -> list[Load]:
     return [Load(e, count, count * len(rows) / every if every else 0.0) for e, count in enumerate(rows)]
 
 
-def _whole(load: Load, head: HeadLoad, then: HeadLoad | None, seconds: float, replicas: int) -> Load:
+def _whole(load: Load, head: HeadUsage, then: HeadUsage | None, seconds: float, replicas: int) -> Load:
     e = load.expert
     busy, times = 0.0, list[int]()
     for (expert, slot), now in head.replicas.items():
@@ -82,7 +82,7 @@ def _whole(load: Load, head: HeadLoad, then: HeadLoad | None, seconds: float, re
     )
 
 
-def _added(times: list[int], now: ReplicaLoad, past: ReplicaLoad | None) -> list[int]:
+def _added(times: list[int], now: ReplicaUsage, past: ReplicaUsage | None) -> list[int]:
     grown = [n - p for n, p in zip(now.times, past.times, strict=True)] if past else now.times
     return [a + b for a, b in zip(times, grown, strict=True)] if times else list(grown)
 

@@ -1,8 +1,8 @@
 """A caller's JSON schema, made ready for the generator: what it would not follow to the letter is refused, or said in
 words that it does follow. Pure.
 
-It is strict where the generator is lax: numbers stay what they are (model/constraint/exact.py), formats ask what they should
-(model/constraint/formats.py), patternProperties leave a name to write, and a `$ref` leads to a schema.
+It is strict where the generator is lax: numbers stay what they are (`exact.py`), formats ask what they should
+(`formats.py`), patternProperties leave a name to write, and a `$ref` leads to a schema.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Compiles a grammar in a process of its own first, with its time and memory limited, so that none harms the server.
 
 The library has no limit on memory, and its own on time begin late: twenty patterns that must all fit took 2.6 s and
-200 MB. A process can be stopped at any point, also in the library's own code. `python -m model.constraint.trial` is that process:
-it reads the grammar from stdin and prints what is wrong with it.
+200 MB. A process can be stopped at any point, also in the library's own code. `python -m model.constraint.trial` is
+that process: it reads the grammar from stdin and prints what is wrong with it.
 """
 
 import os

@@ -23,7 +23,7 @@ from model.sampling.penalties import Occurrences, ban, bias, penalise, penalised
 
 
 class TokenMask(Protocol):
-    """Follows an output and says what may come next (model/constraint/grammar.py has one). `failure` is "" until it cannot."""
+    """Follows an output and says what may come next (`model.constraint` has one). `failure` is "" until it cannot."""
 
     failure: str
 

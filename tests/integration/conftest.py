@@ -48,5 +48,5 @@ def start() -> Iterator[StartServer]:
 
 @pytest.fixture
 def on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `cluster.launch.local_ray.daemon.LOOPBACK` says, for a test that joins a local Ray with a Ray that is imported already."""
+    """What `daemon.LOOPBACK` of cluster/launch/local_ray says, for a test whose own Ray is imported already."""
     monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)

@@ -11,7 +11,7 @@ import psutil
 
 from tests.integration.server import Server, wait_for
 
-# Ray takes a loopback address for a mistake (cluster.launch.local_ray.daemon.LOOPBACK), and allows no second node where it does not.
+# Ray takes a loopback address for a mistake (`LOOPBACK` of the local Ray), and allows no second node where it does not.
 _START = (
     "from ray._private import services; services.get_node_ip_address = lambda *_: '127.0.0.1'; "
     "from ray.scripts.scripts import main; main()"

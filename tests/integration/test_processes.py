@@ -4,8 +4,8 @@ import psutil
 import pytest
 import ray
 
-from actors.messages import ActorReport
 from actors.remote.actors import find_actor, reports_of
+from actors.specs import ActorReport
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.launch.on_ray import HEAD_NAME, expert_name
 from model.checkpoint.folder import Checkpoint

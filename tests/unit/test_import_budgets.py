@@ -11,7 +11,7 @@ HEAVY = ("torch", "ray", "grpc", "transformers")
 
 # module: what it must not load, be it through others
 BUDGETS = {
-    "cluster.cli": HEAVY,
+    "cluster.cli.app": HEAVY,
     "cluster.client.client": ("torch", "ray", "transformers"),
     "cluster.gateway.examination.process": ("torch", "ray", "transformers"),
     **{module_name(source): HEAVY for source in WITHOUT_TORCH},

@@ -1,6 +1,6 @@
 """Attention as the textbook writes it: what the fast backends are timed against, and compared with.
 
-H: query heads, N: KV heads, d: head dimension, Q: queries of a chunk, L: its keys. Window as in `model.attention.attention`.
+H: query heads, N: KV heads, d: head dimension, Q: queries of a chunk, L: its keys. Window as in `model.attention`.
 """
 
 from dataclasses import dataclass

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from actors.messages import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
-from actors.routing.replicas import Replica
+from actors.replica import Replica
+from actors.transport.rows import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
 from actors.transport.seam import ExpertCall, encode_call
 from benchmarks.gpu.bench import Bench
 from model.device.host_link import host_link
@@ -80,8 +80,8 @@ def _state_folder() -> Iterator[None]:
 
 @contextmanager
 def echoes(bench: Bench, count: int) -> Iterator[list[Any]]:
-    """The bound methods of the actors, each of which has used the device already; made as actors/remote/actors.py makes real
-    ones.
+    """The bound methods of the actors, each of which has used the device already; made as actors/remote makes
+    real ones.
     """
     import ray
 

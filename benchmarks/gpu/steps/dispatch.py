@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from actors.messages import ExpertUnavailable
+from actors.replica import one_each
 from actors.routing.deadlines import Patience
-from actors.routing.replicas import Replicas, one_each
-from actors.routing.router import ExpertRouter, StepCounts
-from actors.routing.usage_counter import LoadCounter
+from actors.routing.replicas import Replicas
+from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.echoes import echoes, own_ray
@@ -127,7 +127,7 @@ def _measure_all(endpoints: Sequence[Any], bench: Bench) -> None:
 
     sizes = _FULL if bench.full else _SMALL
     link, transport = TimedLink(host_link(bench.device), bench), WatchedTransport(RayTransport())
-    replicas, load = Replicas(one_each(endpoints)), LoadCounter(EXPERTS)
+    replicas, load = Replicas(one_each(endpoints)), UsageCounter(EXPERTS)
     router = ExpertRouter(transport, replicas, _GRACE, Patience(), load, link=link)
     for index, tokens in enumerate(sizes.tokens):
         if bench.left() < _LONGEST:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import grpc
 
-from actors.messages import NodeInfo
+from actors.vitals import NodeInfo
 from cluster.control.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.audit import audited

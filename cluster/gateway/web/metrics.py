@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from actors.routing.usage_counter import HeadLoad
+from actors.usage import HeadUsage
 from cluster.engine.engine import Engine
 from cluster.engine.generation import RequestStats
 from cluster.observe.histogram import Histogram
@@ -30,7 +30,7 @@ class Look:
     requests: RequestStats
     handled: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     snapshot: Snapshot | None = None
-    head: HeadLoad | None = None
+    head: HeadUsage | None = None
     transport: str = ""
     refused: Mapping[str, int] = field(default_factory=dict)
 

@@ -199,7 +199,7 @@ def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
 
 def _environment(token: str) -> dict[str, str]:
     """Ours, plus what Ray needs: a token, so that nobody else on this machine can use the cluster."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[3])
     environment = dict(os.environ) | LOOPBACK
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     environment["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -1,7 +1,7 @@
 """What is written down about a local Ray, so that a later command finds it: whose it is, whether it lives, its end.
 
-A cluster has one name and up to two folders (cluster/launch/local_ray/folder.py); the record is in one, Ray's files in the other.
-Whoever holds the latter owns the cluster. Its processes are found by their mark (cluster/launch/local_ray/marks.py).
+A cluster has one name and up to two folders (`folder.py`): the record is in one, Ray's files are in the other. The
+process that holds the latter owns the cluster. Its processes are found by their mark (`marks.py`).
 """
 
 import contextlib

@@ -5,7 +5,7 @@ answered, and the time in seconds.
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from actors.messages import Pulse
+from actors.vitals import Pulse
 from cluster.policy.replicas.membership import MOST_FAILURES
 from model.batch import LoadProgress
 

@@ -10,7 +10,8 @@ import torch
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.routing.replicas import Replicas, one_each
+from actors.replica import one_each
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
 from model.attention.kv_cache import page_bytes
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepFailure, StepPlan, StepResult

@@ -10,7 +10,7 @@ import torch
 
 from actors import expert as module
 from actors.expert import Expert
-from actors.messages import HEADER_BYTES, RowsHeader, decode_header, encode_rows
+from actors.transport.rows import HEADER_BYTES, RowsHeader, decode_header, encode_rows
 from model.wire import DTYPE_CODES, tensor_bytes, tensor_from
 from tests.checkpoints import load_experts, random_weights, spec, tiny, write
 

@@ -13,10 +13,12 @@ import torch
 from actors import head as module
 from actors.expert import Expert
 from actors.head import Head, LocalHead
-from actors.messages import HeadTaken
-from actors.routing.replicas import Replicas, one_each
+from actors.replica import one_each
+from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
-from actors.transport.seam import ExpertCall, ExpertReply, LocalTransport
+from actors.seams import HeadTaken
+from actors.transport.local import LocalTransport
+from actors.transport.seam import ExpertCall, ExpertReply
 from model.batch import Chunk, NewSequence, StepFailure, StepPlan, StepResult
 from tests.checkpoints import GREEDY, Driver, Request, load_head, random_weights, spec, tiny, write
 

@@ -9,7 +9,7 @@ import pytest
 
 from actors.expert import Expert
 from actors.head import Head
-from actors.messages import HEADER_BYTES, decode_header
+from actors.transport.rows import HEADER_BYTES, decode_header
 from actors.transport.seam import ExpertCall, ExpertReply, encode_call
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepPlan, StepResult
 from model.wire import tensor_from

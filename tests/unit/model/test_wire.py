@@ -60,7 +60,7 @@ def test_bytes_behind_no_rows_are_refused(rows: int, columns: int) -> None:
 
 
 def test_codes_stay_what_they_were() -> None:
-    """Other codes are another version of the message (actors/messages.py)."""
+    """Other codes are another version of the message (actors/transport/rows.py)."""
     assert {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2} == DTYPE_CODES
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.routing.replicas import Replica, Replicas
+from actors.replica import Replica
+from actors.routing.replicas import Replicas
 
 A, B, C = (Replica(0, slot, "first") for slot in range(3))
 

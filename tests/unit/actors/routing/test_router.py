@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import ExpertUnavailable
+from actors.replica import Replica, Table, one_each
 from actors.routing.deadlines import Patience
-from actors.routing.replicas import Replica, Replicas, Table, one_each
-from actors.routing.router import ExpertRouter, StepCounts
-from actors.routing.usage_counter import LoadCounter
-from actors.transport.seam import ExpertCall, ExpertReply, LocalTransport
+from actors.routing.replicas import Replicas
+from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.usage_counter import UsageCounter
+from actors.transport.local import LocalTransport
+from actors.transport.seam import ExpertCall, ExpertReply
 from model.routing import Dispatch, route
 
 EXPERTS, HIDDEN, GRACE = 8, 6, 60.0
@@ -111,7 +112,7 @@ def trunk(*dispatches: Dispatch) -> Generator[Dispatch, torch.Tensor, torch.Tens
 
 def router_of(script: Script, clock: Clock, slots: int = 1, patience: Patience | None = None) -> ExpertRouter:
     replicas = Replicas(table(slots), random.Random(5), clock)
-    load = LoadCounter(EXPERTS)
+    load = UsageCounter(EXPERTS)
     return ExpertRouter(Scripted(script, clock), replicas, GRACE, patience, load, clock, clock.pause)
 
 

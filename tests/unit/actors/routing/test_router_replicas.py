@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import ExpertUnavailable
+from actors.replica import Replica
 from actors.routing.deadlines import Patience
-from actors.routing.replicas import Replica, Replicas
-from actors.routing.router import ExpertRouter, StepCounts
-from actors.routing.usage_counter import LoadCounter
+from actors.routing.replicas import Replicas
+from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply
-from tests.unit.actors.test_router import EXPERTS, Clock, bad, dense, good, some_dispatch, table
+from tests.unit.actors.routing.test_router import EXPERTS, Clock, bad, dense, good, some_dispatch, table
 
 NEVER = None
 Behaviour = Callable[[ExpertCall, float], tuple[float | None, bool]]  # call, now -> seconds until the end, whether well
@@ -68,7 +68,7 @@ class Rig:
         self.transport = Timed(behave, self.clock)
         self.replicas = Replicas(table(slots), random.Random(9), self.clock)
         self.patience = None if patient else Patience()
-        self.load = LoadCounter(EXPERTS)
+        self.load = UsageCounter(EXPERTS)
         rng = random.Random(4)
         for _ in range(200 if self.patience else 0):
             assert self.patience

@@ -2,12 +2,13 @@
 
 import pytest
 
-from actors.routing.replicas import Replica
-from actors.routing.usage_counter import LoadCounter, quantile
+from actors.replica import Replica
+from actors.routing.usage_counter import UsageCounter
+from actors.usage import quantile
 
 
 def test_counters_and_copies() -> None:
-    counter = LoadCounter(2)
+    counter = UsageCounter(2)
     counter.served(Replica(1, 0, "a"), 3, 0.01)
     before = counter.snapshot()
     counter.served(Replica(1, 0, "restarted"), 5, 0.03)
@@ -23,7 +24,7 @@ def test_counters_and_copies() -> None:
 
 @pytest.mark.parametrize("seconds", [1e-6, 1e-4, 0.003, 0.7, 12.0])
 def test_a_quantile_is_at_most_a_fifth_too_long(seconds: float) -> None:
-    counter = LoadCounter(1)
+    counter = UsageCounter(1)
     for _ in range(98):
         counter.served(Replica(0, 0), 1, seconds)
     counter.served(Replica(0, 0), 1, 15.0)

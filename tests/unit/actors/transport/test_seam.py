@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from actors.routing.replicas import Replica
-from actors.transport.seam import Applies, ExpertCall, LocalTransport
+from actors.replica import Replica
+from actors.transport.local import Applies, LocalTransport
+from actors.transport.seam import ExpertCall
 
 
 class Doubling:

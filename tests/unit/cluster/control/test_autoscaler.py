@@ -7,7 +7,7 @@ import pytest
 from cluster.control.autoscaler import Autoscaler
 from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.scaling import ScalingPolicy
-from tests.unit.cluster.test_controller import Rig
+from tests.unit.cluster.control.test_controller import Rig
 
 POLICY = ScalingPolicy(True, 1, 3, 6, 0.7, 0.2, cooldown=10.0)
 

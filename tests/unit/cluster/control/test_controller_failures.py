@@ -2,10 +2,10 @@
 
 import pytest
 
-from actors.messages import Key
+from actors.replica import Key
 from cluster.policy.replicas.membership import State
 from tests.clusters import FakeCluster
-from tests.unit.cluster.test_controller import Rig
+from tests.unit.cluster.control.test_controller import Rig
 
 
 def test_a_process_that_ended_is_taken_out_at_once_and_comes_back() -> None:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from actors.messages import HeadLost, HeadTaken
+from actors.seams import HeadLost, HeadTaken
 from cluster.engine.engine import EngineStopped
 from cluster.engine.request import FailureEvent
 from cluster.policy.scheduling.scheduler import Scheduler

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import ActorSpec, kv_bytes
+from actors.specs import ActorSpec, kv_bytes
 from cluster.launch import machine
 from cluster.launch.deployment import actor_specs
 from cluster.settings.config import load_config

@@ -2,13 +2,14 @@
 
 import pytest
 
-from actors.routing.replicas import Replica
-from actors.routing.usage_counter import HeadLoad, LoadCounter
+from actors.replica import Replica
+from actors.routing.usage_counter import UsageCounter
+from actors.usage import HeadUsage
 from cluster.observe.usage import Counters, Load, between
 
 
-def head(counter: LoadCounter, incarnation: str = "h", queued: dict[tuple[int, int], int] | None = None) -> HeadLoad:
-    return HeadLoad(incarnation, counter.snapshot(), queued or {}, counter.retries[:], counter.hedges[:])
+def head(counter: UsageCounter, incarnation: str = "h", queued: dict[tuple[int, int], int] | None = None) -> HeadUsage:
+    return HeadUsage(incarnation, counter.snapshot(), queued or {}, counter.retries[:], counter.hedges[:])
 
 
 def test_rows_by_layer_and_over_all() -> None:
@@ -24,7 +25,7 @@ def test_without_any_rows_nothing_is_divided_by_them() -> None:
 
 
 def test_what_replicas_did_since_the_first_look() -> None:
-    counter = LoadCounter(2)
+    counter = UsageCounter(2)
     counter.served(Replica(1, 0), 100, 9.0)
     counter.again(1, hedged=False)
     before = Counters(0.0, [[0, 0]], head(counter))
@@ -40,10 +41,10 @@ def test_what_replicas_did_since_the_first_look() -> None:
 
 
 def test_a_restarted_head_counts_from_nothing() -> None:
-    counter = LoadCounter(1)
+    counter = UsageCounter(1)
     counter.served(Replica(0, 0), 1, 5.0)
     before = Counters(0.0, [[5]], head(counter))
-    counter = LoadCounter(1)
+    counter = UsageCounter(1)
     counter.served(Replica(0, 0), 1, 0.5)
     (load,) = between(before, Counters(1.0, [[6]], head(counter, "another")), [1]).experts
     assert load.utilization == 0.5

@@ -207,6 +207,6 @@ def test_defaults_are_written_nowhere_else() -> None:
         f"{path.name}:{number}"
         for path in sorted((ROOT / "cluster").rglob("*.py"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if addresses.search(line) and path.name not in ("config.py", "cli_options.py")
+        if addresses.search(line) and path.name not in ("config.py", "options.py")
     ]
-    assert not elsewhere, f"a default address outside config.py (and the client's in cli_options.py): {elsewhere}"
+    assert not elsewhere, f"a default address outside config.py (and the client's in cli/options.py): {elsewhere}"

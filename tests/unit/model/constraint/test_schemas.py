@@ -62,7 +62,7 @@ class Formats(jsonschema.FormatChecker):  # type: ignore[misc]
 
 @cache
 def demo() -> Tokenizer:
-    return Tokenizer.load(Path(__file__).parents[3] / "model" / "demo" / "tokenizer.model")
+    return Tokenizer.load(Path(__file__).parents[4] / "model" / "demo" / "tokenizer.model")
 
 
 @cache

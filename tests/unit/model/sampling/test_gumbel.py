@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from model.batch import SamplingParams
-from model.sampling import draw
 from model.sampling.draw import Sampler, draw
 from model.sampling.gumbel import gumbel_noise, noise_key
 from tests.sampling import sampler, warped
@@ -80,7 +79,7 @@ def mirrored(noise: torch.Tensor) -> torch.Tensor:
 def test_a_wrong_sampler_is_told_by_the_same_test(
     wrong: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw, "gumbel_noise", lambda *arguments: wrong(gumbel_noise(*arguments)))
+    monkeypatch.setattr("model.sampling.draw.gumbel_noise", lambda *arguments: wrong(gumbel_noise(*arguments)))
     assert chance(frequencies("position"), LOGITS.softmax(-1)) < 1e-6
 
 

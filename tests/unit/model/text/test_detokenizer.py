@@ -14,7 +14,7 @@ from model.text.tokenizer import Tokenizer
 
 VOCABULARIES = {
     "mixtral": Path(str(files("mistral_common"))) / "data" / "tokenizer.model.v1",
-    "demo": Path(__file__).parents[3] / "model" / "demo" / "tokenizer.model",
+    "demo": Path(__file__).parents[4] / "model" / "demo" / "tokenizer.model",
 }
 
 

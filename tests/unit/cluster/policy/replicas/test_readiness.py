@@ -1,6 +1,6 @@
 """Who is there, who is awaited, who will not come."""
 
-from actors.messages import Pulse
+from actors.vitals import Pulse
 from cluster.policy.replicas.membership import MOST_FAILURES
 from cluster.policy.replicas.readiness import AWAY_SECONDS, RollCall
 from model.batch import LoadProgress

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.messages import HEADER_BYTES, LARGE_BYTES, RowsHeader, decode_header, encode_rows
+from actors.transport.rows import HEADER_BYTES, LARGE_BYTES, RowsHeader, decode_header, encode_rows
 from model.wire import DTYPE_CODES, tensor_bytes, tensor_from
 
 pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")

@@ -1,0 +1,82 @@
+"""What the control plane sees of the data plane: a head to drive, replicas to start and stop, and their errors."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from actors.replica import Key
+from actors.usage import HeadUsage
+from actors.vitals import NodeInfo, Vitals
+from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
+
+
+class HeadLost(Exception):
+    """The head's process is gone or does not answer; what it computed is lost."""
+
+
+class HeadTaken(Exception):
+    """Another engine drives this head, of this `epoch` or a higher one."""
+
+    def __init__(self, text: str, epoch: int) -> None:
+        super().__init__(text, epoch)
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class HeadHandle(Protocol):
+    """The engine's view of the head. One plan is under way at a time."""
+
+    def begin(self, epoch: int) -> HeadInfo:
+        """Take the head over: it forgets every sequence and refuses plans of other epochs. Raises HeadLost or
+        HeadTaken.
+        """
+        ...
+
+    def submit(self, plan: StepPlan) -> None:
+        """Send a plan; the answer is fetched with `poll`."""
+        ...
+
+    def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
+        """The answer, or None after `timeout` seconds. Raises HeadLost."""
+        ...
+
+
+class ClusterOps(Protocol):
+    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. For the
+    controller's thread; `load` and `nodes` are called from gRPC's threads, too.
+    """
+
+    def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
+        """Begin to start a replica: on this node if one is named, else where there is or will be room, but not on
+        those to avoid.
+        """
+        ...
+
+    def stop(self, key: Key) -> None:
+        """End a replica for good, or the attempt to start it."""
+        ...
+
+    def ask(self, keys: Collection[Key]) -> Vitals:
+        """Ask these how they are; the answers that have come since the last call. Who is asked already is not asked
+        again.
+        """
+        ...
+
+    def ended(self) -> frozenset[Key]:
+        """Those whose process has ended since they last were published, each once."""
+        ...
+
+    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
+        """Have the head route to these and no others. Answers those that did not join since a warm-up call failed, or
+        None if the head does not answer: then it is to be told again.
+        """
+        ...
+
+    def load(self) -> HeadUsage | None:
+        """What the replicas do; None while the head does not answer."""
+        ...
+
+    def nodes(self) -> list[NodeInfo]:
+        """The machines."""
+        ...

@@ -1,0 +1,66 @@
+"""What actors are built from, and what they report to hold. Plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSpec:
+    """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
+
+    `kv_memory_share` is of the free memory, at most `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless
+    it is 0. `digest` is the
+    checkpoint's and `code` that of this project's files: running actors of an equal spec can be adopted, others are
+    replaced. Empty ones are not compared.
+    """
+
+    folder: str
+    dtype: str
+    device: str
+    threads: int = 1
+    expert: int | None = None
+    kv_memory_bytes: int = 0
+    kv_memory_share: float = 0.0
+    kv_memory_most: int = 0
+    page_size: int = 16
+    digest: str = ""
+    code: str = ""
+
+
+def kv_bytes(spec: ActorSpec, free: int) -> int:
+    """Bytes of the KV cache of this head, when so many are free once the weights are loaded."""
+    if not spec.kv_memory_share:
+        return spec.kv_memory_bytes
+    share = int(spec.kv_memory_share * free)
+    return min(share, spec.kv_memory_most) if spec.kv_memory_most else share
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """What Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
+
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorReport:
+    """What a process is and holds, for operators and tests: `tensors` gives the stored bytes by tensor name."""
+
+    pid: int
+    node_id: str
+    spec: ActorSpec
+    weight_bytes: int
+    tensors: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """How the head's router works: seconds until an expert without an answer fails the step, whether late and failed
+    calls go to other replicas, whether replicas' work is counted.
+    """
+
+    grace: float = 60.0
+    fault_tolerance: bool = True
+    load: bool = True

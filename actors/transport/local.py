@@ -1,0 +1,45 @@
+"""Expert calls in one process: the experts run when they are called."""
+
+import collections
+import time
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import torch
+
+from actors.transport.seam import ExpertCall, ExpertReply
+
+
+class Applies(Protocol):
+    """An expert in this process: `actors.expert.Expert`, or a test's."""
+
+    def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
+        """Rows in, as many rows out."""
+        ...
+
+
+class LocalTransport:
+    """Experts in this process, run when called: the one-process mode, and the double that tests build on. A replica's
+    endpoint is an `Applies`.
+    """
+
+    def __init__(self) -> None:
+        self._replies: collections.deque[ExpertReply] = collections.deque()
+
+    def submit(self, calls: Sequence[ExpertCall]) -> None:
+        """See `ExpertTransport`."""
+        for call in calls:
+            started = time.perf_counter()
+            expert: Applies = call.replica.endpoint
+            rows_RD = expert.apply(call.layer, call.rows_RD)
+            took = time.perf_counter() - started
+            self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
+
+    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
+        """See `ExpertTransport`."""
+        replies = list(self._replies)
+        self._replies.clear()
+        return replies
+
+    def abandon(self, call_ids: Collection[int]) -> None:
+        """See `ExpertTransport`."""

@@ -1,0 +1,54 @@
+"""What replicas did since their head began, as counters that only grow: two readings tell what came between."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+_LEAST = 1e-5  # seconds up to which a service time falls into the first bucket
+_GROWTH = 1.2
+_BUCKETS = 80  # up to 18 s, then the last one
+_SCALE = 1.0 / math.log(_GROWTH)
+
+
+@dataclass(slots=True)
+class ReplicaUsage:
+    """Calls, rows and seconds of computing of one replica, and its calls by service time."""
+
+    calls: int = 0
+    rows: int = 0
+    busy_seconds: float = 0.0
+    times: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadUsage:
+    """Since the head's incarnation began: by (expert, slot) what replicas did, the rows they have now and which are
+    doubted, by expert how many calls were sent again or hedged. `node_id` is the head's.
+    """
+
+    incarnation: str
+    replicas: Mapping[tuple[int, int], ReplicaUsage]
+    queued_rows: Mapping[tuple[int, int], int]
+    retries: Sequence[int]
+    hedges: Sequence[int]
+    doubted: frozenset[tuple[int, int]] = frozenset()
+    node_id: str = ""
+
+
+def bucket_of(seconds: float) -> int:
+    """The bucket of `ReplicaUsage.times` that a service time falls into."""
+    if seconds <= _LEAST:
+        return 0
+    return min(_BUCKETS - 1, 1 + int(math.log(seconds / _LEAST) * _SCALE))
+
+
+def quantile(times: Sequence[int], share: float) -> float:
+    """Service time in seconds below which this share of the calls lies: the upper end of its bucket, at most a fifth
+    too long. 0 without calls.
+    """
+    wanted, seen = share * sum(times), 0
+    for bucket, count in enumerate(times):
+        seen += count
+        if count and seen >= wanted:
+            return _LEAST * _GROWTH**bucket
+    return 0.0

@@ -1,0 +1,52 @@
+"""How processes and machines are: plain data that actors send and policies read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from actors.replica import Key
+from model.batch import LoadProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Which process an actor is now, where, and how far its weights are. A restarted one has another incarnation."""
+
+    incarnation: str
+    pid: int
+    node_id: str
+    progress: LoadProgress
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Of the machine that a process runs on, in bytes: all of it, and what is in use, by whomever."""
+
+    node_id: str
+    total: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A machine of the cluster; `free` is what Ray has not reserved there. Memory is in bytes; what is in use is 0
+    where no process of ours could be asked yet.
+    """
+
+    node_id: str
+    address: str
+    alive: bool
+    free: Mapping[str, float] = field(default_factory=dict)
+    accelerators: int = 0
+    memory_total: int = 0
+    memory_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What is known of replicas that were asked: those that answered, those that are gone for good, with why, and those
+    that cannot be asked just now, with why.
+    """
+
+    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
+    lost: Mapping[Key, str] = field(default_factory=dict)
+    away: Mapping[Key, str] = field(default_factory=dict)
