@@ -131,9 +131,9 @@ def kill_head(stage: Stage, times: int, quiet: Tally) -> Row:
     tally = stage.streams.start()
     time.sleep(1.0)
     for _ in range(times):
-        before = v.status().head.restart_count
+        before = v.status().heads[0].restart_count
         at = send(v.head(), signal.SIGKILL)
-        while v.status().head.restart_count == before:
+        while v.status().heads[0].restart_count == before:
             time.sleep(0.1)
         windows.append((at, time.monotonic() + 1.0))
         time.sleep(2.0)
@@ -147,9 +147,9 @@ def freeze_head(stage: Stage, times: int, quiet: Tally) -> Row:
     tally = stage.streams.start()
     time.sleep(1.0)
     for _ in range(times):
-        before = v.status().head.restart_count
+        before = v.status().heads[0].restart_count
         at = send(v.head(), signal.SIGSTOP)
-        while v.status().head.restart_count == before:
+        while v.status().heads[0].restart_count == before:
             assert time.monotonic() < at + 120.0, "a frozen head stays"
             time.sleep(0.1)
         windows.append((at, time.monotonic() + 1.0))

@@ -135,8 +135,8 @@ class Cluster:
 
     def head_host(self) -> Host:
         """Where the head actor runs."""
-        wait(lambda: bool(self.status().head.node_id), "the head to answer")
-        node = self.status().head.node_id
+        wait(lambda: bool(self.status().heads[0].node_id), "the head to answer")
+        node = self.status().heads[0].node_id
         return next(host for host in self.hosts.all if host.up and self.node_of(host) == node)
 
     def other_worker(self) -> Host:
@@ -188,7 +188,7 @@ class Cluster:
         """Wait until the head has been restarted so often, and answers."""
 
         def back() -> bool:
-            head = self.status().head
+            head = self.status().heads[0]
             return head.restart_count >= restarts and head.state == pb.REPLICA_STATE_READY
 
         return wait(back, f"restart {restarts} of the head", self._story)

@@ -14,7 +14,7 @@ def blip(stage: Stage, times: int) -> Row:
     cluster, windows = stage.cluster, list[tuple[float, float]]()
     cluster.spread()
     tally = stage.streams.start()
-    before, restarts = cluster.actors(), cluster.status().head.restart_count
+    before, restarts = cluster.actors(), cluster.status().heads[0].restart_count
     for _ in range(times):
         host = cluster.other_worker()
         time.sleep(CALM_SECONDS)
@@ -27,7 +27,7 @@ def blip(stage: Stage, times: int) -> Row:
     time.sleep(2 * CALM_SECONDS)  # a false alarm would be heard by now
     stage.streams.stop()
     replaced = sorted(before ^ cluster.actors())
-    if replaced or cluster.status().head.restart_count != restarts:
+    if replaced or cluster.status().heads[0].restart_count != restarts:
         tally.failed.append(f"replaced without need: {replaced}, or the head was begun again")
     name = f"a host is cut off for {_BLIP_SECONDS:g} s"
     return Row(name, times, stage.quiet, tally, windows, f"{len(replaced)} processes came or went")

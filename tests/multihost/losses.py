@@ -79,7 +79,7 @@ def _lose(
     for _ in range(times):
         host = cluster.head_host() if of_head else cluster.other_worker()
         assert cluster.replicas(host), f"no replica on {host.name}"
-        restarts = cluster.status().head.restart_count
+        restarts = cluster.status().heads[0].restart_count
         time.sleep(CALM_SECONDS)
         at = time.monotonic()
         lose(host)

@@ -67,11 +67,12 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         ready = _ready(snapshot, self._experts)
         loads = between(Counters(self._backend.started), counters, ready).experts
         doubted = counters.head.doubted if counters.head else frozenset()
-        response.head.restart_count = engine.accounts.head_restarts
-        if counters.head:
-            response.head.node_id = counters.head.node_id
         answers = counters.head is not None or controller is None
-        response.head.state = pb.REPLICA_STATE_READY if answers else pb.REPLICA_STATE_UNREACHABLE
+        response.heads.add(
+            node_id=counters.head.node_id if counters.head else "",
+            state=pb.REPLICA_STATE_READY if answers else pb.REPLICA_STATE_UNREACHABLE,
+            restart_count=engine.accounts.head_restarts,
+        )
         if self._backend.autoscaler:
             response.policy.CopyFrom(_policy(self._backend.autoscaler.policy))
         if snapshot:

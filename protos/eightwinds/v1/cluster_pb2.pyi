@@ -239,7 +239,7 @@ class GetStatusResponse(message.Message):
     EXPERTS_FIELD_NUMBER: builtins.int
     RUNNING_REQUEST_COUNT_FIELD_NUMBER: builtins.int
     WAITING_REQUEST_COUNT_FIELD_NUMBER: builtins.int
-    HEAD_FIELD_NUMBER: builtins.int
+    HEADS_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     placement_revision: builtins.int
     """Counts the changes of the desired numbers of replicas."""
@@ -260,8 +260,8 @@ class GetStatusResponse(message.Message):
         """Experts, by id."""
 
     @builtins.property
-    def head(self) -> HeadStatus:
-        """The head; not set in a summary."""
+    def heads(self) -> containers.RepeatedCompositeFieldContainer[HeadStatus]:
+        """The heads; none in a summary. Today there is one."""
 
     @builtins.property
     def policy(self) -> ScalingPolicy:
@@ -276,18 +276,18 @@ class GetStatusResponse(message.Message):
         experts: abc.Iterable[Expert] | None = ...,
         running_request_count: builtins.int = ...,
         waiting_request_count: builtins.int = ...,
-        head: HeadStatus | None = ...,
+        heads: abc.Iterable[HeadStatus] | None = ...,
         policy: ScalingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["head", b"head", "policy", b"policy", "snapshot_time", b"snapshot_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["policy", b"policy", "snapshot_time", b"snapshot_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["experts", b"experts", "head", b"head", "nodes", b"nodes", "placement_revision", b"placement_revision", "policy", b"policy", "running_request_count", b"running_request_count", "snapshot_time", b"snapshot_time", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["experts", b"experts", "heads", b"heads", "nodes", b"nodes", "placement_revision", b"placement_revision", "policy", b"policy", "running_request_count", b"running_request_count", "snapshot_time", b"snapshot_time", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class HeadStatus(message.Message):
-    """HeadStatus is the process that holds attention and KV cache."""
+    """HeadStatus is a process that holds attention and KV cache."""
 
     DESCRIPTOR: descriptor.Descriptor
 

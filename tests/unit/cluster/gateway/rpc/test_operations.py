@@ -23,7 +23,7 @@ def test_status_names_nodes_experts_and_replicas(serving: Serving, controlled: C
     for e in status.experts:
         assert [(r.replica, r.node_id, r.state) for r in e.replicas] == [(0, "n0", READY)]
         assert e.desired_replica_count == 1
-    assert status.head.state == READY
+    assert status.heads[0].state == READY
 
 
 def test_a_summary_has_numbers_only(serving: Serving, controlled: Controller) -> None:
@@ -72,7 +72,7 @@ def test_without_a_controller_replicas_are_fixed_but_the_load_is_there(serving: 
     refused = failure(lambda: serving.client.scale({0: 2}))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED")
     status = serving.client.status()
-    assert [e.desired_replica_count for e in status.experts] == [1] * 8 and status.head.state == READY
+    assert [e.desired_replica_count for e in status.experts] == [1] * 8 and status.heads[0].state == READY
 
 
 def test_a_node_is_drained_and_shown_as_such(serving: Serving, controlled: Controller) -> None:
