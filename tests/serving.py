@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,9 +15,12 @@ from grpc_status import rpc_status
 
 from actors.seams import HeadHandle
 from cluster.client.client import Client
+from cluster.control.fixed import FixedReplicas
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import Generations
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.backend import Serving as Up
+from cluster.gateway.health import Health
 from cluster.gateway.rpc.server import Gateway
 from cluster.launch import in_process
 from cluster.launch.serve import engine_config
@@ -58,22 +62,24 @@ class Serving:
     def ready(self, head: HeadHandle, bounds: EngineConfig) -> "Serving":
         """Put an engine on this head behind it, and say so."""
         generations = Generations(self.served.tokenizer, self._loop)
-        backend = self.gateway.backend
-        backend.generations, backend.engine = generations, Engine(head, bounds, generations.sink)
+        engine, fixed = (
+            Engine(head, bounds, generations.sink),
+            FixedReplicas(self.served.checkpoint.config.num_local_experts),
+        )
+        health = Health(lambda: None, lambda good: None)
+        self.gateway.backend.state = Up(generations, engine, fixed, fixed, health, time.monotonic())
         self.run(self.gateway.serve())
         return self
 
     @property
     def engine(self) -> Engine:
         """The engine."""
-        assert self.gateway.backend.engine is not None
-        return self.gateway.backend.engine
+        return self.gateway.backend.look().engine
 
     @property
     def generations(self) -> Generations:
         """The requests under way."""
-        assert self.gateway.backend.generations is not None
-        return self.gateway.backend.generations
+        return self.gateway.backend.look().generations
 
     def idle(self) -> None:
         """Wait until no sequence is left, then check that all it held is free."""
@@ -91,7 +97,7 @@ class Serving:
         self.client.close()
         self.channel.close()
         self.run(self.gateway.drain(0))
-        if self.gateway.backend.engine is not None:
+        if isinstance(self.gateway.backend.state, Up):
             self.engine.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)

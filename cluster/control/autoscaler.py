@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from cluster.control.controller import Controller, RevisionMoved
-from cluster.observe.usage import Counters, between
-from cluster.policy.replicas.membership import State
+from cluster.observe.usage import between
+from cluster.observe.view import ClusterView, take
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 
 log = logging.getLogger("eightwinds.autoscaler")
@@ -27,7 +27,7 @@ class Autoscaler:
     ) -> None:
         """`start` begins the work; `interval` is what one decision looks back on, in seconds."""
         self._controller, self.policy, self._clock, self._interval = controller, policy, clock, interval
-        self._before: Counters | None = None
+        self._before: ClusterView | None = None
         self._changed: dict[int, float] = {}
         self._desired: list[int] = []  # as of the last look: whatever else changes it has its cooldown, too
         self._wake = threading.Event()
@@ -62,15 +62,13 @@ class Autoscaler:
 
     def look(self) -> dict[int, int]:
         """Decide on what came since the last look, and have it done; what was changed."""
-        now, head = self._clock(), self._controller.load()
-        before, self._before = self._before, Counters(now, head=head)
-        snapshot = self._controller.snapshot()
+        view = take(self._clock, self._controller)
+        before, self._before = self._before, view
+        now, head, snapshot, ready = view.at, view.head, view.replicas, view.ready
         self._note_changes(snapshot.desired, now)
         if before is None or head is None or before.head is None or before.head.incarnation != head.incarnation:
             return {}
-        experts = [m.key[0] for m in snapshot.members if m.state is State.READY]
-        ready = [experts.count(e) for e in range(len(snapshot.desired))]
-        loads = between(before, self._before, ready).experts
+        loads = between(before, view).experts
         uses = [
             Use(e, desired, ready[e], loads[e].utilization, now - self._changed.get(e, float("-inf")))
             for e, desired in enumerate(snapshot.desired)

@@ -15,6 +15,7 @@ from actors.seams import HeadHandle, HeadLost, HeadTaken
 from cluster.engine.request import FailureEvent, SequenceRequest, Sink
 from cluster.engine.statistics import Accounts
 from cluster.observe.said_once import SaidOnce
+from cluster.observe.view import EngineCounters
 from cluster.policy.scheduling.admission import Backlog, QueueBounds, admits
 from cluster.policy.scheduling.limits import Limits
 from cluster.policy.scheduling.prefill_budget import Pace
@@ -147,6 +148,10 @@ class Engine:
     def free_pages(self) -> int:
         """KV pages that nobody holds."""
         return self._scheduler.pool.free_count
+
+    def counters(self) -> EngineCounters:
+        """What is so now, and what has been counted since the start."""
+        return self.accounts.counters(self.running_count, self.waiting_count, self.free_pages, self.limits.page_count)
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the thread; what is still running gets a FailureEvent."""

@@ -8,12 +8,12 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from cluster.engine.engine import Engine
 from cluster.engine.request import Event, FailureEvent, SequenceRequest, TokenEvent
 from cluster.engine.text import OutputText, Piece, StopRules
-from cluster.observe.histogram import Histogram
+from cluster.observe.requests import RequestStats
 from model.batch import Alternatives, SamplingParams
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
@@ -38,19 +38,6 @@ class GenerationRequest:
     client: str = ""
     prompt_logprobs: int = -1
     tenant: str = ""
-
-
-@dataclass(slots=True)
-class RequestStats:
-    """What all requests since the start have met, for `/metrics`."""
-
-    queue: Histogram = field(default_factory=Histogram)
-    first_token: Histogram = field(default_factory=Histogram)
-    gap: Histogram = field(default_factory=Histogram)
-    total: Histogram = field(default_factory=Histogram)
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    finished: dict[str, int] = field(default_factory=dict)  # outputs, by reason
 
 
 class GenerationFailed(Exception):

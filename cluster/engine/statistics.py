@@ -1,15 +1,19 @@
 """What the engine notes down of its steps: when each sequence started, how fast requests end, what experts ran."""
 
 import collections
+import copy
 
 from cluster.engine.request import Finish, FinishReason, TokenEvent
 from cluster.observe.histogram import Histogram
+from cluster.observe.view import EngineCounters
 from cluster.policy.scheduling.sequence import Drawn, Sequence
 from model.batch import StepPlan, StepResult
 
 
 class Accounts:
-    """Written by the engine's thread; any may ask for `retry_seconds`. Times are seconds on the engine's clock."""
+    """Written by the engine's thread; any may ask for `retry_seconds` and `counters`. Times are seconds on the engine's
+    clock.
+    """
 
     def __init__(self) -> None:
         self.faults: collections.Counter[str] = collections.Counter({"numeric": 0, "constraint": 0})
@@ -70,6 +74,20 @@ class Accounts:
             started,
             sequence.cached or 0,
             tuple(sequence.scores) if first else (),
+        )
+
+    def counters(self, running: int, waiting: int, free_pages: int, page_count: int) -> EngineCounters:
+        """What is counted here, as it is now, beside what the scheduler holds."""
+        return EngineCounters(
+            running,
+            waiting,
+            free_pages,
+            page_count,
+            self.head_restarts,
+            tuple(map(tuple, self.expert_tokens)),
+            self.faults.copy(),
+            copy.deepcopy(self.step_seconds),
+            copy.deepcopy(self.dispatch_seconds),
         )
 
     def retry_seconds(self, now: float, waiting: int) -> float:

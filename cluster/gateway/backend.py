@@ -1,45 +1,80 @@
-"""What the services stand on once the server is up."""
+"""What the services stand on: a server that starts, then one that serves."""
 
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
+from cluster.control.fixed import FixedReplicas
 from cluster.engine.engine import Engine
 from cluster.engine.generation import Generations
 from cluster.gateway.errors import unavailable
 from cluster.gateway.health import Health
+from cluster.observe.view import ClusterView, take
 
 
-@dataclass(slots=True)
-class Backend:
-    """Filled in when head and experts are ready; `draining` refuses new requests.
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """The model is being loaded."""
 
-    `controller` and `autoscaler` are None where replicas cannot be changed, `health` where none is asked for. `device`
-    is the experts' torch device, `started` the event loop's time at which serving began.
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Head and experts are ready. `started` is `time.monotonic()` when that was so, `device` the experts' torch device,
+    `transport` the configured one.
     """
 
-    generations: Generations | None = None
-    engine: Engine | None = None
-    controller: Controller | None = None
-    autoscaler: Autoscaler | None = None
-    health: Health | None = None
+    generations: Generations
+    engine: Engine
+    controller: Controller | FixedReplicas
+    autoscaler: Autoscaler | FixedReplicas
+    health: Health
+    started: float
     device: str = "cpu"
-    started: float = 0.0
-    draining: bool = False
+    transport: str = "local"
+
+
+class Backend:
+    """The server's state, which `serve` sets. `draining` refuses new requests."""
+
+    def __init__(self, handled: Mapping[tuple[str, str, str], int], refused: Mapping[str, int]) -> None:
+        """Counts of finished calls by (service, method, code) and of refusals by reason, which go on growing."""
+        self.state: Starting | Serving = Starting()
+        self.draining = False
+        self._handled, self._refused = handled, refused
 
     @property
     def ready(self) -> bool:
         """Whether a request would be taken and served."""
-        return self.engine is not None and not self.draining and (self.health is None or self.health.good)
+        return isinstance(self.state, Serving) and not self.draining and self.state.health.good
 
-    def take(self) -> tuple[Generations, Engine]:
+    def take(self) -> Serving:
         """What requests run on, or UNAVAILABLE."""
         if self.draining:
             raise unavailable("DRAINING", "the server is shutting down; ask another, or this one later", 5.0)
         return self.look()
 
-    def look(self) -> tuple[Generations, Engine]:
-        """The same for those who only look: they may while the server drains, too."""
-        if self.engine is None or self.generations is None:
+    def look(self) -> Serving:
+        """The same for a caller that only looks, which is allowed while the server drains, too."""
+        if isinstance(self.state, Starting):
             raise unavailable("STARTING", "the server is loading the model", 2.0)
-        return self.generations, self.engine
+        return self.state
+
+    async def view(self) -> ClusterView:
+        """The server as it is now, or UNAVAILABLE."""
+        return await asyncio.to_thread(self._view, self.look())
+
+    def _view(self, at: Serving) -> ClusterView:
+        return replace(
+            take(time.monotonic, at.controller),
+            engine=at.engine.counters(),
+            requests=at.generations.stats.copy(),
+            handled=dict(self._handled),
+            refused=dict(self._refused),
+            policy=at.autoscaler.policy,
+            started=at.started,
+            device=at.device,
+            transport=at.transport,
+        )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.control.controller import Controller
+from cluster.control.fixed import FixedReplicas
 from cluster.engine.engine import Engine
 
 log = logging.getLogger("eightwinds.health")
@@ -30,9 +31,11 @@ class Obstacle:
     final: bool = False
 
 
-def obstacle(engine: Engine, controller: Controller | None, broken: Callable[[], str] = lambda: "") -> Obstacle | None:
-    """Ask the head and count the replicas; None if a request would be served. `broken` says what of the ground that all
-    stands on is gone.
+def obstacle(
+    engine: Engine, controller: Controller | FixedReplicas, broken: Callable[[], str] = lambda: ""
+) -> Obstacle | None:
+    """Ask the head and count the replicas; None if a request would be served. `broken` names what has ended that all
+    else needs, such as Ray's own processes.
     """
     if why := broken():
         return Obstacle(why, final=True)
@@ -40,8 +43,6 @@ def obstacle(engine: Engine, controller: Controller | None, broken: Callable[[],
         return Obstacle("the engine has ended")
     if not engine.adopted:
         return Obstacle("the head is waited for")
-    if controller is None:
-        return None
     if controller.load() is None:
         return Obstacle("the head does not answer")
     if experts := controller.unserved():

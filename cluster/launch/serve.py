@@ -21,13 +21,14 @@ from actors.seams import ClusterOps, HeadLost
 from actors.vitals import Pulse
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller, ControllerOptions
+from cluster.control.fixed import FixedReplicas
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
+from cluster.gateway.backend import Serving
 from cluster.gateway.health import Health, obstacle
 from cluster.gateway.rpc.server import Gateway
-from cluster.gateway.web.metrics import Look, exposition
 from cluster.gateway.web.server import HttpServer, application
 from cluster.launch.deployment import (
     Deployment,
@@ -43,6 +44,7 @@ from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.machine import check_machine
 from cluster.launch.progress import ProgressLines
 from cluster.launch.shutdown import Shutdown
+from cluster.observe.metrics import exposition
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.settings.address import bind, split
@@ -101,7 +103,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 
     trimming = asyncio.create_task(trim_for_ever())
     gateway = Gateway(served, config.gateway.max_message_bytes, tokens, config.limits)
-    page = application(lambda: gateway.backend.ready, lambda: _metrics(gateway, config.transport))
+    page = application(lambda: gateway.backend.ready, lambda: _metrics(gateway))
     http = HttpServer(page, config.limits, gateway.refusals)
     deployment: Deployment | None = None
     try:
@@ -113,17 +115,15 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         engine = await asyncio.to_thread(Engine, deployment.head, bounds, generations.sink)
         await _warm_up(served, generations, engine)
         shutdown.hurry = generations.cut_off
-        backend = gateway.backend
-        backend.generations, backend.engine, backend.started = generations, engine, loop.time()
-        backend.device = "cuda" if config.experts.num_gpus else "cpu"
-        if deployment.ops is not None:
-            backend.controller = controller_of(config, deployment.ops, deployment.pulses)
-            backend.autoscaler = Autoscaler(backend.controller, policy_of(config))
-            backend.controller.start()
-            backend.autoscaler.start()
-        look = functools.partial(obstacle, engine, backend.controller, deployment.broken)
-        backend.health = Health(look, lambda good: loop.call_soon_threadsafe(gateway.tell, good))
-        backend.health.start()
+        controller, autoscaler = _replicas(config, deployment)
+        look = functools.partial(obstacle, engine, controller, deployment.broken)
+        health = Health(look, lambda good: loop.call_soon_threadsafe(gateway.tell, good))
+        device = "cuda" if config.experts.num_gpus else "cpu"
+        gateway.backend.state = Serving(
+            generations, engine, controller, autoscaler, health, time.monotonic(), device, config.transport
+        )
+        for thread in (controller, autoscaler, health):
+            thread.start()
         await gateway.serve()
         print(served.capacity(engine.limits), file=sys.stderr, flush=True)
         http_host, _ = split(config.gateway.http)
@@ -132,7 +132,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
             f"experts={served.checkpoint.config.num_local_experts}",
             flush=True,
         )
-        await _until(shutdown.asked, engine, backend.health, config.head.grace_s + config.head.hang_s)
+        await _until(shutdown.asked, engine, health, config.head.grace_s + config.head.hang_s)
         if shutdown.asked.is_set():
             print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
         grace = config.gateway.grace_s if shutdown.asked.is_set() else 0.0
@@ -144,9 +144,9 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         trimming.cancel()
         await gateway.drain(0)
         await http.stop()
-        for thread in (gateway.backend.health, gateway.backend.autoscaler, gateway.backend.controller):
-            if thread is not None:
-                await asyncio.to_thread(thread.stop)
+        if isinstance(state := gateway.backend.state, Serving):
+            for running in (state.health, state.autoscaler, state.controller):
+                await asyncio.to_thread(running.stop)
         if deployment is None:
             await asyncio.to_thread(launcher.abandon)
         else:
@@ -197,15 +197,20 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
     )
 
 
-async def _metrics(gateway: Gateway, transport: str) -> bytes:
+async def _metrics(gateway: Gateway) -> bytes:
     """What is counted now; nothing while the server starts."""
-    b = gateway.backend
-    if b.engine is None or b.generations is None:
-        return b""
-    head = await asyncio.to_thread(b.controller.load) if b.controller else None
-    snapshot = await asyncio.to_thread(b.controller.snapshot) if b.controller else None
-    counts = dict(gateway.handled), snapshot, head, transport, dict(gateway.refusals.counts)
-    return exposition(Look(b.engine, b.generations.stats, *counts))
+    return exposition(await gateway.backend.view()) if isinstance(gateway.backend.state, Serving) else b""
+
+
+def _replicas(
+    config: Config, deployment: Deployment
+) -> tuple[Controller, Autoscaler] | tuple[FixedReplicas, FixedReplicas]:
+    """What keeps the replicas as they should be, and what scales them by load."""
+    if deployment.ops is None:
+        fixed = FixedReplicas(config.experts.count)
+        return fixed, fixed
+    controller = controller_of(config, deployment.ops, deployment.pulses)
+    return controller, Autoscaler(controller, policy_of(config))
 
 
 def policy_of(config: Config) -> ScalingPolicy:

@@ -1,18 +1,10 @@
-"""What each expert did between two looks at counters that only grow."""
+"""What each expert did between two views, from counters that only grow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.usage import HeadUsage, ReplicaUsage, quantile
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """A look at them: seconds on some clock, rows by layer and expert, and what the head counts of its replicas."""
-
-    at: float
-    layers: Sequence[Sequence[int]] = ()
-    head: HeadUsage | None = None
+from cluster.observe.view import ClusterView, EngineCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +33,23 @@ class Window:
     experts: list[Load] = field(default_factory=list)
 
 
-def between(before: Counters, after: Counters, replicas: Sequence[int]) -> Window:
-    """What came between. `replicas` is how many of each expert computed, whose mean the utilization is."""
+def between(before: ClusterView, after: ClusterView) -> Window:
+    """What came between. Utilization is the mean over an expert's replicas that are ready in the later view."""
     seconds = max(after.at - before.at, 1e-9)
-    past = before.layers or [[0] * len(row) for row in after.layers]
-    layers = [
-        _relative([n - p for n, p in zip(row, old, strict=True)]) for row, old in zip(after.layers, past, strict=True)
-    ]
-    total = _relative([sum(layer[e].rows for layer in layers) for e in range(len(replicas))])
+    rows, ready = after.engine.expert_rows, after.ready
+    past = before.engine.expert_rows or [[0] * len(row) for row in rows]
+    layers = [_relative([n - p for n, p in zip(row, old, strict=True)]) for row, old in zip(rows, past, strict=True)]
+    total = _relative([sum(layer[e].rows for layer in layers) for e in range(len(ready))])
     if after.head is None:
         return Window(seconds, layers, total)
     head = after.head
     then = before.head if before.head and before.head.incarnation == head.incarnation else None
-    return Window(seconds, layers, [_whole(load, head, then, seconds, replicas[load.expert]) for load in total])
+    return Window(seconds, layers, [_whole(load, head, then, seconds, ready[load.expert]) for load in total])
+
+
+def since_start(view: ClusterView) -> Window:
+    """What came since the server started."""
+    return between(replace(view, at=view.started, head=None, engine=EngineCounters()), view)
 
 
 def _relative(rows: Sequence[int]) -> list[Load]:

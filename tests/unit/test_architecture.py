@@ -23,7 +23,7 @@ HOMES = {
     ),
     "grpc": ("cluster/gateway/*", "cluster/client/client.py"),
     "protos": ("cluster/gateway/*", "cluster/client/client.py"),
-    "prometheus_client": ("cluster/gateway/web/metrics.py",),
+    "prometheus_client": ("cluster/observe/metrics.py",),
 }
 ALSO_COUNTS_AS = {
     "torch": ("safetensors.torch",),
@@ -40,7 +40,7 @@ WHY = {
     "torch": "the control plane starts at once; pass plain ints and bytes, as model/batch.py does",
     "grpc": "the engine knows requests and events, not the wire; translate in cluster/gateway/rpc",
     "protos": "messages end at the gateway; give the inner layers a dataclass of their own",
-    "prometheus_client": "count in plain numbers and let cluster/gateway/web/metrics.py read them",
+    "prometheus_client": "count in plain numbers and let cluster/observe/metrics.py read them",
 }
 
 LAYERS = {

@@ -1,4 +1,4 @@
-"""What experts did, interval by interval: computed and written once for all who watch the same."""
+"""What experts did, interval by interval: computed and written once for all watchers of the same interval."""
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
@@ -6,23 +6,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from cluster.gateway.rpc.times import duration, now
-from cluster.observe.usage import Counters, Load, Window, between
+from cluster.observe.usage import Load, Window, between
+from cluster.observe.view import ClusterView
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
-Look = Callable[[], Awaitable[tuple[Counters, list[int]]]]  # counters now, and how many replicas of each are ready
+Look = Callable[[], Awaitable[ClusterView]]
 Layers = tuple[int, ...]
 
 _FRESH_SECONDS = 0.05  # looks that are this close are one; the shortest interval is twice as long
 
 
 class LoadWatches:
-    """Who watches what. Whoever joins sees the window that is under way, so the first one may come sooner; whoever
-    reads too slowly misses some.
+    """The watchers by what they watch. One that joins sees the window that is under way, so its first message may come
+    sooner; one that reads too slowly misses some.
     """
 
     def __init__(self, look: Look) -> None:
         self._look_now = look
-        self._looking: asyncio.Task[tuple[Counters, list[int]]] | None = None
+        self._looking: asyncio.Task[ClusterView] | None = None
         self._looked = float("-inf")
         self._beats: dict[tuple[float, Layers], _Beat] = {}
 
@@ -43,7 +44,7 @@ class LoadWatches:
                 if self._beats.get(key) is beat:
                     del self._beats[key]
 
-    async def _look(self) -> tuple[Counters, list[int]]:
+    async def _look(self) -> ClusterView:
         now = asyncio.get_running_loop().time()
         if self._looking is None or now - self._looked >= _FRESH_SECONDS:
             self._looked = now
@@ -51,7 +52,7 @@ class LoadWatches:
         return await asyncio.shield(self._looking)
 
     def check(self) -> None:
-        """There is a beat for those only who watch."""
+        """There is no beat without a watcher."""
         assert all(beat.watchers > 0 for beat in self._beats.values())
 
 
@@ -65,12 +66,12 @@ class _Beat:
 
     async def _run(self, interval: float, layers: Layers, look: Look) -> None:
         try:
-            before, _ = await look()
+            before = await look()
             while True:
                 await asyncio.sleep(interval)
-                after, ready = await look()
+                after = await look()
                 done, self.next = self.next, asyncio.get_running_loop().create_future()
-                done.set_result(_message(between(before, after, ready), layers))
+                done.set_result(_message(between(before, after), layers))
                 before = after
         except Exception as error:
             self.next.set_exception(error)

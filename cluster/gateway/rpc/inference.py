@@ -12,7 +12,7 @@ from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.request import SAMPLING_RANGES, Finish, FinishReason
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
-from cluster.gateway.backend import Backend
+from cluster.gateway.backend import Backend, Serving
 from cluster.gateway.errors import Context, Violation, invalid, unknown_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
@@ -39,7 +39,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """All outputs at once."""
-        generations, engine = self._backend.take()
+        serving = self._backend.take()
+        generations, engine = serving.generations, serving.engine
         wanted = await self._wanted(request, context, engine, whole=True)
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
@@ -64,7 +65,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; those that gathered meanwhile share a message per output."""
-        generations, engine = self._backend.take()
+        serving = self._backend.take()
+        generations, engine = serving.generations, serving.engine
         wanted = await self._wanted(request, context, engine)
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
@@ -173,8 +175,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     @property
     def _context(self) -> int:
         """The longest prompt and output together that can be served, as far as that is known."""
-        engine, model = self._backend.engine, self._served.context_length
-        return model if engine is None else min(model, engine.limits.most_tokens)
+        state, model = self._backend.state, self._served.context_length
+        return min(model, state.engine.limits.most_tokens) if isinstance(state, Serving) else model
 
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""

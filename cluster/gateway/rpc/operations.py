@@ -4,12 +4,13 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 
 import grpc
 
 from actors.vitals import NodeInfo
-from cluster.control.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
+from cluster.control.controller import HeadNode, NoSuchNode, RevisionMoved
+from cluster.control.fixed import ReplicasFixed
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.audit import audited
 from cluster.gateway.backend import Backend
@@ -17,8 +18,8 @@ from cluster.gateway.errors import ApiError, Context, Violation, invalid
 from cluster.gateway.rpc.expert_stream import LoadWatches, whole
 from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.times import duration, now
-from cluster.observe.snapshot import Snapshot
-from cluster.observe.usage import Counters, between
+from cluster.observe.usage import since_start
+from cluster.observe.view import ClusterView
 from cluster.policy.replicas.membership import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from protos.eightwinds.v1 import cluster_pb2 as pb
@@ -34,6 +35,12 @@ _STATES = {
     State.UNREACHABLE: pb.REPLICA_STATE_UNREACHABLE,
     State.LOST: pb.REPLICA_STATE_LOST,
 }
+_REFUSED: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
+    ReplicasFixed: (grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED"),
+    RevisionMoved: (grpc.StatusCode.ABORTED, "REVISION_MOVED"),
+    NoSuchNode: (grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND"),
+    HeadNode: (grpc.StatusCode.FAILED_PRECONDITION, "HEAD_NODE"),
+}
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
@@ -43,55 +50,16 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         """Load has at most so many `watches` at once."""
         self._backend = backend
         self._places = Places(watches, "TOO_MANY_WATCHES", "watches of load")
-        self._watches = LoadWatches(self._look)
+        self._watches = LoadWatches(backend.view)
         config = served.checkpoint.config
         self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
-        """Nodes, experts and replicas."""
-        _, engine = self._backend.look()
-        response = pb.GetStatusResponse(
-            snapshot_time=now(),
-            running_request_count=engine.running_count,
-            waiting_request_count=engine.waiting_count,
-        )
-        controller = self._backend.controller
-        snapshot = await asyncio.to_thread(controller.snapshot) if controller else None
-        if snapshot:
-            response.placement_revision = snapshot.revision
-        if request.summary_only:
-            for expert, count in enumerate(snapshot.desired if snapshot else [1] * self._experts):
-                response.experts.add(expert=expert, desired_replica_count=count)
-            return response
-        counters = await self._counters(controller)
-        ready = _ready(snapshot, self._experts)
-        loads = between(Counters(self._backend.started), counters, ready).experts
-        doubted = counters.head.doubted if counters.head else frozenset()
-        answers = counters.head is not None or controller is None
-        response.heads.add(
-            node_id=counters.head.node_id if counters.head else "",
-            state=pb.REPLICA_STATE_READY if answers else pb.REPLICA_STATE_UNREACHABLE,
-            restart_count=engine.accounts.head_restarts,
-        )
-        if self._backend.autoscaler:
-            response.policy.CopyFrom(_policy(self._backend.autoscaler.policy))
-        if snapshot:
-            response.nodes.extend(_node(node, node.node_id in snapshot.draining) for node in snapshot.nodes)
-        for expert, load in enumerate(loads):
-            members = [m for m in (snapshot.members if snapshot else ()) if m.key[0] == expert]
-            response.experts.add(
-                expert=expert,
-                replicas=[_replica(member, member.key in doubted, self._backend.device) for member in members],
-                desired_replica_count=snapshot.desired[expert] if snapshot else 1,
-                load=whole(load),
-                note=snapshot.notes.get(expert, "") if snapshot else "",
-            )
-        return response
+        return _status(await self._backend.view(), request.summary_only)
 
     async def WatchExpertLoad(
         self, request: pb.WatchExpertLoadRequest, context: Context
     ) -> AsyncIterator[pb.WatchExpertLoadResponse]:
-        """What each expert did, interval by interval."""
         interval = request.interval.ToNanoseconds() * 1e-9 if request.HasField("interval") else 1.0
         if violations := list(self._watch_violations(interval, request)):
             raise invalid(violations)
@@ -102,54 +70,37 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                     yield message
 
     async def ScaleExperts(self, request: pb.ScaleExpertsRequest, context: Context) -> pb.ScaleExpertsResponse:
-        """Other numbers of replicas."""
-        with audited(request, context):
+        with audited(request, context), _refusing():
             return await self._scale(request)
 
     async def _scale(self, request: pb.ScaleExpertsRequest) -> pb.ScaleExpertsResponse:
         if violations := list(self._scale_violations(request)):
             raise invalid(violations)
-        self._backend.take()
-        controller = self._backend.controller
-        if controller is None:
-            raise _fixed()
+        controller = self._backend.take().controller
         wanted = {scale.expert: scale.replica_count for scale in request.experts}
         expected = request.expected_revision if request.HasField("expected_revision") else None
-        try:
-            revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
-        except RevisionMoved as error:
-            raise ApiError(grpc.StatusCode.ABORTED, "REVISION_MOVED", str(error)) from None
+        revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
         )
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
-        """Move replicas away from a node."""
-        with audited(request, context):
+        with audited(request, context), _refusing():
             return await self._drain(request)
 
     async def _drain(self, request: pb.DrainNodeRequest) -> pb.DrainNodeResponse:
         seconds = request.deadline.ToNanoseconds() * 1e-9 if request.HasField("deadline") else _DRAIN_SECONDS
         if seconds <= 0:
             raise invalid([Violation("deadline", "must be above 0 s")])
-        self._backend.take()
-        controller = self._backend.controller
-        if controller is None:
-            raise _fixed()
-        try:
-            await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
-        except NoSuchNode as error:
-            raise ApiError(grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND", str(error)) from None
-        except HeadNode as error:
-            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "HEAD_NODE", str(error)) from None
+        controller = self._backend.take().controller
+        await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
         self, request: pb.SetScalingPolicyRequest, context: Context
     ) -> pb.SetScalingPolicyResponse:
-        """Another policy of scaling by load."""
-        with audited(request, context):
+        with audited(request, context), _refusing():
             return await self._set_policy(request)
 
     async def _set_policy(self, request: pb.SetScalingPolicyRequest) -> pb.SetScalingPolicyResponse:
@@ -165,22 +116,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         )
         if problems := policy.problems(self._experts):
             raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
-        self._backend.take()
-        if self._backend.autoscaler is None:
-            raise _fixed()
-        self._backend.autoscaler.set(policy)
+        self._backend.take().autoscaler.set(policy)
         return pb.SetScalingPolicyResponse(policy=_policy(policy))
-
-    async def _look(self) -> tuple[Counters, list[int]]:
-        controller = self._backend.controller
-        snapshot = await asyncio.to_thread(controller.snapshot) if controller else None
-        return await self._counters(controller), _ready(snapshot, self._experts)
-
-    async def _counters(self, controller: Controller | None) -> Counters:
-        _, engine = self._backend.look()
-        head = await asyncio.to_thread(controller.load) if controller else None
-        layers = [list(row) for row in engine.accounts.expert_tokens] or [[0] * self._experts] * self._layers
-        return Counters(asyncio.get_running_loop().time(), layers, head)
 
     def _watch_violations(self, interval: float, request: pb.WatchExpertLoadRequest) -> Iterator[Violation]:
         if not _LEAST_INTERVAL <= interval <= _LONGEST_INTERVAL:
@@ -203,9 +140,41 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                 yield Violation(f"experts[{i}].replica_count", f"must be 1 to {_MOST_REPLICAS}")
 
 
-def _fixed() -> ApiError:
-    text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
-    return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED", text)
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Give a change that the controller refuses its status and reason."""
+    try:
+        yield
+    except tuple(_REFUSED) as error:
+        raise ApiError(*_REFUSED[type(error)], str(error)) from None
+
+
+def _status(view: ClusterView, summary_only: bool) -> pb.GetStatusResponse:
+    replicas = view.replicas
+    response = pb.GetStatusResponse(
+        snapshot_time=now(),
+        placement_revision=replicas.revision,
+        running_request_count=view.engine.running,
+        waiting_request_count=view.engine.waiting,
+        experts=[pb.Expert(expert=e, desired_replica_count=count) for e, count in enumerate(replicas.desired)],
+    )
+    if summary_only:
+        return response
+    response.heads.add(
+        node_id=view.head.node_id if view.head else "",
+        state=pb.REPLICA_STATE_READY if view.head else pb.REPLICA_STATE_UNREACHABLE,
+        restart_count=view.engine.head_restarts,
+    )
+    if view.policy:
+        response.policy.CopyFrom(_policy(view.policy))
+    response.nodes.extend(_node(node, node.node_id in replicas.draining) for node in replicas.nodes)
+    doubted = view.head.doubted if view.head else frozenset()
+    for expert, load in zip(response.experts, since_start(view).experts, strict=True):
+        members = [member for member in replicas.members if member.key[0] == expert.expert]
+        expert.replicas.extend(_replica(member, member.key in doubted, view.device) for member in members)
+        expert.load.CopyFrom(whole(load))
+        expert.note = replicas.notes.get(expert.expert, "")
+    return response
 
 
 def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:
@@ -218,13 +187,6 @@ def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:
         scale_down_utilization=policy.scale_down_utilization,
         cooldown=duration(policy.cooldown),
     )
-
-
-def _ready(snapshot: Snapshot | None, experts: int) -> list[int]:
-    if snapshot is None:
-        return [1] * experts
-    ready = [m.key[0] for m in snapshot.members if m.state is State.READY]
-    return [ready.count(expert) for expert in range(experts)]
 
 
 def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:

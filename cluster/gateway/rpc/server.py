@@ -6,7 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.backend import Backend
+from cluster.gateway.backend import Backend, Serving
 from cluster.gateway.errors import hide_departures
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Bounds, Examination
@@ -41,7 +41,7 @@ class Gateway:
     ) -> None:
         """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
         limits = limits or LimitsSection()
-        self.backend, self.refusals = Backend(), Refusals()
+        self.refusals = Refusals()
         examiner = Examiner(served)
         self._apart = ExaminerProcess(
             str(served.checkpoint.folder), limits.examination_cpu_s, limits.examination_memory_bytes
@@ -50,7 +50,7 @@ class Gateway:
         self._examination = Examination(lambda work: work(examiner), self._apart.run, bounds)
         self._health = Health(limits.watches, self.refusals)
         calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals)
-        self.handled = calls.handled
+        self.backend = Backend(calls.handled, self.refusals.counts)
         self._server = grpc.aio.server(
             interceptors=[AuthInterceptor(tokens, self.refusals), calls],
             options=channel_options(limits, max_message_bytes),
@@ -77,7 +77,7 @@ class Gateway:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def serve(self) -> None:
-        """Say SERVING; the backend has been filled in."""
+        """Say SERVING; the backend serves."""
         self._set_health(SERVING)
 
     def tell(self, good: bool) -> None:
@@ -89,10 +89,11 @@ class Gateway:
         """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
         self.backend.draining = True
         self._set_health(NOT_SERVING)
-        generations = self.backend.generations
-        finished = generations is None or await generations.drained(grace)
-        if generations is not None and not finished:
-            generations.cut_off()
+        finished, state = True, self.backend.state
+        if isinstance(state, Serving):
+            finished = await state.generations.drained(grace)
+            if not finished:
+                state.generations.cut_off()
         await self._server.stop(1.0)
         self._examination.close()
         self._apart.close()

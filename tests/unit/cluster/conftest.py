@@ -52,13 +52,11 @@ def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
         membership.joined((expert, 0), 0.0)
     cluster.published.append(membership.routed())
     controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0))
-    backend = serving.gateway.backend
-    backend.controller, backend.autoscaler = (
-        controller,
-        Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30)),
-    )
+    autoscaler = Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30))
+    backend, alone = serving.gateway.backend, serving.gateway.backend.look()
+    backend.state = replace(alone, controller=controller, autoscaler=autoscaler)
     yield controller
-    backend.controller = backend.autoscaler = None
+    backend.state = alone
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from cluster.control.fixed import FixedReplicas
 from cluster.gateway.health import Health, Obstacle, obstacle
 
 HEAD, EXPERT = Obstacle("the head does not answer"), Obstacle("no replica of expert 3 is ready", lasting=False)
@@ -93,7 +94,7 @@ def controller(answers: bool = True, unserved: tuple[int, ...] = ()) -> Any:
     ("wrong", "found"),
     [
         ((engine(), controller()), None),
-        ((engine(), None), None),
+        ((engine(), FixedReplicas(2)), None),
         ((engine(alive=False), controller()), Obstacle("the engine has ended")),
         ((engine(adopted=False), controller()), Obstacle("the head is waited for")),
         ((engine(), controller(answers=False)), Obstacle("the head does not answer")),
@@ -109,5 +110,7 @@ def test_what_a_request_would_meet(wrong: tuple[Any, Any], found: Obstacle | Non
 
 
 def test_what_is_broken_comes_first() -> None:
-    assert obstacle(engine(alive=False), None, lambda: "raylet has ended") == Obstacle("raylet has ended", final=True)
-    assert obstacle(engine(), None, lambda: "") is None
+    assert obstacle(engine(alive=False), controller(), lambda: "raylet has ended") == Obstacle(
+        "raylet has ended", final=True
+    )
+    assert obstacle(engine(), controller(), lambda: "") is None

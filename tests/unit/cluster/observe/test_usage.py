@@ -1,26 +1,42 @@
-"""What each expert did between two looks."""
+"""What each expert did between two views."""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from actors.replica import Replica
 from actors.routing.usage_counter import UsageCounter
 from actors.usage import HeadUsage
-from cluster.observe.usage import Counters, Load, between
+from cluster.observe.snapshot import Snapshot
+from cluster.observe.usage import Load, between, since_start
+from cluster.observe.view import ClusterView, EngineCounters
+from cluster.policy.replicas.membership import Member, State
+
+Rows = Sequence[Sequence[int]]
 
 
 def head(counter: UsageCounter, incarnation: str = "h", queued: dict[tuple[int, int], int] | None = None) -> HeadUsage:
     return HeadUsage(incarnation, counter.snapshot(), queued or {}, counter.retries[:], counter.hedges[:])
 
 
+def view(at: float, rows: Rows = (), usage: HeadUsage | None = None, ready: tuple[int, ...] = (1, 1)) -> ClusterView:
+    """A view at which so many replicas of each expert are ready, and one more is lost."""
+    members = [Member((e, slot), State.READY, 0.0) for e, count in enumerate(ready) for slot in range(count)]
+    lost = [Member((e, 9), State.LOST, 0.0) for e in range(len(ready))]
+    snapshot = Snapshot(1, ready, (*members, *lost), {}, ())
+    return ClusterView(at, snapshot, usage, EngineCounters(expert_rows=tuple(map(tuple, rows))))
+
+
 def test_rows_by_layer_and_over_all() -> None:
-    window = between(Counters(5.0, [[1, 1], [0, 4]]), Counters(7.0, [[4, 2], [0, 8]]), [1, 1])
+    window = between(view(5.0, [[1, 1], [0, 4]]), view(7.0, [[4, 2], [0, 8]]))
     assert window.seconds == 2.0
     assert window.layers == [[Load(0, 3, 1.5), Load(1, 1, 0.5)], [Load(0, 0, 0.0), Load(1, 4, 2.0)]]
     assert window.experts == [Load(0, 3, 0.75), Load(1, 5, 1.25)]
 
 
 def test_without_any_rows_nothing_is_divided_by_them() -> None:
-    window = between(Counters(0.0), Counters(0.0, [[0, 0]]), [1, 1])
+    window = between(view(0.0), view(0.0, [[0, 0]]))
     assert window.layers == [[Load(0, 0, 0.0), Load(1, 0, 0.0)]]
 
 
@@ -28,12 +44,12 @@ def test_what_replicas_did_since_the_first_look() -> None:
     counter = UsageCounter(2)
     counter.served(Replica(1, 0), 100, 9.0)
     counter.again(1, hedged=False)
-    before = Counters(0.0, [[0, 0]], head(counter))
+    before = view(0.0, [[0, 0]], head(counter))
     counter.served(Replica(1, 0), 6, 0.3)
     counter.served(Replica(1, 3), 2, 0.1)
     counter.again(1, hedged=True)
-    after = Counters(2.0, [[0, 8]], head(counter, queued={(1, 0): 5, (1, 3): 2, (0, 0): 9}))
-    idle, busy = between(before, after, [1, 2]).experts
+    after = view(2.0, [[0, 8]], head(counter, queued={(1, 0): 5, (1, 3): 2, (0, 0): 9}), (1, 2))
+    idle, busy = between(before, after).experts
     assert (idle.utilization, idle.queued, idle.service_p99, idle.retries) == (0.0, 9, 0.0, 0)
     assert busy.utilization == pytest.approx(0.4 / 2.0 / 2)
     assert (busy.queued, busy.retries, busy.hedges) == (7, 0, 1)
@@ -43,12 +59,20 @@ def test_what_replicas_did_since_the_first_look() -> None:
 def test_a_restarted_head_counts_from_nothing() -> None:
     counter = UsageCounter(1)
     counter.served(Replica(0, 0), 1, 5.0)
-    before = Counters(0.0, [[5]], head(counter))
+    before = view(0.0, [[5]], head(counter), (1,))
     counter = UsageCounter(1)
     counter.served(Replica(0, 0), 1, 0.5)
-    (load,) = between(before, Counters(1.0, [[6]], head(counter, "another")), [1]).experts
+    (load,) = between(before, view(1.0, [[6]], head(counter, "another"), (1,))).experts
     assert load.utilization == 0.5
 
 
 def test_a_head_that_does_not_answer_leaves_the_rows() -> None:
-    assert between(Counters(0.0), Counters(1.0, [[2, 2]]), [1, 1]).experts == [Load(0, 2, 1.0), Load(1, 2, 1.0)]
+    assert between(view(0.0), view(1.0, [[2, 2]])).experts == [Load(0, 2, 1.0), Load(1, 2, 1.0)]
+
+
+def test_since_the_start_everything_counts() -> None:
+    counter = UsageCounter(2)
+    counter.served(Replica(1, 0), 6, 2.0)
+    now = replace(view(14.0, [[0, 8]], head(counter)), started=10.0)
+    assert since_start(now).seconds == 4.0
+    assert [(load.rows, load.utilization) for load in since_start(now).experts] == [(0, 0.0), (8, 0.5)]

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from cluster.control.fixed import FixedReplicas
 from cluster.gateway.rpc.expert_stream import LoadWatches
-from cluster.observe.usage import Counters
+from cluster.observe.view import ClusterView, EngineCounters
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
 SHORT = 0.06  # seconds; a look is fresh for less
@@ -19,11 +20,12 @@ class Looked:
         self.looks = 0
         self.fails: Exception | None = None
 
-    async def __call__(self) -> tuple[Counters, list[int]]:
+    async def __call__(self) -> ClusterView:
         if self.fails:
             raise self.fails
         self.looks += 1
-        return Counters(float(self.looks), [[self.looks, 0]]), [1, 1]
+        rows = EngineCounters(expert_rows=((self.looks, 0),))
+        return ClusterView(float(self.looks), FixedReplicas(2).snapshot(), engine=rows)
 
 
 async def first_of(messages: AsyncIterator[pb.WatchExpertLoadResponse]) -> pb.WatchExpertLoadResponse:

@@ -73,6 +73,15 @@ def test_without_a_controller_replicas_are_fixed_but_the_load_is_there(serving: 
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED")
     status = serving.client.status()
     assert [e.desired_replica_count for e in status.experts] == [1] * 8 and status.heads[0].state == READY
+    assert all([(r.replica, r.state) for r in e.replicas] == [(0, READY)] for e in status.experts)
+    assert not status.HasField("policy")
+    whole = pb.ScalingPolicy(
+        min_replica_count=1, max_replica_count=2, max_total_replica_count=16, scale_up_utilization=0.7
+    )
+    whole.scale_down_utilization = 0.2
+    request = pb.SetScalingPolicyRequest(policy=whole)
+    assert failure(lambda: serving.client.cluster.SetScalingPolicy(request)).reason == "REPLICAS_FIXED"
+    assert failure(lambda: serving.client.drain("n0")).reason == "REPLICAS_FIXED"
 
 
 def test_a_node_is_drained_and_shown_as_such(serving: Serving, controlled: Controller) -> None:

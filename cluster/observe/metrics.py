@@ -1,38 +1,21 @@
-"""`/metrics`: everything that is counted elsewhere in plain numbers, as Prometheus series. One table names them all.
+"""`/metrics`: a view of the server as Prometheus series. One table names them all.
 
 Names are vLLM's under our prefix where it has them; those of experts are our own.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from actors.usage import HeadUsage
-from cluster.engine.engine import Engine
-from cluster.engine.generation import RequestStats
 from cluster.observe.histogram import Histogram
-from cluster.observe.snapshot import Snapshot
+from cluster.observe.view import ClusterView
 
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, float | Histogram]]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What is read at once: `snapshot` and `head` are None where there is no controller or the head is away.
-    `handled` counts finished calls by (service, method, code), `refused` calls and connections by reason.
-    """
-
-    engine: Engine
-    requests: RequestStats
-    handled: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    snapshot: Snapshot | None = None
-    head: HeadUsage | None = None
-    transport: str = ""
-    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,65 +26,59 @@ class Series:
     kind: str
     help: str
     labels: Labels
-    read: Callable[[Look], Samples]
+    read: Callable[[ClusterView], Samples]
 
 
-def _requests(name: str) -> Callable[[Look], Samples]:
-    return lambda look: [((), getattr(look.requests, name))]
+def _requests(name: str) -> Callable[[ClusterView], Samples]:
+    return lambda view: [((), getattr(view.requests, name))]
 
 
 def _one(value: float | Histogram) -> Samples:
     return [((), value)]
 
 
-def _layers(look: Look) -> Samples:
-    for layer, row in enumerate(look.engine.accounts.expert_tokens):
+def _layers(view: ClusterView) -> Samples:
+    for layer, row in enumerate(view.engine.expert_rows):
         for expert, count in enumerate(row):
             yield (str(layer), str(expert)), count
 
 
-def _balance(look: Look) -> Samples:
-    for layer, row in enumerate(look.engine.accounts.expert_tokens):
+def _balance(view: ClusterView) -> Samples:
+    for layer, row in enumerate(view.engine.expert_rows):
         if any(row):
             yield (str(layer),), sum(row) / len(row) / max(row)
 
 
-def _busy(look: Look) -> Samples:
-    nodes = {m.key: m.node_id for m in look.snapshot.members} if look.snapshot else {}
-    for (expert, slot), load in look.head.replicas.items() if look.head else ():
+def _busy(view: ClusterView) -> Samples:
+    nodes = {m.key: m.node_id for m in view.replicas.members}
+    for (expert, slot), load in view.head.replicas.items() if view.head else ():
         yield (str(expert), str(slot), nodes.get((expert, slot), "")), load.busy_seconds
 
 
-def _queued(look: Look) -> Samples:
-    rows: dict[int, int] = {expert: 0 for expert, _ in enumerate(look.snapshot.desired)} if look.snapshot else {}
-    for (expert, _), count in look.head.queued_rows.items() if look.head else ():
-        rows[expert] = rows.get(expert, 0) + count
-    return [((str(expert),), count) for expert, count in rows.items()] if look.head else []
+def _queued(view: ClusterView) -> Samples:
+    if view.head is None:
+        return ()
+    rows = [0] * len(view.replicas.desired)
+    for (expert, _), count in view.head.queued_rows.items():
+        rows[expert] += count
+    return _by_expert(rows)
 
 
-def _replicas(look: Look) -> Samples:
-    counts: dict[tuple[str, str], int] = {}
-    for member in look.snapshot.members if look.snapshot else ():
-        key = str(member.key[0]), member.state.value
-        counts[key] = counts.get(key, 0) + 1
-    return counts.items()
-
-
-def _restarts(look: Look) -> Samples:
-    return _by_expert(look.snapshot.restarts) if look.snapshot else ()
+def _replicas(view: ClusterView) -> Samples:
+    return Counter((str(member.key[0]), member.state.value) for member in view.replicas.members).items()
 
 
 def _by_expert(counts: Iterable[int]) -> Samples:
     return [((str(expert),), count) for expert, count in enumerate(counts)]
 
 
-def _kv_usage(look: Look) -> float:
-    return 1.0 - look.engine.free_pages / look.engine.limits.page_count
+def _kv_usage(view: ClusterView) -> float:
+    return 1.0 - view.engine.free_pages / view.engine.page_count
 
 
 TABLE = (
-    Series("num_requests_running", "gauge", "Outputs in slots.", (), lambda at: _one(at.engine.running_count)),
-    Series("num_requests_waiting", "gauge", "Outputs that wait.", (), lambda at: _one(at.engine.waiting_count)),
+    Series("num_requests_running", "gauge", "Outputs in slots.", (), lambda at: _one(at.engine.running)),
+    Series("num_requests_waiting", "gauge", "Outputs that wait.", (), lambda at: _one(at.engine.waiting)),
     Series("kv_cache_usage_ratio", "gauge", "Share of KV pages held.", (), lambda at: _one(_kv_usage(at))),
     Series("time_to_first_token_seconds", "histogram", "Since accepted.", (), _requests("first_token")),
     Series("inter_token_latency_seconds", "histogram", "Between tokens.", (), _requests("gap")),
@@ -111,11 +88,11 @@ TABLE = (
     Series("generation_tokens", "counter", "Tokens put out.", (), _requests("generation_tokens")),
     Series(
         "request_success", "counter", "Outputs that ended well.", ("finished_reason",),
-        lambda at: [((reason,), count) for reason, count in at.requests.finished.copy().items()],
+        lambda at: [((reason,), count) for reason, count in at.requests.finished.items()],
     ),
     Series(
         "sequence_faults", "counter", "Outputs that could not go on: no numbers, or no way on.", ("kind",),
-        lambda at: [((kind,), count) for kind, count in at.engine.accounts.faults.copy().items()],
+        lambda at: [((kind,), count) for kind, count in at.engine.faults.items()],
     ),
     Series(
         "grpc_server_handled", "counter", "Calls that ended.", ("grpc_service", "grpc_method", "grpc_code"),
@@ -129,7 +106,10 @@ TABLE = (
     Series("expert_busy_seconds", "counter", "Computing.", ("expert", "replica", "node"), _busy),
     Series("expert_queue_tokens", "gauge", "Rows under way to an expert.", ("expert",), _queued),
     Series("expert_replicas", "gauge", "Replicas by state.", ("expert", "state"), _replicas),
-    Series("expert_restarts", "counter", "Processes that were replaced.", ("expert",), _restarts),
+    Series(
+        "expert_restarts", "counter", "Processes that were replaced.", ("expert",),
+        lambda at: _by_expert(at.replicas.restarts),
+    ),
     Series(
         "expert_retries", "counter", "Calls that were sent again.", ("expert",),
         lambda at: _by_expert(at.head.retries if at.head else ()),
@@ -141,11 +121,11 @@ TABLE = (
     Series("layer_balance_ratio", "gauge", "Rows per expert, mean / max; 1 is even.", ("layer",), _balance),
     Series(
         "dispatch_seconds", "histogram", "Waiting for experts, per step.", ("transport",),
-        lambda at: [((at.transport,), at.engine.accounts.dispatch_seconds)],
+        lambda at: [((at.transport,), at.engine.dispatch_seconds)],
     ),
     Series(
         "step_seconds", "histogram", "Steps of the head.", ("phase",),
-        lambda at: [((phase,), times) for phase, times in at.engine.accounts.step_seconds.items()],
+        lambda at: [((phase,), times) for phase, times in at.engine.step_seconds.items()],
     ),
 )  # fmt: skip
 
@@ -153,15 +133,15 @@ _UNPREFIXED = {"grpc_server_handled"}  # a name that dashboards know
 
 
 class _Reading(Collector):
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, view: ClusterView) -> None:
+        self._view = view
 
     def collect(self) -> Iterator[Metric]:
         """Every series of the table."""
         for series in TABLE:
             name = series.name if series.name in _UNPREFIXED else f"eightwinds_{series.name}"
             family = _FAMILIES[series.kind](name, series.help, labels=series.labels)
-            for labels, value in series.read(self._look):
+            for labels, value in series.read(self._view):
                 if isinstance(value, Histogram):
                     family.add_metric(labels, buckets=value.cumulative(), sum_value=value.sum)
                 else:
@@ -172,8 +152,8 @@ class _Reading(Collector):
 _FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
 
 
-def exposition(look: Look) -> bytes:
-    """What is read now, in Prometheus' text format."""
+def exposition(view: ClusterView) -> bytes:
+    """The view in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Reading(look))
+    registry.register(_Reading(view))
     return generate_latest(registry)

@@ -1,6 +1,7 @@
 """/metrics has every series of the table, in a format that Prometheus' own parser reads."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,29 +9,28 @@ from prometheus_client.parser import text_string_to_metric_families
 from actors.usage import HeadUsage, ReplicaUsage
 from cluster.client.client import Options, text_request
 from cluster.control.controller import Controller
-from cluster.gateway.web.metrics import TABLE, Look, exposition
+from cluster.observe.metrics import TABLE, exposition
+from cluster.observe.view import ClusterView
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.serving import Serving, failure
 
 Values = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def read(look: Look) -> Values:
-    families = text_string_to_metric_families(exposition(look).decode())
+def read(view: ClusterView) -> Values:
+    families = text_string_to_metric_families(exposition(view).decode())
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
 
 
-def look_at(serving: Serving, **more: object) -> Look:
-    backend = serving.gateway.backend
-    assert backend.engine and backend.generations
-    return Look(backend.engine, backend.generations.stats, dict(serving.gateway.handled), **more)  # type: ignore[arg-type]
+def view_of(serving: Serving) -> ClusterView:
+    return serving.run(serving.gateway.backend.view())
 
 
 def test_a_request_is_counted(serving: Serving) -> None:
-    before = read(look_at(serving))
+    before = read(view_of(serving))
     answer = serving.client.generate(text_request("Once upon a time", Options(max_tokens=5, temperature=0.0)))
     failure(lambda: serving.client.generate(pb.GenerateRequest(model="another")))
-    after = read(look_at(serving, transport="local"))
+    after = read(view_of(serving))
 
     def grown(name: str, **labels: str) -> float:
         key = name, tuple(sorted(labels.items()))
@@ -58,7 +58,7 @@ def test_a_request_is_counted(serving: Serving) -> None:
 
 def test_replicas_are_counted(serving: Serving, controlled: Controller) -> None:
     head = HeadUsage("h", {(3, 0): ReplicaUsage(1, 4, 2.5)}, {(3, 0): 7}, [0, 0, 0, 5], [0, 0, 0, 2])
-    values = read(look_at(serving, snapshot=controlled.snapshot(), head=head))
+    values = read(replace(view_of(serving), head=head))
     busy = (("expert", "3"), ("node", "n0"), ("replica", "0"))
     assert values["eightwinds_expert_busy_seconds_total", busy] == 2.5
     assert values["eightwinds_expert_queue_tokens", (("expert", "3"),)] == 7
@@ -69,19 +69,19 @@ def test_replicas_are_counted(serving: Serving, controlled: Controller) -> None:
     assert values["eightwinds_expert_hedges_total", (("expert", "3"),)] == 2
 
 
-def test_without_head_and_controller_the_rest_is_there(serving: Serving) -> None:
-    names = {name for name, _ in read(look_at(serving))}
-    assert not any(name.startswith("eightwinds_expert_busy") for name in names)
+def test_without_the_head_the_rest_is_there(serving: Serving) -> None:
+    names = {name for name, _ in read(replace(view_of(serving), head=None))}
+    assert not any(name.startswith(("eightwinds_expert_busy", "eightwinds_expert_queue")) for name in names)
     assert "eightwinds_num_requests_waiting" in names
 
 
 @pytest.mark.parametrize("series", TABLE, ids=lambda series: series.name)
 def test_every_series_is_described_and_named_as_prometheus_wants(series: object, serving: Serving) -> None:
-    text = exposition(look_at(serving)).decode()
+    text = exposition(view_of(serving)).decode()
     name = getattr(series, "name")  # noqa: B009
     assert f"# HELP {'' if name == 'grpc_server_handled' else 'eightwinds_'}{name}" in text
 
 
 def test_refusals_are_counted_by_reason(serving: Serving) -> None:
-    text = exposition(look_at(serving, refused={"TOKEN_MISSING": 18_000})).decode()
+    text = exposition(replace(view_of(serving), refused={"TOKEN_MISSING": 18_000})).decode()
     assert 'eightwinds_requests_refused_total{reason="TOKEN_MISSING"} 18000.0' in text
