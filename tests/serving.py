@@ -63,7 +63,7 @@ class Serving:
         """Put an engine on this head behind it, and say so."""
         generations = Generations(self.served.tokenizer, self._loop)
         engine, fixed = (
-            Engine(head, bounds, generations.sink),
+            Engine(head, bounds, generations.sink, events=self.gateway.backend.events),
             FixedReplicas(self.served.checkpoint.config.num_local_experts),
         )
         health = Health(lambda: None, lambda good: None)

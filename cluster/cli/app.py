@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.cli import operations
+from cluster.cli import events, operations
 from cluster.cli.options import (
     DEFAULT_ADDRESS,
     Address,
@@ -232,6 +232,7 @@ app.command()(operations.scale)
 app.command()(operations.drain)
 app.command()(operations.policy)
 app.command()(operations.top)
+app.command()(events.events)
 
 
 def main() -> None:

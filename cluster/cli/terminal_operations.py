@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cluster.cli.events import line_of
 from cluster.client.client import (
     EXIT_BASE,
     CallFailed,
@@ -40,6 +41,8 @@ def status(client: Client, *, as_json: bool = False) -> int:
     for expert in found.experts:
         if expert.note:
             console.print(f"expert {expert.expert}: {expert.note}", markup=False)
+    for event in found.events:
+        console.print(line_of(event), markup=False, highlight=False, soft_wrap=True)
     waiting = f"{found.running_request_count} running, {found.waiting_request_count} waiting"
     console.print(f"requests: {waiting}; placement revision {found.placement_revision}")
     return 0

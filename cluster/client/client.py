@@ -29,6 +29,7 @@ Request = pb.GenerateRequest
 Status = cluster_pb.GetStatusResponse
 ScalingPolicy = cluster_pb.ScalingPolicy
 LoadWindow = cluster_pb.WatchExpertLoadResponse
+Event = cluster_pb.Event
 
 # gRPC waits up to two minutes between attempts to connect; a server that was killed is back in seconds.
 _CHANNEL = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
@@ -108,6 +109,12 @@ class Client:
         request = cluster_pb.WatchExpertLoadRequest()
         request.interval.FromMilliseconds(round(interval * 1000))
         return iter(self.cluster.WatchExpertLoad(request))
+
+    def events(self, after: int = 0, follow: bool = False) -> Iterator[Event]:
+        """What has happened since the event of this number, oldest first; with `follow`, then what happens."""
+        request = cluster_pb.WatchEventsRequest(after_sequence=after, follow=follow)
+        for response in self.cluster.WatchEvents(request):
+            yield from response.events
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):

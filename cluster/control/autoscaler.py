@@ -5,7 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from cluster.control.controller import Controller, RevisionMoved
+from cluster.control.controller import Controller
+from cluster.control.errors import RevisionMoved
+from cluster.observe.events import EventLog, Kind
 from cluster.observe.usage import between
 from cluster.observe.view import ClusterView, take
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
@@ -24,9 +26,11 @@ class Autoscaler:
         policy: ScalingPolicy,
         clock: Callable[[], float] = time.monotonic,
         interval: float = INTERVAL_SECONDS,
+        events: EventLog | None = None,
     ) -> None:
         """`start` begins the work; `interval` is what one decision looks back on, in seconds."""
         self._controller, self.policy, self._clock, self._interval = controller, policy, clock, interval
+        self._events = events or EventLog()
         self._before: ClusterView | None = None
         self._changed: dict[int, float] = {}
         self._desired: list[int] = []  # as of the last look: whatever else changes it has its cooldown, too
@@ -83,6 +87,9 @@ class Autoscaler:
                 self._controller.scale(wanted, expected_revision=snapshot.revision, afresh=False)
             except RevisionMoved:  # somebody else was quicker: the next look sees what came of it
                 return {}
+            for e, count in wanted.items():
+                why = f"{uses[e].desired} -> {count} replicas, {100 * uses[e].utilization:.0f} % busy"
+                self._events.add(Kind.EXPERT_SCALED, why, expert=e, requester="autoscaler")
             self._note_changes([wanted.get(e, count) for e, count in enumerate(snapshot.desired)], now)
         return wanted
 

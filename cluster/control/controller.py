@@ -13,7 +13,10 @@ from actors.replica import Key
 from actors.seams import ClusterOps
 from actors.usage import HeadUsage
 from actors.vitals import NodeInfo, Pulse
+from cluster.control.errors import HeadNode, NoSuchNode, RevisionMoved
 from cluster.control.nodes import Nodes
+from cluster.observe.events import EventLog, Kind
+from cluster.observe.hedges import HedgeWatch
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.backoff import Backoff
@@ -25,18 +28,6 @@ log = logging.getLogger("eightwinds.controller")
 _BUSY_SECONDS = 0.1  # between ticks while a replica starts or drains
 _IDLE_SECONDS = 0.25  # ... and otherwise: the end of a process is seen within this
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
-
-
-class NoSuchNode(Exception):
-    """There is no such node, or it is gone."""
-
-
-class HeadNode(Exception):
-    """The head runs there, or may, and cannot be moved."""
-
-
-class RevisionMoved(Exception):
-    """The desired numbers are not those that the caller knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +51,9 @@ class Controller:
         membership: Membership,
         options: ControllerOptions,
         clock: Callable[[], float] = time.monotonic,
+        events: EventLog | None = None,
     ) -> None:
-        """`membership` holds what runs already. `start` begins the work."""
+        """`membership` holds what runs already. `start` begins the work. What happens is noted in `events`."""
         self._ops, self._membership, self._options, self._clock = ops, membership, options, clock
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -70,7 +62,10 @@ class Controller:
         self._said = SaidOnce(log)
         self._backoff: Backoff[int] = Backoff()  # by expert, after starts that were given up
         self._drains: dict[str, float] = {}  # nodes that replicas move away from: until when
-        self._nodes = Nodes(ops.nodes, options.needs or {}, clock)
+        self._events = events or EventLog()
+        self._hedges = HedgeWatch(self._events, clock)
+        self._nodes = Nodes(ops.nodes, options.needs or {}, clock, self._events)
+        self._nodes.known(member.node_id for member in membership.members.values())
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     # ---- callers' side ----
@@ -134,7 +129,7 @@ class Controller:
 
     def load(self) -> HeadUsage | None:
         """What the replicas do; None while the head does not answer."""
-        return self._ops.load()
+        return self._hedges.seen(self._ops.load())
 
     def start(self) -> None:
         """Begin."""
@@ -179,6 +174,7 @@ class Controller:
                 if key in self._membership.members:
                     self._said.warn(now, "expert %d replica %d has ended", *key)
                     self._membership.ended(key, now)
+                    self._tell(Kind.REPLICA_DIED, key)
         vitals = self._ops.ask(self._membership.unsettled())
         for key, pulse in vitals.pulses.items():
             if pulse.progress.error:
@@ -191,6 +187,7 @@ class Controller:
                 if key in self._membership.members:
                     self._said.warn(now, "expert %d replica %d is lost", *key, detail=why)
                     self._membership.lost(key, why, now)
+                    self._tell(Kind.REPLICA_LOST, key, why)
         with self._lock:
             for key, why in vitals.away.items():
                 if key in self._membership.members:
@@ -231,6 +228,7 @@ class Controller:
                 if left:
                     log.error("node %s takes replicas again: %s could not be moved in time", node_id, left)
                     self._membership.avoided.discard(node_id)
+                    self._events.add(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id)
 
     def _give_up(self, key: Key, why: str, now: float) -> None:
         expert, slot = key
@@ -238,6 +236,7 @@ class Controller:
         log.error("expert %d: %s", expert, why)
         self._ops.stop(key)
         with self._lock:
+            self._tell(Kind.REPLICA_FAILED, key, why)
             self._membership.take_back(key, why)
             self._backoff.failed(expert, now)
 
@@ -269,6 +268,8 @@ class Controller:
         with self._lock:
             for key in self._publication.told(wanted, cold, now):
                 if self._membership.joined(key, now):
+                    restarted = self._membership.members[key].restarts > 0
+                    self._tell(Kind.REPLICA_RESTARTED if restarted else Kind.REPLICA_JOINED, key)
                     self._backoff.cleared(key[0])
             for key in cold or ():
                 self._membership.cold(key)
@@ -282,7 +283,13 @@ class Controller:
             if left or now - member.since > self._options.drain_timeout:
                 self._ops.stop(member.key)
                 with self._lock:
+                    self._tell(Kind.REPLICA_RETIRED, member.key)
                     self._membership.gone(member.key)
+
+    def _tell(self, kind: Kind, key: Key, cause: str = "") -> None:
+        expert, slot = key
+        node_id = self._membership.members[key].node_id
+        self._events.add(kind, cause, expert=expert, replica=slot, node_id=node_id)
 
     def _in_state(self, state: State) -> list[Member]:
         with self._lock:

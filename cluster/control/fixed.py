@@ -4,18 +4,10 @@ import os
 from collections.abc import Mapping
 
 from actors.usage import HeadUsage
+from cluster.control.errors import ReplicasFixed
 from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.membership import Change, Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
-
-
-class ReplicasFixed(Exception):
-    """The replicas cannot be changed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "with transport=local all experts run in the server's process; serve with transport=object_refs"
-        )
 
 
 class FixedReplicas:

@@ -1,10 +1,12 @@
 """The machines as they were last looked at, and where replicas go among them."""
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from actors.vitals import NodeInfo
+from cluster.observe.events import EventLog, Kind
 from cluster.policy.replicas.membership import Change
 from cluster.policy.replicas.placement import Node, Placed, assign
 
@@ -20,9 +22,13 @@ class Nodes:
         look: Callable[[], Iterable[NodeInfo]],
         needs: Mapping[str, float],
         clock: Callable[[], float] = time.monotonic,
+        events: EventLog | None = None,
     ) -> None:
-        """`look` asks Ray; `needs` is what it reserves for a replica."""
-        self._look, self._needs, self._clock = look, needs, clock
+        """`look` asks Ray; `needs` is what it reserves for a replica; a node that is gone is noted in `events`."""
+        self._look, self._needs, self._clock, self._events = look, needs, clock, events or EventLog()
+        self._alive: set[str] = set()  # at some time
+        self._lost: set[str] = set()  # ... and later not: Ray gives a node that comes back another id
+        self._lock = threading.Lock()
         self._seen = _NOT_LOOKED
 
     def fresh(self) -> tuple[NodeInfo, ...]:
@@ -31,7 +37,22 @@ class Nodes:
         if self._clock() - at > _FRESH_SECONDS:
             nodes = tuple(self._look())
             self._seen = self._clock(), nodes
+            self._note_lost(nodes)
         return nodes
+
+    def known(self, node_ids: Iterable[str]) -> None:
+        """These are alive: replicas run there."""
+        with self._lock:
+            self._alive.update(filter(None, node_ids))
+
+    def _note_lost(self, nodes: Iterable[NodeInfo]) -> None:
+        with self._lock:
+            for node in nodes:
+                if node.alive:
+                    self._alive.add(node.node_id)
+                elif node.node_id in self._alive - self._lost:
+                    self._lost.add(node.node_id)
+                    self._events.add(Kind.NODE_LOST, node_id=node.node_id)
 
     def outdated(self) -> None:
         """One may be gone: look again when somebody asks."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from actors.seams import HeadHandle, HeadLost, HeadTaken
 from cluster.engine.request import FailureEvent, SequenceRequest, Sink
 from cluster.engine.statistics import Accounts
+from cluster.observe.events import EventLog, Kind
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.view import EngineCounters
 from cluster.policy.scheduling.admission import Backlog, QueueBounds, admits
@@ -73,9 +74,15 @@ class Engine:
     """Owns the scheduler. `submit` and `abort` may be called from any thread."""
 
     def __init__(
-        self, head: HeadHandle, config: EngineConfig, sink: Sink, clock: Callable[[], float] = time.monotonic
+        self,
+        head: HeadHandle,
+        config: EngineConfig,
+        sink: Sink,
+        clock: Callable[[], float] = time.monotonic,
+        events: EventLog | None = None,
     ) -> None:
-        """Takes the head over (`begin`); `sink` gets each step's events on the engine's thread."""
+        """Takes the head over (`begin`); `sink` gets each step's tokens, `events` the head's ends."""
+        self._events = events or EventLog()
         self._head, self._config, self._sink, self._clock = head, config, sink, clock
         self._epoch = time.time_ns()  # most likely above what an earlier engine had, else the head tells what that was
         self._stopping, self._said = False, SaidOnce(log)
@@ -115,12 +122,10 @@ class Engine:
 
     @property
     def limits(self) -> Limits:
-        """What bounds a step."""
         return self._scheduler.limits
 
     @property
     def running_count(self) -> int:
-        """Sequences in slots."""
         return self._scheduler.running_count
 
     @property
@@ -150,7 +155,6 @@ class Engine:
         return self._scheduler.pool.free_count
 
     def counters(self) -> EngineCounters:
-        """What is so now, and what has been counted since the start."""
         return self.accounts.counters(self.running_count, self.waiting_count, self.free_pages, self.limits.page_count)
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -213,6 +217,7 @@ class Engine:
                 result = self._head.poll(_POLL_SECONDS)
         except HeadLost as error:
             self._said.warn(self._clock(), "the head is lost; its sequences will be run again", detail=error)
+            self._events.add(Kind.HEAD_LOST, str(error))
             with self._wake:
                 given_up = self._scheduler.head_lost()
             if given_up:
@@ -255,7 +260,9 @@ class Engine:
         with self._wake:
             self._scheduler.requeue_all()
         if info := self._begin():
-            self.accounts.head_restarts += info.incarnation != self._info.incarnation
+            if info.incarnation != self._info.incarnation:
+                self.accounts.head_restarts += 1
+                self._events.add(Kind.HEAD_RESTARTED)
             self._info = info
             with self._wake:
                 unfit = self._scheduler.resize(self._config.limits(info))

@@ -12,7 +12,10 @@ from cluster.engine.engine import Engine
 from cluster.engine.generation import Generations
 from cluster.gateway.errors import unavailable
 from cluster.gateway.health import Health
+from cluster.observe.events import EventLog
 from cluster.observe.view import ClusterView, take
+
+_SHOWN_EVENTS = 10  # in a view
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,13 @@ class Serving:
 
 
 class Backend:
-    """The server's state, which `serve` sets. `draining` refuses new requests."""
+    """The server's state, which `serve` sets, and what has happened. `draining` refuses new requests."""
 
     def __init__(self, handled: Mapping[tuple[str, str, str], int], refused: Mapping[str, int]) -> None:
         """Counts of finished calls by (service, method, code) and of refusals by reason, which go on growing."""
         self.state: Starting | Serving = Starting()
         self.draining = False
+        self.events = EventLog()
         self._handled, self._refused = handled, refused
 
     @property
@@ -74,6 +78,7 @@ class Backend:
             handled=dict(self._handled),
             refused=dict(self._refused),
             policy=at.autoscaler.policy,
+            events=tuple(self.events.recent(_SHOWN_EVENTS)),
             started=at.started,
             device=at.device,
             transport=at.transport,

@@ -44,6 +44,7 @@ from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.machine import check_machine
 from cluster.launch.progress import ProgressLines
 from cluster.launch.shutdown import Shutdown
+from cluster.observe.events import EventLog
 from cluster.observe.metrics import exposition
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
@@ -112,10 +113,12 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         deployment = await asyncio.to_thread(launcher.launch, shutdown.stop)
         generations = Generations(served.tokenizer, loop, config.gateway.max_buffered_tokens)
         bounds = engine_config(config, served.checkpoint.config.sliding_window)
-        engine = await asyncio.to_thread(Engine, deployment.head, bounds, generations.sink)
+        engine = await asyncio.to_thread(
+            Engine, deployment.head, bounds, generations.sink, events=gateway.backend.events
+        )
         await _warm_up(served, generations, engine)
         shutdown.hurry = generations.cut_off
-        controller, autoscaler = _replicas(config, deployment)
+        controller, autoscaler = _replicas(config, deployment, gateway.backend.events)
         look = functools.partial(obstacle, engine, controller, deployment.broken)
         health = Health(look, lambda good: loop.call_soon_threadsafe(gateway.tell, good))
         device = "cuda" if config.experts.num_gpus else "cpu"
@@ -203,14 +206,14 @@ async def _metrics(gateway: Gateway) -> bytes:
 
 
 def _replicas(
-    config: Config, deployment: Deployment
+    config: Config, deployment: Deployment, events: EventLog
 ) -> tuple[Controller, Autoscaler] | tuple[FixedReplicas, FixedReplicas]:
     """What keeps the replicas as they should be, and what scales them by load."""
     if deployment.ops is None:
         fixed = FixedReplicas(config.experts.count)
         return fixed, fixed
-    controller = controller_of(config, deployment.ops, deployment.pulses)
-    return controller, Autoscaler(controller, policy_of(config))
+    controller = controller_of(config, deployment.ops, deployment.pulses, events)
+    return controller, Autoscaler(controller, policy_of(config), events=events)
 
 
 def policy_of(config: Config) -> ScalingPolicy:
@@ -230,7 +233,7 @@ def policy_of(config: Config) -> ScalingPolicy:
     return policy
 
 
-def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) -> Controller:
+def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse], events: EventLog) -> Controller:
     """A controller of the replicas that run; those that an earlier serve has added are wanted still."""
     running = [sum(expert == e for expert, _ in pulses) for e in range(config.experts.count)]
     membership = Membership([max(config.experts.replicas, count) for count in running])
@@ -244,7 +247,7 @@ def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) 
         start_timeout=config.cluster.start_timeout_s,
         needs=needs_of(config.experts),
     )
-    return Controller(ops, membership, options)
+    return Controller(ops, membership, options, events=events)
 
 
 async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.usage import HeadUsage
+from cluster.observe.events import Event
 from cluster.observe.histogram import Histogram
 from cluster.observe.requests import RequestStats
 from cluster.observe.snapshot import Snapshot
@@ -33,7 +34,7 @@ class EngineCounters:
 class ClusterView:
     """Copies that stay as they are. `at` and `started` are seconds on one clock; `head` is None while the head does not
     answer, `policy` where replicas are fixed. `handled` counts finished calls by (service, method, code), `refused`
-    calls and connections by reason. `device` is the experts' torch device.
+    calls and connections by reason. `events` are the last ones, `device` is the experts' torch device.
     """
 
     at: float
@@ -44,6 +45,7 @@ class ClusterView:
     handled: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     policy: ScalingPolicy | None = None
+    events: tuple[Event, ...] = ()
     started: float = 0.0
     device: str = "cpu"
     transport: str = ""

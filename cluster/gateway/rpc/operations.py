@@ -9,15 +9,16 @@ from contextlib import aclosing, contextmanager
 import grpc
 
 from actors.vitals import NodeInfo
-from cluster.control.controller import HeadNode, NoSuchNode, RevisionMoved
-from cluster.control.fixed import ReplicasFixed
+from cluster.control.errors import HeadNode, NoSuchNode, ReplicasFixed, RevisionMoved
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.audit import audited
 from cluster.gateway.backend import Backend
 from cluster.gateway.errors import ApiError, Context, Violation, invalid
+from cluster.gateway.rpc.auth import tenant
 from cluster.gateway.rpc.expert_stream import LoadWatches, whole
 from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.times import duration, now
+from cluster.observe.events import Event, Kind
 from cluster.observe.usage import since_start
 from cluster.observe.view import ClusterView
 from cluster.policy.replicas.membership import Member, State
@@ -27,6 +28,7 @@ from protos.eightwinds.v1 import cluster_pb2_grpc
 
 _MOST_REPLICAS = 64
 _DRAIN_SECONDS = 600.0
+_EVENT_SECONDS = 0.25  # between looks for new events
 _LEAST_INTERVAL, _LONGEST_INTERVAL = 0.1, 3600.0
 _STATES = {
     State.STARTING: pb.REPLICA_STATE_STARTING,
@@ -47,9 +49,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     """See protos/eightwinds/v1/cluster.proto."""
 
     def __init__(self, served: ServedModel, backend: Backend, watches: int = 128) -> None:
-        """Load has at most so many `watches` at once."""
+        """Load and events together have at most so many `watches` at once."""
         self._backend = backend
-        self._places = Places(watches, "TOO_MANY_WATCHES", "watches of load")
+        self._places = Places(watches, "TOO_MANY_WATCHES", "watches of load and events")
         self._watches = LoadWatches(backend.view)
         config = served.checkpoint.config
         self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
@@ -69,17 +71,35 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                 async for message in messages:
                     yield message
 
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        self._backend.look()
+        if request.after_sequence < 0:
+            raise invalid([Violation("after_sequence", "must be at least 0")])
+        seen, events = request.after_sequence, self._backend.events
+        with self._places:
+            while True:
+                if found := events.after(seen):
+                    seen = found[-1].sequence
+                    yield pb.WatchEventsResponse(events=map(_event, found))
+                if not request.follow:
+                    return
+                await asyncio.sleep(_EVENT_SECONDS)
+
     async def ScaleExperts(self, request: pb.ScaleExpertsRequest, context: Context) -> pb.ScaleExpertsResponse:
         with audited(request, context), _refusing():
-            return await self._scale(request)
+            return await self._scale(request, tenant(context))
 
-    async def _scale(self, request: pb.ScaleExpertsRequest) -> pb.ScaleExpertsResponse:
+    async def _scale(self, request: pb.ScaleExpertsRequest, requester: str) -> pb.ScaleExpertsResponse:
         if violations := list(self._scale_violations(request)):
             raise invalid(violations)
         controller = self._backend.take().controller
         wanted = {scale.expert: scale.replica_count for scale in request.experts}
         expected = request.expected_revision if request.HasField("expected_revision") else None
         revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
+        for expert, count in wanted.items() if not request.validate_only else ():
+            self._backend.events.add(Kind.EXPERT_SCALED, f"{count} replicas wanted", expert=expert, requester=requester)
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
@@ -87,23 +107,25 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
         with audited(request, context), _refusing():
-            return await self._drain(request)
+            return await self._drain(request, tenant(context))
 
-    async def _drain(self, request: pb.DrainNodeRequest) -> pb.DrainNodeResponse:
+    async def _drain(self, request: pb.DrainNodeRequest, requester: str) -> pb.DrainNodeResponse:
         seconds = request.deadline.ToNanoseconds() * 1e-9 if request.HasField("deadline") else _DRAIN_SECONDS
         if seconds <= 0:
             raise invalid([Violation("deadline", "must be above 0 s")])
         controller = self._backend.take().controller
         await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
+        kind = Kind.NODE_RESTORED if request.cancel else Kind.NODE_DRAINED
+        self._backend.events.add(kind, node_id=request.node_id, requester=requester)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
         self, request: pb.SetScalingPolicyRequest, context: Context
     ) -> pb.SetScalingPolicyResponse:
         with audited(request, context), _refusing():
-            return await self._set_policy(request)
+            return await self._set_policy(request, tenant(context))
 
-    async def _set_policy(self, request: pb.SetScalingPolicyRequest) -> pb.SetScalingPolicyResponse:
+    async def _set_policy(self, request: pb.SetScalingPolicyRequest, requester: str) -> pb.SetScalingPolicyResponse:
         p = request.policy
         policy = ScalingPolicy(
             p.enabled,
@@ -117,6 +139,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         if problems := policy.problems(self._experts):
             raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
         self._backend.take().autoscaler.set(policy)
+        state = "on" if policy.enabled else "off"
+        self._backend.events.add(Kind.POLICY_CHANGED, f"scaling by load is {state}", requester=requester)
         return pb.SetScalingPolicyResponse(policy=_policy(policy))
 
     def _watch_violations(self, interval: float, request: pb.WatchExpertLoadRequest) -> Iterator[Violation]:
@@ -167,6 +191,7 @@ def _status(view: ClusterView, summary_only: bool) -> pb.GetStatusResponse:
     )
     if view.policy:
         response.policy.CopyFrom(_policy(view.policy))
+    response.events.extend(map(_event, view.events))
     response.nodes.extend(_node(node, node.node_id in replicas.draining) for node in replicas.nodes)
     doubted = view.head.doubted if view.head else frozenset()
     for expert, load in zip(response.experts, since_start(view).experts, strict=True):
@@ -199,6 +224,20 @@ def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
         restart_count=member.restarts,
         device=device,
     )
+
+
+def _event(event: Event) -> pb.Event:
+    message = pb.Event(
+        sequence=event.sequence,
+        kind=pb.Event.Kind.Value(f"KIND_{event.kind.name}"),
+        expert=event.expert,
+        replica=event.replica,
+        node_id=event.node_id,
+        cause=event.cause,
+        requester=event.requester,
+    )
+    message.event_time.FromMilliseconds(int(event.at * 1000))
+    return message
 
 
 def _node(node: NodeInfo, draining: bool) -> pb.Node:

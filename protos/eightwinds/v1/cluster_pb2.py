@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/eightwinds/v1/cluster.proto\x12\reightwinds.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x30\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12\x0e\n\x06\x63\x61ncel\x18\x03 \x01(\x08\x42\x0b\n\t_deadline\"=\n\x11\x44rainNodeResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.eightwinds.v1.Node.State\"\xe2\x01\n\rScalingPolicy\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x19\n\x11min_replica_count\x18\x02 \x01(\x05\x12\x19\n\x11max_replica_count\x18\x03 \x01(\x05\x12\x1f\n\x17max_total_replica_count\x18\x04 \x01(\x05\x12\x1c\n\x14scale_up_utilization\x18\x05 \x01(\x01\x12\x1e\n\x16scale_down_utilization\x18\x06 \x01(\x01\x12+\n\x08\x63ooldown\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x17SetScalingPolicyRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.eightwinds.v1.ScalingPolicy\"H\n\x18SetScalingPolicyResponse\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.eightwinds.v1.ScalingPolicy\"(\n\x10GetStatusRequest\x12\x14\n\x0csummary_only\x18\x01 \x01(\x08\"\xc4\x02\n\x11GetStatusResponse\x12\x31\n\rsnapshot_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12placement_revision\x18\x02 \x01(\x03\x12\"\n\x05nodes\x18\x03 \x03(\x0b\x32\x13.eightwinds.v1.Node\x12&\n\x07\x65xperts\x18\x04 \x03(\x0b\x32\x15.eightwinds.v1.Expert\x12\x1d\n\x15running_request_count\x18\x05 \x01(\x05\x12\x1d\n\x15waiting_request_count\x18\x06 \x01(\x05\x12(\n\x05heads\x18\x07 \x03(\x0b\x32\x19.eightwinds.v1.HeadStatus\x12,\n\x06policy\x18\x08 \x01(\x0b\x32\x1c.eightwinds.v1.ScalingPolicy\"`\n\nHeadStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.eightwinds.v1.ReplicaState\x12\x15\n\rrestart_count\x18\x03 \x01(\x05\"\xf4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.eightwinds.v1.Node.State\x12\x19\n\x11\x61\x63\x63\x65lerator_count\x18\x04 \x01(\x05\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x06 \x01(\x03\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x0e\n\nSTATE_LOST\x10\x03\"\x98\x01\n\x06\x45xpert\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12(\n\x08replicas\x18\x02 \x03(\x0b\x32\x16.eightwinds.v1.Replica\x12\x1d\n\x15\x64\x65sired_replica_count\x18\x03 \x01(\x05\x12\'\n\x04load\x18\x04 \x01(\x0b\x32\x19.eightwinds.v1.ExpertLoad\x12\x0c\n\x04note\x18\x05 \x01(\t\"\x8b\x01\n\x07Replica\x12\x0f\n\x07replica\x18\x01 \x01(\x05\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.eightwinds.v1.ReplicaState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x15\n\rrestart_count\x18\x05 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\"\x8d\x02\n\nExpertLoad\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12\x13\n\x0btoken_count\x18\x02 \x01(\x03\x12\x15\n\rrelative_load\x18\x03 \x01(\x01\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x1a\n\x12queued_token_count\x18\x05 \x01(\x03\x12\x33\n\x10service_time_p50\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10service_time_p99\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bretry_count\x18\x08 \x01(\x03\x12\x13\n\x0bhedge_count\x18\t \x01(\x03\"F\n\tLayerLoad\x12\r\n\x05layer\x18\x01 \x01(\x05\x12*\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x19.eightwinds.v1.ExpertLoad\"g\n\x16WatchExpertLoadRequest\x12\x30\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x42\x0b\n\t_interval\"\xcd\x01\n\x17WatchExpertLoadResponse\x12\x31\n\rsnapshot_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06layers\x18\x03 \x03(\x0b\x32\x18.eightwinds.v1.LayerLoad\x12*\n\x07\x65xperts\x18\x04 \x03(\x0b\x32\x19.eightwinds.v1.ExpertLoad\"4\n\x0b\x45xpertScale\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12\x15\n\rreplica_count\x18\x02 \x01(\x05\"\x8f\x01\n\x13ScaleExpertsRequest\x12+\n\x07\x65xperts\x18\x01 \x03(\x0b\x32\x1a.eightwinds.v1.ExpertScale\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"?\n\rReplicaChange\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\x08\"a\n\x14ScaleExpertsResponse\x12\x1a\n\x12placement_revision\x18\x01 \x01(\x03\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.eightwinds.v1.ReplicaChange*\xb5\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x03\x12\x1d\n\x19REPLICA_STATE_UNREACHABLE\x10\x04\x12\x16\n\x12REPLICA_STATE_LOST\x10\x05\x32\xd2\x03\n\x0e\x43lusterService\x12N\n\tGetStatus\x12\x1f.eightwinds.v1.GetStatusRequest\x1a .eightwinds.v1.GetStatusResponse\x12\x62\n\x0fWatchExpertLoad\x12%.eightwinds.v1.WatchExpertLoadRequest\x1a&.eightwinds.v1.WatchExpertLoadResponse0\x01\x12W\n\x0cScaleExperts\x12\".eightwinds.v1.ScaleExpertsRequest\x1a#.eightwinds.v1.ScaleExpertsResponse\x12N\n\tDrainNode\x12\x1f.eightwinds.v1.DrainNodeRequest\x1a .eightwinds.v1.DrainNodeResponse\x12\x63\n\x10SetScalingPolicy\x12&.eightwinds.v1.SetScalingPolicyRequest\x1a\'.eightwinds.v1.SetScalingPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/eightwinds/v1/cluster.proto\x12\reightwinds.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x30\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12\x0e\n\x06\x63\x61ncel\x18\x03 \x01(\x08\x42\x0b\n\t_deadline\"=\n\x11\x44rainNodeResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.eightwinds.v1.Node.State\"\xe2\x01\n\rScalingPolicy\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x19\n\x11min_replica_count\x18\x02 \x01(\x05\x12\x19\n\x11max_replica_count\x18\x03 \x01(\x05\x12\x1f\n\x17max_total_replica_count\x18\x04 \x01(\x05\x12\x1c\n\x14scale_up_utilization\x18\x05 \x01(\x01\x12\x1e\n\x16scale_down_utilization\x18\x06 \x01(\x01\x12+\n\x08\x63ooldown\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x17SetScalingPolicyRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.eightwinds.v1.ScalingPolicy\"H\n\x18SetScalingPolicyResponse\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.eightwinds.v1.ScalingPolicy\"(\n\x10GetStatusRequest\x12\x14\n\x0csummary_only\x18\x01 \x01(\x08\"\xea\x02\n\x11GetStatusResponse\x12\x31\n\rsnapshot_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12placement_revision\x18\x02 \x01(\x03\x12\"\n\x05nodes\x18\x03 \x03(\x0b\x32\x13.eightwinds.v1.Node\x12&\n\x07\x65xperts\x18\x04 \x03(\x0b\x32\x15.eightwinds.v1.Expert\x12\x1d\n\x15running_request_count\x18\x05 \x01(\x05\x12\x1d\n\x15waiting_request_count\x18\x06 \x01(\x05\x12(\n\x05heads\x18\x07 \x03(\x0b\x32\x19.eightwinds.v1.HeadStatus\x12,\n\x06policy\x18\x08 \x01(\x0b\x32\x1c.eightwinds.v1.ScalingPolicy\x12$\n\x06\x65vents\x18\t \x03(\x0b\x32\x14.eightwinds.v1.Event\"`\n\nHeadStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.eightwinds.v1.ReplicaState\x12\x15\n\rrestart_count\x18\x03 \x01(\x05\"\xf4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.eightwinds.v1.Node.State\x12\x19\n\x11\x61\x63\x63\x65lerator_count\x18\x04 \x01(\x05\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x06 \x01(\x03\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x0e\n\nSTATE_LOST\x10\x03\"\x98\x01\n\x06\x45xpert\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12(\n\x08replicas\x18\x02 \x03(\x0b\x32\x16.eightwinds.v1.Replica\x12\x1d\n\x15\x64\x65sired_replica_count\x18\x03 \x01(\x05\x12\'\n\x04load\x18\x04 \x01(\x0b\x32\x19.eightwinds.v1.ExpertLoad\x12\x0c\n\x04note\x18\x05 \x01(\t\"\x8b\x01\n\x07Replica\x12\x0f\n\x07replica\x18\x01 \x01(\x05\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.eightwinds.v1.ReplicaState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x15\n\rrestart_count\x18\x05 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\"\x8d\x02\n\nExpertLoad\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12\x13\n\x0btoken_count\x18\x02 \x01(\x03\x12\x15\n\rrelative_load\x18\x03 \x01(\x01\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x1a\n\x12queued_token_count\x18\x05 \x01(\x03\x12\x33\n\x10service_time_p50\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10service_time_p99\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bretry_count\x18\x08 \x01(\x03\x12\x13\n\x0bhedge_count\x18\t \x01(\x03\"F\n\tLayerLoad\x12\r\n\x05layer\x18\x01 \x01(\x05\x12*\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x19.eightwinds.v1.ExpertLoad\"g\n\x16WatchExpertLoadRequest\x12\x30\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x42\x0b\n\t_interval\"\xcd\x01\n\x17WatchExpertLoadResponse\x12\x31\n\rsnapshot_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06layers\x18\x03 \x03(\x0b\x32\x18.eightwinds.v1.LayerLoad\x12*\n\x07\x65xperts\x18\x04 \x03(\x0b\x32\x19.eightwinds.v1.ExpertLoad\"4\n\x0b\x45xpertScale\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12\x15\n\rreplica_count\x18\x02 \x01(\x05\"\x8f\x01\n\x13ScaleExpertsRequest\x12+\n\x07\x65xperts\x18\x01 \x03(\x0b\x32\x1a.eightwinds.v1.ExpertScale\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"?\n\rReplicaChange\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\x05\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\x08\"a\n\x14ScaleExpertsResponse\x12\x1a\n\x12placement_revision\x18\x01 \x01(\x03\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.eightwinds.v1.ReplicaChange\"\xd5\x04\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.eightwinds.v1.Event.Kind\x12\x13\n\x06\x65xpert\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07replica\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x11\n\trequester\x18\x08 \x01(\t\"\xeb\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13KIND_REPLICA_JOINED\x10\x01\x12\x15\n\x11KIND_REPLICA_DIED\x10\x02\x12\x1a\n\x16KIND_REPLICA_RESTARTED\x10\x03\x12\x15\n\x11KIND_REPLICA_LOST\x10\x04\x12\x17\n\x13KIND_REPLICA_FAILED\x10\x05\x12\x18\n\x14KIND_REPLICA_RETIRED\x10\x06\x12\x16\n\x12KIND_EXPERT_SCALED\x10\x07\x12\x16\n\x12KIND_EXPERT_HEDGED\x10\x08\x12\x17\n\x13KIND_POLICY_CHANGED\x10\t\x12\x15\n\x11KIND_NODE_DRAINED\x10\n\x12\x16\n\x12KIND_NODE_RESTORED\x10\x0b\x12\x12\n\x0eKIND_NODE_LOST\x10\x0c\x12\x12\n\x0eKIND_HEAD_LOST\x10\r\x12\x17\n\x13KIND_HEAD_RESTARTED\x10\x0e\x42\t\n\x07_expertB\n\n\x08_replica\"<\n\x12WatchEventsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\";\n\x13WatchEventsResponse\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.eightwinds.v1.Event*\xb5\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x03\x12\x1d\n\x19REPLICA_STATE_UNREACHABLE\x10\x04\x12\x16\n\x12REPLICA_STATE_LOST\x10\x05\x32\xaa\x04\n\x0e\x43lusterService\x12N\n\tGetStatus\x12\x1f.eightwinds.v1.GetStatusRequest\x1a .eightwinds.v1.GetStatusResponse\x12\x62\n\x0fWatchExpertLoad\x12%.eightwinds.v1.WatchExpertLoadRequest\x1a&.eightwinds.v1.WatchExpertLoadResponse0\x01\x12W\n\x0cScaleExperts\x12\".eightwinds.v1.ScaleExpertsRequest\x1a#.eightwinds.v1.ScaleExpertsResponse\x12N\n\tDrainNode\x12\x1f.eightwinds.v1.DrainNodeRequest\x1a .eightwinds.v1.DrainNodeResponse\x12\x63\n\x10SetScalingPolicy\x12&.eightwinds.v1.SetScalingPolicyRequest\x1a\'.eightwinds.v1.SetScalingPolicyResponse\x12V\n\x0bWatchEvents\x12!.eightwinds.v1.WatchEventsRequest\x1a\".eightwinds.v1.WatchEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.eightwinds.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICASTATE']._serialized_start=2706
-  _globals['_REPLICASTATE']._serialized_end=2887
+  _globals['_REPLICASTATE']._serialized_start=3467
+  _globals['_REPLICASTATE']._serialized_end=3648
   _globals['_DRAINNODEREQUEST']._serialized_start=118
   _globals['_DRAINNODEREQUEST']._serialized_end=232
   _globals['_DRAINNODERESPONSE']._serialized_start=234
@@ -48,33 +48,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=673
   _globals['_GETSTATUSREQUEST']._serialized_end=713
   _globals['_GETSTATUSRESPONSE']._serialized_start=716
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1040
-  _globals['_HEADSTATUS']._serialized_start=1042
-  _globals['_HEADSTATUS']._serialized_end=1138
-  _globals['_NODE']._serialized_start=1141
-  _globals['_NODE']._serialized_end=1385
-  _globals['_NODE_STATE']._serialized_start=1302
-  _globals['_NODE_STATE']._serialized_end=1385
-  _globals['_EXPERT']._serialized_start=1388
-  _globals['_EXPERT']._serialized_end=1540
-  _globals['_REPLICA']._serialized_start=1543
-  _globals['_REPLICA']._serialized_end=1682
-  _globals['_EXPERTLOAD']._serialized_start=1685
-  _globals['_EXPERTLOAD']._serialized_end=1954
-  _globals['_LAYERLOAD']._serialized_start=1956
-  _globals['_LAYERLOAD']._serialized_end=2026
-  _globals['_WATCHEXPERTLOADREQUEST']._serialized_start=2028
-  _globals['_WATCHEXPERTLOADREQUEST']._serialized_end=2131
-  _globals['_WATCHEXPERTLOADRESPONSE']._serialized_start=2134
-  _globals['_WATCHEXPERTLOADRESPONSE']._serialized_end=2339
-  _globals['_EXPERTSCALE']._serialized_start=2341
-  _globals['_EXPERTSCALE']._serialized_end=2393
-  _globals['_SCALEEXPERTSREQUEST']._serialized_start=2396
-  _globals['_SCALEEXPERTSREQUEST']._serialized_end=2539
-  _globals['_REPLICACHANGE']._serialized_start=2541
-  _globals['_REPLICACHANGE']._serialized_end=2604
-  _globals['_SCALEEXPERTSRESPONSE']._serialized_start=2606
-  _globals['_SCALEEXPERTSRESPONSE']._serialized_end=2703
-  _globals['_CLUSTERSERVICE']._serialized_start=2890
-  _globals['_CLUSTERSERVICE']._serialized_end=3356
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1078
+  _globals['_HEADSTATUS']._serialized_start=1080
+  _globals['_HEADSTATUS']._serialized_end=1176
+  _globals['_NODE']._serialized_start=1179
+  _globals['_NODE']._serialized_end=1423
+  _globals['_NODE_STATE']._serialized_start=1340
+  _globals['_NODE_STATE']._serialized_end=1423
+  _globals['_EXPERT']._serialized_start=1426
+  _globals['_EXPERT']._serialized_end=1578
+  _globals['_REPLICA']._serialized_start=1581
+  _globals['_REPLICA']._serialized_end=1720
+  _globals['_EXPERTLOAD']._serialized_start=1723
+  _globals['_EXPERTLOAD']._serialized_end=1992
+  _globals['_LAYERLOAD']._serialized_start=1994
+  _globals['_LAYERLOAD']._serialized_end=2064
+  _globals['_WATCHEXPERTLOADREQUEST']._serialized_start=2066
+  _globals['_WATCHEXPERTLOADREQUEST']._serialized_end=2169
+  _globals['_WATCHEXPERTLOADRESPONSE']._serialized_start=2172
+  _globals['_WATCHEXPERTLOADRESPONSE']._serialized_end=2377
+  _globals['_EXPERTSCALE']._serialized_start=2379
+  _globals['_EXPERTSCALE']._serialized_end=2431
+  _globals['_SCALEEXPERTSREQUEST']._serialized_start=2434
+  _globals['_SCALEEXPERTSREQUEST']._serialized_end=2577
+  _globals['_REPLICACHANGE']._serialized_start=2579
+  _globals['_REPLICACHANGE']._serialized_end=2642
+  _globals['_SCALEEXPERTSRESPONSE']._serialized_start=2644
+  _globals['_SCALEEXPERTSRESPONSE']._serialized_end=2741
+  _globals['_EVENT']._serialized_start=2744
+  _globals['_EVENT']._serialized_end=3341
+  _globals['_EVENT_KIND']._serialized_start=2955
+  _globals['_EVENT_KIND']._serialized_end=3318
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=3343
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=3403
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=3405
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=3464
+  _globals['_CLUSTERSERVICE']._serialized_start=3651
+  _globals['_CLUSTERSERVICE']._serialized_end=4205
 # @@protoc_insertion_point(module_scope)

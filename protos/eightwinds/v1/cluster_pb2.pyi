@@ -241,6 +241,7 @@ class GetStatusResponse(message.Message):
     WAITING_REQUEST_COUNT_FIELD_NUMBER: builtins.int
     HEADS_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
     placement_revision: builtins.int
     """Counts the changes of the desired numbers of replicas."""
     running_request_count: builtins.int
@@ -267,6 +268,10 @@ class GetStatusResponse(message.Message):
     def policy(self) -> ScalingPolicy:
         """How experts are scaled by their load; not set where they cannot be scaled."""
 
+    @builtins.property
+    def events(self) -> containers.RepeatedCompositeFieldContainer[Event]:
+        """The last 10 events, oldest first; none in a summary."""
+
     def __init__(
         self,
         *,
@@ -278,10 +283,11 @@ class GetStatusResponse(message.Message):
         waiting_request_count: builtins.int = ...,
         heads: abc.Iterable[HeadStatus] | None = ...,
         policy: ScalingPolicy | None = ...,
+        events: abc.Iterable[Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["policy", b"policy", "snapshot_time", b"snapshot_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["experts", b"experts", "heads", b"heads", "nodes", b"nodes", "placement_revision", b"placement_revision", "policy", b"policy", "running_request_count", b"running_request_count", "snapshot_time", b"snapshot_time", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events", "experts", b"experts", "heads", b"heads", "nodes", b"nodes", "placement_revision", b"placement_revision", "policy", b"policy", "running_request_count", b"running_request_count", "snapshot_time", b"snapshot_time", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,5 +725,190 @@ class ScaleExpertsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["changes", b"changes", "placement_revision", b"placement_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Event(message.Message):
+    """Event is something that happened to the cluster."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Event._Kind.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Event._Kind.ValueType  # 0
+        """Not known."""
+        KIND_REPLICA_JOINED: Event._Kind.ValueType  # 1
+        """A replica takes rows for the first time."""
+        KIND_REPLICA_DIED: Event._Kind.ValueType  # 2
+        """A replica's process ended; another process may take its place."""
+        KIND_REPLICA_RESTARTED: Event._Kind.ValueType  # 3
+        """A replica whose process was replaced takes rows again."""
+        KIND_REPLICA_LOST: Event._Kind.ValueType  # 4
+        """A replica does not come back; another is started."""
+        KIND_REPLICA_FAILED: Event._Kind.ValueType  # 5
+        """A replica could not be started and is given up."""
+        KIND_REPLICA_RETIRED: Event._Kind.ValueType  # 6
+        """A replica finished its work and was ended, because fewer are wanted or
+        its node is drained.
+        """
+        KIND_EXPERT_SCALED: Event._Kind.ValueType  # 7
+        """Another number of replicas is wanted."""
+        KIND_EXPERT_HEDGED: Event._Kind.ValueType  # 8
+        """An expert's calls were hedged much more often than usual."""
+        KIND_POLICY_CHANGED: Event._Kind.ValueType  # 9
+        """The policy of scaling by load was changed."""
+        KIND_NODE_DRAINED: Event._Kind.ValueType  # 10
+        """A node's replicas are to be moved away."""
+        KIND_NODE_RESTORED: Event._Kind.ValueType  # 11
+        """A node that was to be drained takes replicas again."""
+        KIND_NODE_LOST: Event._Kind.ValueType  # 12
+        """A node is gone."""
+        KIND_HEAD_LOST: Event._Kind.ValueType  # 13
+        """The head's process is gone or does not answer."""
+        KIND_HEAD_RESTARTED: Event._Kind.ValueType  # 14
+        """Another process of the head serves; its sequences are computed again."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind of an event."""
+
+    KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
+    """Not known."""
+    KIND_REPLICA_JOINED: Event.Kind.ValueType  # 1
+    """A replica takes rows for the first time."""
+    KIND_REPLICA_DIED: Event.Kind.ValueType  # 2
+    """A replica's process ended; another process may take its place."""
+    KIND_REPLICA_RESTARTED: Event.Kind.ValueType  # 3
+    """A replica whose process was replaced takes rows again."""
+    KIND_REPLICA_LOST: Event.Kind.ValueType  # 4
+    """A replica does not come back; another is started."""
+    KIND_REPLICA_FAILED: Event.Kind.ValueType  # 5
+    """A replica could not be started and is given up."""
+    KIND_REPLICA_RETIRED: Event.Kind.ValueType  # 6
+    """A replica finished its work and was ended, because fewer are wanted or
+    its node is drained.
+    """
+    KIND_EXPERT_SCALED: Event.Kind.ValueType  # 7
+    """Another number of replicas is wanted."""
+    KIND_EXPERT_HEDGED: Event.Kind.ValueType  # 8
+    """An expert's calls were hedged much more often than usual."""
+    KIND_POLICY_CHANGED: Event.Kind.ValueType  # 9
+    """The policy of scaling by load was changed."""
+    KIND_NODE_DRAINED: Event.Kind.ValueType  # 10
+    """A node's replicas are to be moved away."""
+    KIND_NODE_RESTORED: Event.Kind.ValueType  # 11
+    """A node that was to be drained takes replicas again."""
+    KIND_NODE_LOST: Event.Kind.ValueType  # 12
+    """A node is gone."""
+    KIND_HEAD_LOST: Event.Kind.ValueType  # 13
+    """The head's process is gone or does not answer."""
+    KIND_HEAD_RESTARTED: Event.Kind.ValueType  # 14
+    """Another process of the head serves; its sequences are computed again."""
+
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    EVENT_TIME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    EXPERT_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    REQUESTER_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """Its number: events count from 1 since the server started."""
+    kind: Event.Kind.ValueType
+    """What happened."""
+    expert: builtins.int
+    """The expert, if it is about one."""
+    replica: builtins.int
+    """The replica's slot, if it is about one."""
+    node_id: builtins.str
+    """The node, if it is about one or its place is known."""
+    cause: builtins.str
+    """Why, in words; empty if nothing more is known."""
+    requester: builtins.str
+    """The caller that asked for it: the name of its token, else its address;
+    `autoscaler` for the server itself. Empty if nobody asked.
+    """
+    @builtins.property
+    def event_time(self) -> timestamp_pb2.Timestamp:
+        """When it was noticed."""
+
+    def __init__(
+        self,
+        *,
+        sequence: builtins.int = ...,
+        event_time: timestamp_pb2.Timestamp | None = ...,
+        kind: Event.Kind.ValueType = ...,
+        expert: builtins.int | None = ...,
+        replica: builtins.int | None = ...,
+        node_id: builtins.str = ...,
+        cause: builtins.str = ...,
+        requester: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_expert", b"_expert", "_replica", b"_replica", "event_time", b"event_time", "expert", b"expert", "replica", b"replica"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_expert", b"_expert", "_replica", b"_replica", "cause", b"cause", "event_time", b"event_time", "expert", b"expert", "kind", b"kind", "node_id", b"node_id", "replica", b"replica", "requester", b"requester", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expert: _TypeAlias = typing.Literal["expert"]  # noqa: Y015
+    _WhichOneofArgType__expert: _TypeAlias = typing.Literal["_expert", b"_expert"]  # noqa: Y015
+    _WhichOneofReturnType__replica: _TypeAlias = typing.Literal["replica"]  # noqa: Y015
+    _WhichOneofArgType__replica: _TypeAlias = typing.Literal["_replica", b"_replica"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expert) -> _WhichOneofReturnType__expert | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replica) -> _WhichOneofReturnType__replica | None: ...
+
+@typing.final
+class WatchEventsRequest(message.Message):
+    """WatchEventsRequest says from where on, and for how long."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
+    FOLLOW_FIELD_NUMBER: builtins.int
+    after_sequence: builtins.int
+    """Only events after this number, such as the last one that was seen; 0: all
+    that are kept. If the number is above the server's last one, it is from an
+    earlier server, and all are sent.
+    """
+    follow: builtins.bool
+    """Goes on with new events until the call is cancelled; else the call ends
+    after those that are there.
+    """
+    def __init__(
+        self,
+        *,
+        after_sequence: builtins.int = ...,
+        follow: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after_sequence", b"after_sequence", "follow", b"follow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchEventsResponse(message.Message):
+    """WatchEventsResponse has the events since the last response."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def events(self) -> containers.RepeatedCompositeFieldContainer[Event]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: abc.Iterable[Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -62,6 +62,11 @@ class ClusterServiceStub(object):
                 request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.SerializeToString,
                 response_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyResponse.FromString,
                 _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/eightwinds.v1.ClusterService/WatchEvents',
+                request_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -117,6 +122,15 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEvents(self, request, context):
+        """WatchEvents sends what has happened, oldest first, and then, if wanted, what
+        happens. The server keeps the last 1,000 events and forgets them when it
+        ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +158,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.SetScalingPolicy,
                     request_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.FromString,
                     response_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.WatchEventsRequest.FromString,
+                    response_serializer=protos_dot_eightwinds_dot_v1_dot_cluster__pb2.WatchEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -284,6 +303,33 @@ class ClusterService(object):
             '/eightwinds.v1.ClusterService/SetScalingPolicy',
             protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyRequest.SerializeToString,
             protos_dot_eightwinds_dot_v1_dot_cluster__pb2.SetScalingPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/eightwinds.v1.ClusterService/WatchEvents',
+            protos_dot_eightwinds_dot_v1_dot_cluster__pb2.WatchEventsRequest.SerializeToString,
+            protos_dot_eightwinds_dot_v1_dot_cluster__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,11 @@ class ClusterServiceStub:
     load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
     cannot be changed.
     """
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchEventsRequest, _cluster_pb2.WatchEventsResponse]
+    """WatchEvents sends what has happened, oldest first, and then, if wanted, what
+    happens. The server keeps the last 1,000 events and forgets them when it
+    ends.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -100,6 +105,11 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """SetScalingPolicy replaces the policy by which experts are scaled by their
     load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
     cannot be changed.
+    """
+    WatchEvents: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchEventsRequest, _cluster_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """WatchEvents sends what has happened, oldest first, and then, if wanted, what
+    happens. The server keeps the last 1,000 events and forgets them when it
+    ends.
     """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -163,6 +173,17 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         """SetScalingPolicy replaces the policy by which experts are scaled by their
         load. GetStatus has the one in force. FAILED_PRECONDITION where replicas
         cannot be changed.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _cluster_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.WatchEventsResponse], _abc.AsyncIterator[_cluster_pb2.WatchEventsResponse]]:
+        """WatchEvents sends what has happened, oldest first, and then, if wanted, what
+        happens. The server keeps the last 1,000 events and forgets them when it
+        ends.
         """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

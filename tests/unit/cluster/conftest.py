@@ -51,7 +51,8 @@ def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
         membership.alive((expert, 0), pulse.incarnation, pulse.pid, "n0", True, 0.0)
         membership.joined((expert, 0), 0.0)
     cluster.published.append(membership.routed())
-    controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0))
+    events = serving.gateway.backend.events
+    controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0), events=events)
     autoscaler = Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30))
     backend, alone = serving.gateway.backend, serving.gateway.backend.look()
     backend.state = replace(alone, controller=controller, autoscaler=autoscaler)

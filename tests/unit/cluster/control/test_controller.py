@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from cluster.control.controller import Controller, ControllerOptions, HeadNode, NoSuchNode, RevisionMoved
+from cluster.control.controller import Controller, ControllerOptions
+from cluster.control.errors import HeadNode, NoSuchNode, RevisionMoved
 from cluster.policy.replicas.membership import Key, Membership, State
 from tests.clusters import FakeCluster
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster.control.fixed import FixedReplicas, ReplicasFixed
+from cluster.control.errors import ReplicasFixed
+from cluster.control.fixed import FixedReplicas
 from cluster.observe.view import take
 from cluster.policy.replicas.scaling import ScalingPolicy
 

@@ -8,6 +8,7 @@ import pytest
 from actors.seams import HeadLost, HeadTaken
 from cluster.engine.engine import EngineStopped
 from cluster.engine.request import FailureEvent
+from cluster.observe.events import Kind
 from cluster.policy.scheduling.scheduler import Scheduler
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import PATIENCE, Events, FakeHead
@@ -26,6 +27,8 @@ def test_a_lost_head_neither_repeats_nor_loses_a_token(make: Make, head: FakeHea
     assert head.epochs == sorted(set(head.epochs)) and len(head.epochs) == 6, "each adoption has a higher epoch"
     assert not events.failures()
     check_idle(engine, events)
+    happened = [(event.kind, event.cause) for event in engine._events.after(0)]
+    assert happened == [(Kind.HEAD_LOST, "killed"), (Kind.HEAD_RESTARTED, "")] * 5
 
 
 def test_a_head_that_comes_back_late_is_waited_for(make: Make, head: FakeHead, events: Events) -> None:

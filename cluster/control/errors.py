@@ -1,0 +1,22 @@
+"""Why a change of the replicas is refused."""
+
+
+class NoSuchNode(Exception):
+    """There is no such node, or it is gone."""
+
+
+class HeadNode(Exception):
+    """The head runs there, or may, and cannot be moved."""
+
+
+class RevisionMoved(Exception):
+    """The desired numbers are not those that the caller knows."""
+
+
+class ReplicasFixed(Exception):
+    """The replicas cannot be changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "with transport=local all experts run in the server's process; serve with transport=object_refs"
+        )

@@ -1,0 +1,82 @@
+"""What happened to the cluster, in the order in which it was noticed: the last events, each with a number."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+_MOST = 1000
+_LONGEST_CAUSE = 1000  # characters; what Ray says of a death may be pages
+
+
+class Kind(StrEnum):
+    """See `Event.Kind` in protos/eightwinds/v1/cluster.proto."""
+
+    REPLICA_JOINED = "replica joined"
+    REPLICA_DIED = "replica died"
+    REPLICA_RESTARTED = "replica restarted"
+    REPLICA_LOST = "replica lost"
+    REPLICA_FAILED = "replica failed"
+    REPLICA_RETIRED = "replica retired"
+    EXPERT_SCALED = "expert scaled"
+    EXPERT_HEDGED = "expert hedged"
+    POLICY_CHANGED = "policy changed"
+    NODE_DRAINED = "node drained"
+    NODE_RESTORED = "node restored"
+    NODE_LOST = "node lost"
+    HEAD_LOST = "head lost"
+    HEAD_RESTARTED = "head restarted"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`at` is in seconds since 1970; `requester` is the caller that asked for it, or `autoscaler`."""
+
+    sequence: int
+    at: float
+    kind: Kind
+    cause: str = ""
+    expert: int | None = None
+    replica: int | None = None
+    node_id: str = ""
+    requester: str = ""
+
+
+class EventLog:
+    """Keeps the last `most` events. May be used from any thread."""
+
+    def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.time) -> None:
+        self._events: deque[Event] = deque(maxlen=most)
+        self._clock, self._lock, self._last = clock, threading.Lock(), 0
+
+    def add(
+        self,
+        kind: Kind,
+        cause: str = "",
+        *,
+        expert: int | None = None,
+        replica: int | None = None,
+        node_id: str = "",
+        requester: str = "",
+    ) -> None:
+        """Note what happened just now."""
+        with self._lock:
+            self._last += 1
+            at, why = self._clock(), cause[:_LONGEST_CAUSE]
+            self._events.append(Event(self._last, at, kind, why, expert, replica, node_id, requester))
+
+    def after(self, sequence: int) -> list[Event]:
+        """The events with a higher number, oldest first; all if no event has had this number yet, because it is an
+        earlier server's.
+        """
+        with self._lock:
+            if sequence == self._last:
+                return []
+            return [event for event in self._events if event.sequence > sequence or sequence > self._last]
+
+    def recent(self, count: int) -> list[Event]:
+        """The last `count` events, oldest first."""
+        with self._lock:
+            return list(self._events)[-count:]
