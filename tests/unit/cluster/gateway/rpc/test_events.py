@@ -3,9 +3,12 @@
 import grpc
 
 from cluster.control.controller import Controller
+from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.observe.events import EventLog, Kind
+from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.fakes import FakeHead
 from tests.serving import Serving, failure
 
 HERE = "ipv4:127.0.0.1"  # as gRPC writes the address of a caller without a token
@@ -56,10 +59,18 @@ def test_a_reader_that_follows_gets_what_comes(serving: Serving) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
-def test_watches_are_bounded_and_numbers_checked(serving: Serving, demo: ServedModel) -> None:
-    refused = failure(lambda: list(serving.client.events(-1)))
-    assert refused.fields == ["after_sequence"]
-    starting = Serving(demo)
-    refused = failure(lambda: list(starting.client.events()))
-    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STARTING")
-    starting.close()
+def test_a_wrong_number_is_refused(serving: Serving) -> None:
+    assert failure(lambda: list(serving.client.events(-1))).fields == ["after_sequence"]
+
+
+def test_watches_are_bounded_together_with_those_of_load(demo: ServedModel, head: FakeHead) -> None:
+    server = Serving(demo, limits=LimitsSection(watches=1))
+    assert failure(lambda: list(server.client.events())).reason == "STARTING"
+    server.ready(head, EngineConfig(4, 64, 8, head.window))
+    server.gateway.backend.events.add(Kind.HEAD_LOST)
+    stream = server.client.events(follow=True)
+    next(stream)
+    for call in (lambda: list(server.client.events()), lambda: list(server.client.watch_load(1.0))):
+        refused = failure(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES")
+    server.close()

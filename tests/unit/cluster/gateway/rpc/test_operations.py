@@ -3,9 +3,11 @@
 import grpc
 import pytest
 
+from actors.usage import HeadUsage
 from cluster.control.controller import Controller
 from cluster.engine.served_model import ServedModel
 from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.clusters import FakeCluster
 from tests.serving import Serving, failure
 
 READY = pb.REPLICA_STATE_READY
@@ -24,6 +26,20 @@ def test_status_names_nodes_experts_and_replicas(serving: Serving, controlled: C
         assert [(r.replica, r.node_id, r.state) for r in e.replicas] == [(0, "n0", READY)]
         assert e.desired_replica_count == 1
     assert status.heads[0].state == READY
+
+
+def test_what_does_not_answer_is_shown_as_unreachable(
+    serving: Serving, controlled: Controller, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = HeadUsage("h", {}, {}, [], [], doubted=frozenset({(3, 0)}), node_id="n1")
+    monkeypatch.setattr(cluster, "load", lambda: usage)
+    status = serving.client.status()
+    assert [e.replicas[0].state for e in status.experts] == [READY] * 3 + [pb.REPLICA_STATE_UNREACHABLE] + [READY] * 4
+    assert (status.heads[0].state, status.heads[0].node_id) == (READY, "n1")
+    monkeypatch.setattr(cluster, "load", lambda: None)
+    status = serving.client.status()
+    assert [e.replicas[0].state for e in status.experts] == [READY] * 8
+    assert (status.heads[0].state, status.heads[0].node_id) == (pb.REPLICA_STATE_UNREACHABLE, "")
 
 
 def test_a_summary_has_numbers_only(serving: Serving, controlled: Controller) -> None:
