@@ -57,10 +57,6 @@ class ActorReport:
 
 @dataclass(frozen=True, slots=True)
 class RouterOptions:
-    """How the head's router works: seconds until an expert without an answer fails the step, whether late and failed
-    calls go to other replicas, whether replicas' work is counted.
-    """
+    """How the head's router works: seconds until an expert without an answer fails the step."""
 
-    grace: float = 60.0
-    fault_tolerance: bool = True
-    load: bool = True
+    grace: float

@@ -7,10 +7,12 @@ from typing import Any
 
 import ray
 
-from actors.remote.actors import Member, Members, pulses_in, stop_actors
+from actors.remote.actors import pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
-from actors.replica import Key
+from actors.replica import Key, Replica
+from actors.routing.route_publisher import RoutePublisher
+from actors.routing.route_table import RouteUpdate
 from actors.usage import HeadUsage
 from actors.vitals import HostMemory, NodeInfo, Pulse, Vitals
 
@@ -29,18 +31,16 @@ class RayReplicas:
         self._head, self._start, self._namespace = head, start, namespace
         self._faults = OwnFaults()
         self._handles = dict(handles)
-        self._members = Members(0)
-        self._epoch = -1  # of the engine that has the head
+        self._routes = RoutePublisher()
         self._watches: dict[Any, Key] = {}
         self._asked: dict[Any, Key] = {}
         self._nodes: dict[Key, str] = {}
         self._pids: dict[Key, tuple[str, int]] = {}  # as they were seen last, with their node
         self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
 
-    def members(self, epoch: int) -> Members:
-        """The members published last, for a head that begins with this epoch."""
-        self._epoch = epoch
-        return replace(self._members, epoch=epoch)
+    def routes(self, epoch: int) -> RouteUpdate:
+        """The replicas for a head that begins with this epoch."""
+        return self._routes.for_epoch(epoch)
 
     def names(self) -> list[str]:
         """The names of all actors."""
@@ -66,8 +66,8 @@ class RayReplicas:
             self._asked[self._handles[key][1].pulse.remote()] = key
         pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
         self._nodes.update({key: pulse.node_id for key, pulse in pulses.items()})
-        alive = {(*key, pulse.incarnation) for key, pulse in pulses.items()}
-        self._watch(m for m in self._members.replicas if m[:3] in alive)  # a watch may break while its process lives
+        alive = {Replica(*key, pulse.incarnation) for key, pulse in pulses.items()}
+        self._watch(r for r in self._routes.update.replicas if r in alive)  # a watch may break while its process lives
         self._pids |= {key: (pulse.node_id, pulse.pid) for key, pulse in pulses.items()}
         exits = memory_exits() if lost or away else {}
         lost, away = ({k: exits.get(self._pids.get(k, ("", 0)), why) for k, why in d.items()} for d in (lost, away))
@@ -79,34 +79,33 @@ class RayReplicas:
 
     def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
         """See `ClusterOps`."""
-        members = self._next(incarnations)
+        update = self._routes.next(self._replicas(incarnations))
         try:
-            cold = frozenset(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
-        except ray.exceptions.RayError as error:  # a head that comes back gets those that it had and are still wanted
+            cold = frozenset(ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS))
+        except ray.exceptions.RayError as error:
             self._faults.note("the head was given its replicas", error)
-            known = {member[:3] for member in self._members.replicas}
-            self._members = replace(members, replicas=[m for m in members.replicas if m[:3] in known])
+            self._routes.unanswered(update)
             return None
-        self._members = replace(members, replicas=[m for m in members.replicas if m[:2] not in cold])
-        self._watch(self._members.replicas)
+        self._routes.joined(update, cold)
+        self._watch(self._routes.update.replicas)
         return cold
 
     def adopt(self, pulses: Mapping[Key, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
         self._nodes = {key: pulse.node_id for key, pulse in pulses.items()}
         self._pids = {key: (pulse.node_id, pulse.pid) for key, pulse in pulses.items()}
-        self._members = self._next({key: pulse.incarnation for key, pulse in pulses.items()})
-        self._watch(self._members.replicas)
+        replicas = self._replicas({key: pulse.incarnation for key, pulse in pulses.items()})
+        self._routes.joined(self._routes.next(replicas), cold=())
+        self._watch(replicas)
 
-    def _watch(self, members: Iterable[Member]) -> None:
+    def _watch(self, replicas: Iterable[Replica]) -> None:
         watched = set(self._watches.values())
-        for expert, slot, _, handle in members:
-            if (expert, slot) not in watched:
-                self._watches[handle.watch.remote()] = expert, slot
+        for replica in replicas:
+            if (replica.expert, replica.slot) not in watched:
+                self._watches[replica.endpoint.watch.remote()] = replica.expert, replica.slot
 
-    def _next(self, incarnations: Mapping[Key, str]) -> Members:
-        replicas = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
-        return Members(self._members.revision + 1, replicas, self._epoch)
+    def _replicas(self, incarnations: Mapping[Key, str]) -> list[Replica]:
+        return [Replica(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
 
     def load(self) -> HeadUsage | None:
         """See `ClusterOps`."""

@@ -34,6 +34,7 @@ from model.checkpoint.folder import Checkpoint
 log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
+_BEGIN_SECONDS = 120.0  # for a head whose process has not answered yet
 HEAD_NAME = "head"
 _EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
 
@@ -83,8 +84,8 @@ def launch(
     pulses = {key: found[name] for key, (name, _) in experts.items()}
     ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
     ops.adopt(pulses)
-    options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
-    head = RemoteHead(handles[HEAD_NAME], ops.members, options, config.head.hang_s)
+    options = RouterOptions(config.experts.grace_s)
+    head = RemoteHead(handles[HEAD_NAME], ops.routes, options, config.head.hang_s, _BEGIN_SECONDS)
 
     def close(keep: bool) -> None:
         if keep:
