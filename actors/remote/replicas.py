@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -10,15 +9,15 @@ import ray
 from actors.remote.actors import pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
+from actors.remote.machines import Machines
 from actors.replica import Key, Replica
 from actors.routing.route_publisher import RoutePublisher
 from actors.routing.route_table import RouteUpdate
 from actors.usage import HeadUsage
-from actors.vitals import HostMemory, NodeInfo, Pulse, Vitals
+from actors.vitals import NodeInfo, Pulse, Vitals
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
-_MEMORY_SECONDS = 0.1  # for a process to say how much memory its machine has left
 
 Start = Callable[[Key, str, Collection[str]], tuple[str, Any]]  # which, node or "", nodes to avoid -> name, handle
 
@@ -36,7 +35,7 @@ class RayReplicas:
         self._asked: dict[Any, Key] = {}
         self._nodes: dict[Key, str] = {}
         self._pids: dict[Key, tuple[str, int]] = {}  # as they were seen last, with their node
-        self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
+        self._machines = Machines()
 
     def routes(self, epoch: int) -> RouteUpdate:
         """The replicas for a head that begins with this epoch."""
@@ -117,47 +116,10 @@ class RayReplicas:
         return load
 
     def nodes(self) -> list[NodeInfo]:
-        """See `ClusterOps`."""
-        memory = self._look_at_memory()
-        return [_with(node, memory[node.node_id]) if node.node_id in memory else node for node in machines()]
-
-    def _look_at_memory(self) -> Mapping[str, HostMemory]:
-        """Ask one process on each node, any, as Ray does not know; where none answers at once, all counts as before."""
         there = list(self._nodes.items())  # another thread may start or stop some
-        somebody = {node_id: key for key, node_id in random.sample(there, len(there))}
-        handles = [entry[1] for key in somebody.values() if (entry := self._handles.get(key))]
-        refs = [handle.memory.remote() for handle in (self._head, *handles)]
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)
-        for ref in done:
-            try:
-                found: HostMemory = ray.get(ref)
-            except ray.exceptions.RayError as error:  # it ended: another is asked the next time
-                self._faults.note("a process was asked for its machine's memory", error)
-                continue
-            self._memory = {**self._memory, found.node_id: found}
-        return self._memory
-
-
-def machines() -> list[NodeInfo]:
-    """The cluster's, as Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
-    state: Any = ray._private.state
-    free: dict[str, dict[str, float]] = state.available_resources_per_node()
-    nodes: list[dict[str, Any]] = state.nodes()
-    return [
-        NodeInfo(
-            node["NodeID"],
-            node["NodeManagerAddress"],
-            bool(node["Alive"]),
-            free.get(node["NodeID"], {}),
-            int(node["Resources"].get("GPU", 0)),
-            int(node["Resources"].get("memory", 0)),
-        )
-        for node in nodes
-    ]
-
-
-def _with(node: NodeInfo, memory: HostMemory) -> NodeInfo:
-    return replace(node, memory_total=memory.total, memory_used=memory.used if node.alive else 0)
+        shuffled = random.sample(there, len(there))  # any of a node's processes: the one asked last may hang
+        actors = {node_id: entry[1] for key, node_id in shuffled if (entry := self._handles.get(key))}
+        return self._machines.look((self._head, *actors.values()))
 
 
 def _done(calls: Mapping[Any, Key]) -> list[Any]:

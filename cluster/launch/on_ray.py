@@ -18,7 +18,8 @@ from actors.remote.actors import (
 )
 from actors.remote.exits import memory_exits
 from actors.remote.head import RemoteHead
-from actors.remote.replicas import RayReplicas, machines
+from actors.remote.machines import machines
+from actors.remote.replicas import RayReplicas
 from actors.replica import Key
 from actors.specs import ActorOptions, ActorSpec, RouterOptions
 from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
