@@ -18,6 +18,7 @@ HOMES = {
         "actors/expert.py",
         "actors/routing/receipt.py",
         "actors/routing/router.py",
+        "actors/routing/route_table.py",
         "actors/transport/seam.py",
         "actors/transport/local.py",
     ),
