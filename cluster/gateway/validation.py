@@ -11,7 +11,8 @@ from cluster.engine.generation import GenerationRequest
 from cluster.engine.request import SAMPLING_RANGES
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
-from cluster.gateway.errors import Violation, good_request_id, invalid
+from cluster.gateway.auth import ANYBODY, MOST_PRIORITY, Caller
+from cluster.gateway.errors import Violation, invalid
 from cluster.policy.scheduling.limits import Limits
 from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.constraint.grammar import Constraints
@@ -51,15 +52,14 @@ class Validator:
         self,
         request: pb.GenerateRequest,
         limits: Limits,
-        caller: str = "",
+        caller: Caller = ANYBODY,
         *,
         whole: bool = False,
-        highest_priority: int = 100,
     ) -> GenerationRequest:
         """The request with every default filled in; raises ApiError with all violations.
 
-        An authenticated `caller` is who it counts for, whatever `user` says: nobody gets more by naming many users.
-        `whole`: the answer is to be one message, which must not become larger than clients take.
+        It counts for the caller's name where there is one, whatever `user` says, so that naming many users brings no
+        more. `whole`: the answer is to be one message, which must not become larger than clients take.
         """
         found = _Violations()
         prompt_ids = self._prompt(request.prompt, found)
@@ -75,8 +75,9 @@ class Validator:
             constraint = self._constraint(request.constraint, stopping, found)
         n = request.n if request.HasField("n") else 1
         found.unless(1 <= n <= 8, "n", "must be 1 to 8")
-        most = f"{highest_priority}, the highest of this token" if highest_priority < 100 else "100"
-        found.unless(-100 <= request.priority <= highest_priority, "priority", f"must be -100 to {most}")
+        highest = caller.highest_priority
+        most = f"{highest}, the highest of this token" if highest < MOST_PRIORITY else "100"
+        found.unless(-100 <= request.priority <= highest, "priority", f"must be -100 to {most}")
         found.unless(len(request.user) <= MAX_NAME, "user", f"must have at most {MAX_NAME} characters")
         named = not request.request_id or good_request_id(request.request_id)
         found.unless(named, "request_id", "must have at most 256 characters, of printable ASCII")
@@ -105,8 +106,8 @@ class Validator:
             priority=request.priority,
             special_tokens=request.output.special_tokens,
             trace=request.output.trace,
-            client=caller or request.user,
-            tenant=caller,
+            client=caller.name or request.user,
+            tenant=caller.name,
             prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
         )
 
@@ -281,3 +282,8 @@ class _Violations:
     def raise_any(self) -> None:
         if self._found:
             raise invalid(self._found)
+
+
+def good_request_id(text: str) -> bool:
+    """Whether it can travel as metadata: up to 256 printable ASCII characters."""
+    return 0 < len(text) <= 256 and text.isascii() and text.isprintable()

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from cluster.engine.answer_size import MOST_BYTES
 from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.auth import Caller
 from cluster.gateway.errors import Violation, invalid
 from cluster.gateway.examination.fields import has_more_fields
 from cluster.gateway.validation import Validator
@@ -40,11 +41,9 @@ class Examiner:
         text = self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
         return _usual(pb.DetokenizeResponse(text=text), "token_ids")
 
-    def generation(
-        self, request: pb.GenerateRequest, limits: Limits, caller: str, whole: bool, highest_priority: int
-    ) -> GenerationRequest:
+    def generation(self, request: pb.GenerateRequest, limits: Limits, caller: Caller, whole: bool) -> GenerationRequest:
         """See `Validator.generation`."""
-        return self._validator.generation(request, limits, caller, whole=whole, highest_priority=highest_priority)
+        return self._validator.generation(request, limits, caller, whole=whole)
 
 
 def _usual(response: M, path: str) -> M:

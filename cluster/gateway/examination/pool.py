@@ -13,17 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cluster.gateway.errors import ApiError, exhausted
+
 T = TypeVar("T")
 
 SMALL_BYTES = 64 << 10
-
-
-class Busy(Exception):
-    """Not taken in, or not begun in time. `retry_seconds`: when it is worth another try."""
-
-    def __init__(self, retry_seconds: float) -> None:
-        super().__init__(retry_seconds)
-        self.retry_seconds = retry_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +98,15 @@ class Examination:
         self._lanes = (self._small, self._large, self._costly)
 
     async def run(self, tenant: str, size: int, work: Callable[..., T], costly: bool = False) -> T:
-        """The result of `work` on `size` bytes, done in a thread; Busy if there is no room, or no turn in time.
+        """The result of `work` on `size` bytes, done in a thread; raises ApiError (EXAMINATION_BUSY) if there is no
+        room, or no turn in time.
 
         `costly` work, such as a schema, may take long though it is small.
         """
         lane = self._large if size > SMALL_BYTES else self._costly if costly else self._small
         waiting_bytes = sum(lane.turns.bytes for lane in self._lanes)
         if lane.turns.waiting(tenant) >= self._bounds.waiting or waiting_bytes + size > self._bounds.waiting_bytes:
-            raise Busy(5.0)
+            raise _busy(5.0)
         mine = _Work(size, work, asyncio.get_running_loop().create_future())
         lane.turns.add(tenant, mine)
         self._next(lane)
@@ -157,4 +152,9 @@ class Examination:
 
     def _give_up(self, work: _Work) -> None:
         if not work.begun and not work.done.done():
-            work.done.set_exception(Busy(self._bounds.seconds))
+            work.done.set_exception(_busy(self._bounds.seconds))
+
+
+def _busy(retry_seconds: float) -> ApiError:
+    text = "too much is being tokenized and compiled at the moment; send the request again later"
+    return exhausted("EXAMINATION_BUSY", text, retry_seconds)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import IO, TypeVar
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import exhausted, too_costly
+from cluster.gateway.errors import exhausted
 from cluster.gateway.examination.examiner import Examiner
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class ExaminerProcess:
         log.warning("examining a request was given up: its process ended with %s", code)
         limits = "limits.examination_cpu_s, limits.examination_memory_bytes"
         text = f"examining the request takes more time or memory than one may ({limits}); send less"
-        return False, too_costly(text)
+        return False, exhausted("REQUEST_TOO_COSTLY", text)
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:

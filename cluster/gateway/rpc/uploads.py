@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from cluster.gateway.errors import exhausted
+
 T = TypeVar("T")
-
-
-class UploadTooSlow(Exception):
-    """The message did not come within its time, or others needed its place."""
 
 
 @dataclass(eq=False, slots=True)
@@ -46,7 +44,7 @@ class Uploads:
         return len(self._open) + self._promised
 
     async def read(self, tenant: str, connection: str, reading: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `reading`. Raises UploadTooSlow if that takes too long."""
+        """Return the result of `reading`. Raises ApiError (MESSAGE_TOO_SLOW) if that takes too long."""
         if (tenant, connection) in self._waiting or not self._room_for(tenant):
             await self._turn(tenant, connection)
         else:
@@ -59,7 +57,8 @@ class Uploads:
             async with upload.scope:
                 return await reading()
         except TimeoutError:
-            raise UploadTooSlow from None
+            text = "the message did not come in time, or others needed its place; send it whole, and at once"
+            raise exhausted("MESSAGE_TOO_SLOW", text, 1.0) from None
         finally:
             del self._open[upload]
             self._give_back(tenant)
