@@ -38,8 +38,8 @@ _SCOPES = {"/eightwinds.v1.InferenceService": Scope.INFERENCE, "/eightwinds.v1.C
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses a call without a known token or its scope, hands the others' requests and callers to their handlers, and
-    turns exceptions into statuses.
+    """Refuses calls without a known token (UNAUTHENTICATED) or without its scope (PERMISSION_DENIED), hands request and
+    caller of the others to their handlers, and turns exceptions into statuses.
 
     Health is open; a method of no service of ours, such as reflection, needs any token. A message that cannot be parsed
     becomes INVALID_ARGUMENT. Each call has a request id: the request's own, else `x-request-id`, else a new one. It is
@@ -52,7 +52,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits: LimitsSection,
         examination: Examination,
         refusals: Refusals,
-        tokens: Tokens | None = None,
+        tokens: Tokens | None,
     ) -> None:
         """A message has at most `message_bytes`; `examination` counts the fields of a long one. Without `tokens` every
         method is open.

@@ -1,4 +1,4 @@
-"""The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
+"""The gRPC server: services, health, reflection and limits; it starts, serves and drains."""
 
 import logging
 from typing import Any
@@ -44,7 +44,7 @@ class Gateway:
         tokens: Tokens | None = None,
         limits: LimitsSection | None = None,
     ) -> None:
-        """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
+        """With `tokens` every call except health needs one; `limits` are those of docs/limits.md."""
         limits = limits or LimitsSection()
         self.backend, self.refusals = Backend(), Refusals()
         examiner = Examiner(served)
@@ -66,7 +66,7 @@ class Gateway:
         add_reflection(self._server, (*_SERVICES, health.SERVICE))
 
     async def listen(self, address: str) -> str:
-        """Bind and start; returns HOST:PORT with the port chosen where 0 was asked. OSError if it is taken."""
+        """Bind and start; returns HOST:PORT with the port that the system chose for 0. OSError if the port is taken."""
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -79,11 +79,11 @@ class Gateway:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def serve(self) -> None:
-        """Say SERVING; the backend has been filled in."""
+        """Report SERVING; call it once the backend is filled in."""
         self._set_health(SERVING)
 
     def tell(self, good: bool) -> None:
-        """What grpc.health says from now on, unless the server drains; called on the event loop."""
+        """Set what grpc.health reports from now on, unless the server drains. Call it on the event loop."""
         if not self.backend.draining:
             self._set_health(SERVING if good else NOT_SERVING)
 
