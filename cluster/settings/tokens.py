@@ -36,7 +36,7 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Holder:
     """Whom a token belongs to, and what they may do. A request of theirs may have a priority up to the highest."""
 
     name: str
@@ -48,13 +48,13 @@ class Caller:
 class Entry:
     """A line of the file; `digest` is the SHA-256 of the token."""
 
-    caller: Caller
+    holder: Holder
     digest: bytes
 
     def line(self) -> str:
         """As it stands in the file."""
-        priority = f" priority={self.caller.highest_priority}" if self.caller.highest_priority else ""
-        return f"{self.caller.name} {','.join(sorted(self.caller.scopes))} sha256:{self.digest.hex()}{priority}"
+        priority = f" priority={self.holder.highest_priority}" if self.holder.highest_priority else ""
+        return f"{self.holder.name} {','.join(sorted(self.holder.scopes))} sha256:{self.digest.hex()}{priority}"
 
 
 def parse(text: str) -> list[Entry]:
@@ -85,7 +85,7 @@ def _entry(words: list[str]) -> Entry:
         raise ValueError("a name has up to 64 letters, digits and ._@-")
     if not _HASH.fullmatch(digest):
         raise ValueError("a hash is sha256: and 64 digits 0-9a-f; `eightwinds token NAME` makes one")
-    found = Caller(name, parse_scopes(scopes), int(highest))
+    found = Holder(name, parse_scopes(scopes), int(highest))
     return Entry(found, bytes.fromhex(digest.removeprefix("sha256:")))
 
 
@@ -140,12 +140,12 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def find(token: str, entries: Iterable[Entry]) -> Caller | None:
+def find(token: str, entries: Iterable[Entry]) -> Holder | None:
     """Whose token it is. Looks at every entry, so that the time says nothing about which one, or how nearly."""
     digest, found = _digest(token), None
     for entry in entries:
         if hmac.compare_digest(digest, entry.digest):
-            found = entry.caller
+            found = entry.holder
     return found
 
 
@@ -168,7 +168,7 @@ class TokenFile:
         if not self._entries:
             raise ValueError(f"the token file {path} holds no token: `eightwinds token NAME --file {path}` adds one")
 
-    def find(self, token: str) -> Caller | None:
+    def find(self, token: str) -> Holder | None:
         """Whose token it is now."""
         self._refresh()
         return find(token, self._entries)

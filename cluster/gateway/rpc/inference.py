@@ -1,7 +1,5 @@
 """The InferenceService: messages in, messages out; everything between is elsewhere."""
 
-from __future__ import annotations  # grpc's generic types exist only in its type stubs
-
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -12,16 +10,15 @@ from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.request import SAMPLING_RANGES, Finish, FinishReason
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
+from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
-from cluster.gateway.errors import Context, Violation, invalid, unknown_model
+from cluster.gateway.errors import Violation, invalid, unknown_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
-from cluster.gateway.rpc.auth import caller, highest_priority, tenant
 from cluster.gateway.rpc.times import duration, now
 from model.batch import Alternatives
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
-from protos.eightwinds.v1 import inference_pb2_grpc
 
 T = TypeVar("T")
 Examined = pb.GenerateRequest | pb.TokenizeRequest | pb.DetokenizeRequest
@@ -30,17 +27,17 @@ _LONG_BYTES = 16 << 10
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 
 
-class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
-    """See protos/eightwinds/v1/inference.proto."""
+class InferenceService:
+    """See protos/eightwinds/v1/inference.proto. Handlers take a Caller where gRPC's own have a context."""
 
     def __init__(self, served: ServedModel, backend: Backend, examiner: Examiner, examination: Examination) -> None:
         """What a request costs before it is queued is paid by `examination`, unless it is next to nothing."""
         self._served, self._backend, self._examiner, self._examination = served, backend, examiner, examination
 
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+    async def Generate(self, request: pb.GenerateRequest, caller: Caller) -> pb.GenerateResponse:
         """All outputs at once."""
         generations, engine = self._backend.take()
-        wanted = await self._wanted(request, context, engine, whole=True)
+        wanted = await self._wanted(request, caller, engine, whole=True)
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
@@ -61,11 +58,11 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return response
 
     async def GenerateStream(
-        self, request: pb.GenerateRequest, context: Context
+        self, request: pb.GenerateRequest, caller: Caller
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; those that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
-        wanted = await self._wanted(request, context, engine)
+        wanted = await self._wanted(request, caller, engine)
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
@@ -110,20 +107,20 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             size += info.ByteSize() + 4
         return messages
 
-    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+    async def Tokenize(self, request: pb.TokenizeRequest, caller: Caller) -> pb.TokenizeResponse:
         """Ids of a prompt."""
         work = partial(Examiner.tokenize, request=request, context_length=self._context)
-        return await self._examined(request, context, work)
+        return await self._examined(request, caller, work)
 
-    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
+    async def Detokenize(self, request: pb.DetokenizeRequest, caller: Caller) -> pb.DetokenizeResponse:
         """Text of ids."""
-        return await self._examined(request, context, partial(Examiner.detokenize, request=request))
+        return await self._examined(request, caller, partial(Examiner.detokenize, request=request))
 
     def _check_model(self, name: str) -> None:
         if name not in ("", self._served.id):
             raise unknown_model(name, self._served.id)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, caller: Caller) -> pb.ListModelsResponse:
         """The one model."""
         if request.page_size < 0:
             raise invalid([Violation("page_size", "must be at least 0")])
@@ -146,19 +143,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.ListModelsResponse(models=[model])
 
     async def _wanted(
-        self, request: pb.GenerateRequest, context: Context, engine: Engine, whole: bool = False
+        self, request: pb.GenerateRequest, caller: Caller, engine: Engine, whole: bool = False
     ) -> GenerationRequest:
-        work = partial(
-            Examiner.generation,
-            request=request,
-            limits=engine.limits,
-            caller=caller(),
-            whole=whole,
-            highest_priority=highest_priority(),
-        )
-        return await self._examined(request, context, work)
+        work = partial(Examiner.generation, request=request, limits=engine.limits, caller=caller, whole=whole)
+        return await self._examined(request, caller, work)
 
-    async def _examined(self, request: Examined, context: Context, work: Callable[[Examiner], T]) -> T:
+    async def _examined(self, request: Examined, caller: Caller, work: Callable[[Examiner], T]) -> T:
         """The result of `work`, beside the event loop if the request is long or constrained: 4 MB take the tokenizer
         more than a second, as a schema may, in which no other stream would move.
         """
@@ -167,7 +157,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         size = request.ByteSize()
         if size < _LONG_BYTES and not constrained:
             return work(self._examiner)
-        who = caller() or getattr(request, "user", "") or tenant(context)
+        who = caller.name or getattr(request, "user", "") or caller.tenant
         return await self._examination.run(who, size, work, costly=constrained)
 
     @property

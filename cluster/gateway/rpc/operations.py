@@ -1,19 +1,16 @@
 """The ClusterService: what operators see of the cluster and change in it."""
 
-from __future__ import annotations  # grpc's generic types exist only in its type stubs
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-
-import grpc
 
 from actors.vitals import NodeInfo
 from cluster.control.controller import Controller, HeadNode, NoSuchNode, RevisionMoved
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.audit import audited
+from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
-from cluster.gateway.errors import ApiError, Context, Violation, invalid
+from cluster.gateway.errors import ApiError, Kind, Violation, invalid
 from cluster.gateway.rpc.expert_stream import LoadWatches, whole
 from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.times import duration, now
@@ -22,7 +19,6 @@ from cluster.observe.usage import Counters, between
 from cluster.policy.replicas.membership import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from protos.eightwinds.v1 import cluster_pb2 as pb
-from protos.eightwinds.v1 import cluster_pb2_grpc
 
 _MOST_REPLICAS = 64
 _DRAIN_SECONDS = 600.0
@@ -36,8 +32,8 @@ _STATES = {
 }
 
 
-class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
-    """See protos/eightwinds/v1/cluster.proto."""
+class ClusterService:
+    """See protos/eightwinds/v1/cluster.proto. Handlers take a Caller where gRPC's own have a context."""
 
     def __init__(self, served: ServedModel, backend: Backend, watches: int = 128) -> None:
         """Load has at most so many `watches` at once."""
@@ -47,7 +43,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         config = served.checkpoint.config
         self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
 
-    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+    async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
         """Nodes, experts and replicas."""
         _, engine = self._backend.look()
         response = pb.GetStatusResponse(
@@ -88,7 +84,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         return response
 
     async def WatchExpertLoad(
-        self, request: pb.WatchExpertLoadRequest, context: Context
+        self, request: pb.WatchExpertLoadRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchExpertLoadResponse]:
         """What each expert did, interval by interval."""
         interval = request.interval.ToNanoseconds() * 1e-9 if request.HasField("interval") else 1.0
@@ -100,9 +96,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                 async for message in messages:
                     yield message
 
-    async def ScaleExperts(self, request: pb.ScaleExpertsRequest, context: Context) -> pb.ScaleExpertsResponse:
+    async def ScaleExperts(self, request: pb.ScaleExpertsRequest, caller: Caller) -> pb.ScaleExpertsResponse:
         """Other numbers of replicas."""
-        with audited(request, context):
+        with audited(request, caller):
             return await self._scale(request)
 
     async def _scale(self, request: pb.ScaleExpertsRequest) -> pb.ScaleExpertsResponse:
@@ -117,15 +113,15 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         try:
             revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
         except RevisionMoved as error:
-            raise ApiError(grpc.StatusCode.ABORTED, "REVISION_MOVED", str(error)) from None
+            raise ApiError(Kind.ABORTED, "REVISION_MOVED", str(error)) from None
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
         )
 
-    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
+    async def DrainNode(self, request: pb.DrainNodeRequest, caller: Caller) -> pb.DrainNodeResponse:
         """Move replicas away from a node."""
-        with audited(request, context):
+        with audited(request, caller):
             return await self._drain(request)
 
     async def _drain(self, request: pb.DrainNodeRequest) -> pb.DrainNodeResponse:
@@ -139,16 +135,16 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         try:
             await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
         except NoSuchNode as error:
-            raise ApiError(grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND", str(error)) from None
+            raise ApiError(Kind.NOT_FOUND, "NODE_NOT_FOUND", str(error)) from None
         except HeadNode as error:
-            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "HEAD_NODE", str(error)) from None
+            raise ApiError(Kind.PRECONDITION, "HEAD_NODE", str(error)) from None
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
-        self, request: pb.SetScalingPolicyRequest, context: Context
+        self, request: pb.SetScalingPolicyRequest, caller: Caller
     ) -> pb.SetScalingPolicyResponse:
         """Another policy of scaling by load."""
-        with audited(request, context):
+        with audited(request, caller):
             return await self._set_policy(request)
 
     async def _set_policy(self, request: pb.SetScalingPolicyRequest) -> pb.SetScalingPolicyResponse:
@@ -204,7 +200,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
 
 def _fixed() -> ApiError:
     text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
-    return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED", text)
+    return ApiError(Kind.PRECONDITION, "REPLICAS_FIXED", text)
 
 
 def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:

@@ -201,7 +201,7 @@ def test_a_token_is_printed_once_and_its_hash_kept(tmp_path: Path) -> None:
     first, second = run("token", "alice", "--file", str(file)), run("token", "ops", "--scope", "cluster,inference")
     assert (first.exit_code, second.exit_code, first.stderr) == (0, 0, "")
     (entry,) = tokens.parse(file.read_text(encoding="utf-8"))
-    assert tokens.find(first.stdout.strip(), [entry]) == tokens.Caller("alice", frozenset({tokens.Scope.INFERENCE}))
+    assert tokens.find(first.stdout.strip(), [entry]) == tokens.Holder("alice", frozenset({tokens.Scope.INFERENCE}))
     line = second.stderr.splitlines()[-1]
     assert tokens.find(second.stdout.strip(), tokens.parse(line)) is not None and "ops cluster,inference " in line
     assert second.stdout.strip() not in second.stderr
