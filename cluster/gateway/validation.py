@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from cluster.engine.answer_size import MOST_BYTES, AnswerSize
-from cluster.engine.generation import GenerationRequest
-from cluster.engine.request import SAMPLING_RANGES
+from cluster.engine.request import SAMPLING_RANGES, GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.gateway.errors import Violation, good_request_id, invalid
 from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.constraint.grammar import Constraints
 from model.text.chat import ChatMessage, Role
@@ -96,18 +96,20 @@ class Validator:
         )
         return GenerationRequest(
             request_id=request.request_id,
-            prompt_ids=tuple(prompt_ids),
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
+            sequence=SequenceRequest(
+                prompt_ids=tuple(prompt_ids),
+                sampling=sampling,
+                max_tokens=max_tokens,
+                stop_ids=stop_ids,
+                priority=request.priority,
+                routing=request.output.trace,
+                client=caller or request.user,
+                tenant=caller,
+                prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
+            ),
             rules=StopRules(tuple(stopping.stop), stopping.include_stop, stopping.min_tokens),
             n=n,
-            priority=request.priority,
             special_tokens=request.output.special_tokens,
-            trace=request.output.trace,
-            client=caller or request.user,
-            tenant=caller,
-            prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
         )
 
     def prompt_ids(self, prompt: pb.Prompt) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a request means: its prompt's ids, a text's, what the engine is to run. Pure, and so the same in any process."""
+"""What a request means: its prompt's ids, a text's, what the engine is to run. The same in any process."""
 
 from typing import TypeVar
 
@@ -6,7 +6,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
 from cluster.engine.answer_size import MOST_BYTES
-from cluster.engine.generation import GenerationRequest
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import Violation, invalid
 from cluster.gateway.examination.fields import has_more_fields
