@@ -23,12 +23,13 @@ from benchmarks.load import Job, Load, median, some_prompt
 from benchmarks.report import publish
 from benchmarks.server import Server, serving
 from cluster.engine.engine import Engine
-from cluster.engine.generation import GenerationRequest, Generations
-from cluster.engine.request import Event, SequenceRequest
+from cluster.engine.events import Event
+from cluster.engine.generation import Generations
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
-from cluster.engine.text import StopRules
 from cluster.launch import in_process
 from cluster.launch.serve import engine_config
+from cluster.policy.scheduling.request import SequenceRequest
 from cluster.settings.config import load_config
 from model.batch import HeadInfo, SamplingParams, StepFailure, StepPlan, StepResult
 
@@ -98,23 +99,26 @@ def _engine_alone(served: ServedModel, head: HeadHandle) -> None:
             done.set()
 
     engine = Engine(head, engine_config(load_config(None, {}), served.checkpoint.config.sliding_window), sink)
+    engine.start()
     for i in range(_RUNNING):
-        engine.submit([SequenceRequest(str(i), _prompt(i), _GREEDY, _TOKENS)])
+        engine.submit([SequenceRequest(_prompt(i), _GREEDY, _TOKENS, sequence_id=str(i))])
     done.wait()
     engine.stop()
 
 
 def _with_text(served: ServedModel, head: HeadHandle) -> None:
     async def one(generations: Generations, engine: Engine, number: int) -> None:
-        request = GenerationRequest(str(number), _prompt(number), _GREEDY, _TOKENS, frozenset(), StopRules())
+        request = GenerationRequest(str(number), SequenceRequest(_prompt(number), _GREEDY, _TOKENS))
         with generations.running(request, engine) as generation:
             async for _ in generation.pieces():
                 pass
 
     async def run() -> None:
-        generations = Generations(served.tokenizer, asyncio.get_running_loop())
-        config = engine_config(load_config(None, {}), served.checkpoint.config.sliding_window)
-        engine = Engine(head, config, generations.sink)
+        config = load_config(None, {})
+        generations = Generations(served.tokenizer, asyncio.get_running_loop(), config.gateway.max_buffered_tokens)
+        bounds = engine_config(config, served.checkpoint.config.sliding_window)
+        engine = Engine(head, bounds, generations.sink)
+        engine.start()
         await asyncio.gather(*(one(generations, engine, i) for i in range(_RUNNING)))
         engine.stop()
 

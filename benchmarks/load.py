@@ -130,6 +130,21 @@ class Load:
             await asyncio.wait_for(clients_done, seconds)
         return outcomes
 
+    async def waves(self, jobs: Iterable[Job], size: int, seconds: float | None = None) -> list[Outcome]:
+        """As `closed_loop`, but the next `size` jobs are sent when all of the last have ended: static batching."""
+        left = iter(jobs)
+        outcomes: list[Outcome] = []
+
+        async def one_after_the_other() -> None:
+            while wave := list(itertools.islice(left, size)):
+                sent = [Outcome(time.monotonic(), code="CUT") for _ in wave]
+                outcomes.extend(sent)
+                await asyncio.gather(*map(self.ask, wave, sent))
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(one_after_the_other(), seconds)
+        return outcomes
+
     async def poisson(self, jobs: Iterable[Job], rate: float, seconds: float, rng: random.Random) -> list[Outcome]:
         """Requests at random moments, `rate` a second, whatever becomes of them."""
         begin, at = time.monotonic(), 0.0

@@ -57,9 +57,11 @@ class Serving:
 
     def ready(self, head: HeadHandle, bounds: EngineConfig) -> "Serving":
         """Put an engine on this head behind it, and say so."""
-        generations = Generations(self.served.tokenizer, self._loop)
+        generations = Generations(self.served.tokenizer, self._loop, max_buffered=4096)
+        engine = Engine(head, bounds, generations.sink)
+        engine.start()
         backend = self.gateway.backend
-        backend.generations, backend.engine = generations, Engine(head, bounds, generations.sink)
+        backend.generations, backend.engine = generations, engine
         self.run(self.gateway.serve())
         return self
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from cluster.engine.generation import GenerationRequest
-from cluster.engine.request import SAMPLING_RANGES
+from cluster.engine.request import SAMPLING_RANGES, GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.gateway.auth import ANYBODY, MOST_PRIORITY, Caller
@@ -14,6 +13,7 @@ from cluster.gateway.lengths import Lengths
 from cluster.gateway.prompts import prompt_ids
 from cluster.gateway.violations import Violations
 from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.constraint.grammar import Constraints
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -81,18 +81,20 @@ class Validator:
         )
         return GenerationRequest(
             request_id=request.request_id,
-            prompt_ids=tuple(ids),
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
+            sequence=SequenceRequest(
+                prompt_ids=tuple(ids),
+                sampling=sampling,
+                max_tokens=max_tokens,
+                stop_ids=stop_ids,
+                priority=request.priority,
+                routing=request.output.trace,
+                client=caller.name or request.user,
+                tenant=caller.name,
+                prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
+            ),
             rules=StopRules(tuple(stopping.stop), stopping.include_stop, stopping.min_tokens),
             n=n,
-            priority=request.priority,
             special_tokens=request.output.special_tokens,
-            trace=request.output.trace,
-            client=caller.name or request.user,
-            tenant=caller.name,
-            prompt_logprobs=request.output.prompt_logprobs if request.output.HasField("prompt_logprobs") else -1,
         )
 
     def prompt_ids(self, prompt: pb.Prompt) -> list[int]:

@@ -22,9 +22,9 @@ from actors.vitals import Pulse
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller, ControllerOptions
 from cluster.engine.engine import Engine, EngineConfig
-from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
+from cluster.engine.generation import GenerationFailed, Generations
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
-from cluster.engine.text import StopRules
 from cluster.gateway.health import Health, obstacle
 from cluster.gateway.rpc.server import Gateway
 from cluster.gateway.web.metrics import Look, exposition
@@ -45,6 +45,7 @@ from cluster.launch.progress import ProgressLines
 from cluster.launch.shutdown import Shutdown
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
+from cluster.policy.scheduling.request import SequenceRequest
 from cluster.settings.address import bind, split
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile
@@ -110,7 +111,8 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         deployment = await asyncio.to_thread(launcher.launch, shutdown.stop)
         generations = Generations(served.tokenizer, loop, config.gateway.max_buffered_tokens)
         bounds = engine_config(config, served.checkpoint.config.sliding_window)
-        engine = await asyncio.to_thread(Engine, deployment.head, bounds, generations.sink)
+        engine = Engine(deployment.head, bounds, generations.sink)
+        await asyncio.to_thread(engine.start)
         await _warm_up(served, generations, engine)
         shutdown.hurry = generations.cut_off
         backend = gateway.backend
@@ -193,7 +195,6 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
         prefill_slowdown=config.scheduler.prefill_slowdown,
         prefix_caching=config.kv.prefix_caching,
         prefixes_by_tenant=config.kv.prefix_sharing == "tenant",
-        static_batching=config.scheduler.batching == "static",
     )
 
 
@@ -244,15 +245,8 @@ def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) 
 
 async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:
     """One request through everything, so that the first client does not pay for lazy initialisation."""
-    request = GenerationRequest(
-        "warm-up",
-        tuple(served.tokenizer.encode("warm up")),
-        SamplingParams(temperature=0.0),
-        max_tokens=2,
-        stop_ids=frozenset(),
-        rules=StopRules(),
-    )
-    with generations.running(request, engine) as generation:
+    sequence = SequenceRequest(tuple(served.tokenizer.encode("warm up")), SamplingParams(temperature=0.0), max_tokens=2)
+    with generations.running(GenerationRequest("warm-up", sequence), engine) as generation:
         async for _ in generation.pieces():
             pass
 

@@ -77,14 +77,11 @@ class KvSection(_Section):
 
 
 class SchedulerSection(_Section):
-    """What bounds a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long.
-    `batching` static lets nothing enter until all that runs has ended; it is there to be compared with.
-    """
+    """What bounds a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long."""
 
     max_running_requests: int = Field(default=64, ge=1, le=4096)
     max_tokens_per_step: int = Field(default=512, ge=1)
     prefill_slowdown: float = Field(default=1.5, gt=1)
-    batching: Literal["continuous", "static"] = "continuous"
 
 
 class GatewaySection(_Section):

@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from cluster.engine.answer_size import PIECE_BYTES
 from cluster.engine.engine import Engine
-from cluster.engine.generation import Generation, GenerationRequest
-from cluster.engine.request import SAMPLING_RANGES, Finish, FinishReason
+from cluster.engine.events import Finish, FinishReason
+from cluster.engine.generation import Generation
+from cluster.engine.request import SAMPLING_RANGES, GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
 from cluster.gateway.auth import Caller
@@ -42,7 +43,7 @@ class InferenceService:
             request_id=wanted.request_id,
             model=self._served.id,
             create_time=now(),
-            seed=wanted.sampling.seed,
+            seed=wanted.sequence.sampling.seed,
             outputs=[pb.Output(index=i) for i in range(wanted.n)],
         )
         with generations.running(wanted, engine) as generation:
@@ -53,7 +54,7 @@ class InferenceService:
                     _add(output, piece, request.output, self._served.tokenizer)
             response.usage.CopyFrom(_usage(generation))
             response.prompt_tokens.extend(self._prompt_tokens(generation))
-            if wanted.trace:
+            if request.output.trace:
                 response.trace.CopyFrom(_trace(generation))
         return response
 
@@ -73,9 +74,9 @@ class InferenceService:
                     messages = [*ahead, last_ahead, *messages[1:]]
                     messages[0].MergeFrom(opening)
                     opening = None
-                if not generation.keys:
+                if not generation.open_ids:
                     messages[-1].usage.CopyFrom(_usage(generation))
-                    if wanted.trace:
+                    if request.output.trace:
                         messages[-1].trace.CopyFrom(_trace(generation))
                 for message in messages:
                     if _says_something(message):
@@ -168,16 +169,16 @@ class InferenceService:
 
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""
-        if generation.request.prompt_logprobs < 0:
+        if generation.request.sequence.prompt_logprobs < 0:
             return
-        ids, tokenizer = generation.request.prompt_ids, self._served.tokenizer
+        ids, tokenizer = generation.request.sequence.prompt_ids, self._served.tokenizer
         yield pb.TokenInfo(id=ids[0], bytes=_bytes(tokenizer, ids[0]))
         for token, (logprob, top) in zip(ids[1:], generation.progress.prompt_scores, strict=True):
             yield _info(tokenizer, token, logprob, top)
 
     def _opening(self, wanted: GenerationRequest) -> pb.GenerateStreamResponse:
         return pb.GenerateStreamResponse(
-            request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sampling.seed
+            request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sequence.sampling.seed
         )
 
 
@@ -185,11 +186,11 @@ def _add(
     target: pb.Output | pb.GenerateStreamResponse, piece: Piece, options: pb.OutputOptions, tokenizer: Tokenizer
 ) -> None:
     """Ids, token infos and finish of a piece."""
-    event = piece.event
+    token = piece.token
     if options.token_ids:
-        target.token_ids.append(event.token_id)
-    if event.logprob is not None:
-        target.tokens.append(_info(tokenizer, event.token_id, event.logprob, event.top))
+        target.token_ids.append(token.token_id)
+    if token.logprob is not None:
+        target.tokens.append(_info(tokenizer, token.token_id, token.logprob, token.top))
     if piece.finish is not None:
         target.finish.CopyFrom(_finish(piece.finish))
 
@@ -221,7 +222,7 @@ def _says_something(message: pb.GenerateStreamResponse) -> bool:
 
 def _usage(generation: Generation) -> pb.Usage:
     return pb.Usage(
-        prompt_tokens=len(generation.request.prompt_ids),
+        prompt_tokens=len(generation.request.sequence.prompt_ids),
         completion_tokens=generation.progress.completion_tokens,
         cached_prompt_tokens=generation.progress.cached_prompt_tokens,
     )

@@ -63,7 +63,7 @@ class ClusterService:
         ready = _ready(snapshot, self._experts)
         loads = between(Counters(self._backend.started), counters, ready).experts
         doubted = counters.head.doubted if counters.head else frozenset()
-        response.head.restart_count = engine.accounts.head_restarts
+        response.head.restart_count = engine.statistics.head_restarts
         if counters.head:
             response.head.node_id = counters.head.node_id
         answers = counters.head is not None or controller is None
@@ -174,7 +174,7 @@ class ClusterService:
     async def _counters(self, controller: Controller | None) -> Counters:
         _, engine = self._backend.look()
         head = await asyncio.to_thread(controller.load) if controller else None
-        layers = [list(row) for row in engine.accounts.expert_tokens] or [[0] * self._experts] * self._layers
+        layers = [list(row) for row in engine.statistics.expert_tokens] or [[0] * self._experts] * self._layers
         return Counters(asyncio.get_running_loop().time(), layers, head)
 
     def _watch_violations(self, interval: float, request: pb.WatchExpertLoadRequest) -> Iterator[Violation]:

@@ -55,13 +55,13 @@ def _one(value: float | Histogram) -> Samples:
 
 
 def _layers(look: Look) -> Samples:
-    for layer, row in enumerate(look.engine.accounts.expert_tokens):
+    for layer, row in enumerate(look.engine.statistics.expert_tokens):
         for expert, count in enumerate(row):
             yield (str(layer), str(expert)), count
 
 
 def _balance(look: Look) -> Samples:
-    for layer, row in enumerate(look.engine.accounts.expert_tokens):
+    for layer, row in enumerate(look.engine.statistics.expert_tokens):
         if any(row):
             yield (str(layer),), sum(row) / len(row) / max(row)
 
@@ -115,7 +115,7 @@ TABLE = (
     ),
     Series(
         "sequence_faults", "counter", "Outputs that could not go on: no numbers, or no way on.", ("kind",),
-        lambda at: [((kind,), count) for kind, count in at.engine.accounts.faults.copy().items()],
+        lambda at: [((kind,), count) for kind, count in at.engine.statistics.faults.copy().items()],
     ),
     Series(
         "grpc_server_handled", "counter", "Calls that ended.", ("grpc_service", "grpc_method", "grpc_code"),
@@ -141,11 +141,11 @@ TABLE = (
     Series("layer_balance_ratio", "gauge", "Rows per expert, mean / max; 1 is even.", ("layer",), _balance),
     Series(
         "dispatch_seconds", "histogram", "Waiting for experts, per step.", ("transport",),
-        lambda at: [((at.transport,), at.engine.accounts.dispatch_seconds)],
+        lambda at: [((at.transport,), at.engine.statistics.dispatch_seconds)],
     ),
     Series(
         "step_seconds", "histogram", "Steps of the head.", ("phase",),
-        lambda at: [((phase,), times) for phase, times in at.engine.accounts.step_seconds.items()],
+        lambda at: [((phase,), times) for phase, times in at.engine.statistics.step_seconds.items()],
     ),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The pool of KV pages: who holds which, and what a page holds, are written down here and nowhere else. Pure.
+"""The pool of KV pages: who holds which, and what a page holds, are written down here and nowhere else.
 
 A page may be held by several sequences. One that nobody holds is free to be taken, but until that happens it keeps
 its contents, which are found again by their key (vLLM's automatic prefix caching): the page freed longest ago goes

@@ -8,13 +8,13 @@ import pytest
 
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller, ControllerOptions
-from cluster.engine import engine as engine_module
-from cluster.engine.engine import Engine, EngineConfig
+from cluster.engine import adoption
+from cluster.engine.engine import Engine
 from cluster.engine.served_model import ServedModel
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.clusters import FakeCluster
-from tests.engines import Make
+from tests.engines import Make, engine_bounds
 from tests.fakes import Events, FakeHead
 from tests.serving import MESSAGE_BYTES, Serving, serve_locally
 
@@ -69,7 +69,7 @@ def serve_fake(demo: ServedModel) -> Iterator[ServeFake]:
     def serve(
         head: FakeHead, served: ServedModel = demo, max_message_bytes: int = MESSAGE_BYTES, **bounds: int
     ) -> Serving:
-        config = replace(EngineConfig(4, 64, 8, head.window), **bounds)  # type: ignore[arg-type]  # by field name
+        config = replace(engine_bounds(window=head.window), **bounds)  # type: ignore[arg-type]  # by field name
         servers.append(Serving(served, max_message_bytes).ready(head, config))
         return servers[-1]
 
@@ -91,7 +91,7 @@ def events() -> Events:
 @pytest.fixture
 def make(head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes engines on the head, which tell the events."""
-    monkeypatch.setattr(engine_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(adoption, "_RETRY_SECONDS", 0.0)
     engines: list[Engine] = []
 
     def make(
@@ -101,8 +101,9 @@ def make(head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch) -> Ite
         grace: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> Engine:
-        config = EngineConfig(max_running, budget, max_queued, head.window, grace)
+        config = engine_bounds(max_running, budget, max_queued, head.window, grace)
         engines.append(Engine(head, config, events, clock))
+        engines[-1].start()
         return engines[-1]
 
     yield make

@@ -11,12 +11,13 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.engine.engine import EngineConfig, QueueFull
+from cluster.engine.engine import QueueFull
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, Kind, Violation, exhausted, invalid, to_api_error, unknown_model
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure
 
@@ -212,7 +213,7 @@ SAMPLE = small(
 def brief(demo: ServedModel) -> Iterator[Serving]:
     """A server whose outputs are short, whatever is asked."""
     head = FakeHead(page_count=16, page_size=4, draw=lambda new, ids: demo.tokenizer.eos_id)
-    server = Serving(demo).ready(head, EngineConfig(4, 64, 8, None))
+    server = Serving(demo).ready(head, engine_bounds())
     yield server
     server.close()
 

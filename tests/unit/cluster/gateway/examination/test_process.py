@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.engine.generation import GenerationRequest
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.gateway.auth import ANYBODY
 from cluster.gateway.errors import ApiError, Kind
@@ -151,7 +151,7 @@ def test_a_schema_is_compiled_there_too(process: ExaminerProcess) -> None:
         work = partial(Examiner.generation, request=request, limits=limits, caller=ANYBODY)
         return partial(work, whole=False)
 
-    constraint = process.run(asked(good)).sampling.constraint
+    constraint = process.run(asked(good)).sequence.sampling.constraint
     assert constraint is not None
     assert constraint.text == good
     assert "constraint.json_schema" in refused(process, asked(bad)).text

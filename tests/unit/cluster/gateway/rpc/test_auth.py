@@ -12,10 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cluster.client.client import Client, Options, text_request
-from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure
 
@@ -42,7 +42,7 @@ class Guarded:
             self.tokens[name], entry = new_token(name, scopes)
             append(self.file, entry)
         self.head = FakeHead()
-        self.server = Serving(served, tokens=TokenFile(self.file)).ready(self.head, EngineConfig(4, 64, 8, None))
+        self.server = Serving(served, tokens=TokenFile(self.file)).ready(self.head, engine_bounds())
         self.channel: Any = self.server.channel
 
     def unary(self, metadata: list[tuple[str, str]], message: bytes = RUBBISH) -> Failure:

@@ -10,7 +10,6 @@ import pytest
 from grpc import StatusCode
 
 from cluster.client.client import Options, text_request
-from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, Kind
 from cluster.gateway.rpc.limits import Places, channel_options
@@ -19,6 +18,7 @@ from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.abuse import wire
 from tests.abuse.wire import Connection, frame
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving, failure
 
@@ -38,7 +38,7 @@ def open_server(demo: ServedModel, tmp_path: Path) -> Iterator[Open]:
             append(tmp_path / "tokens", new_token("alice", [Scope.INFERENCE])[1])
             tokens = TokenFile(tmp_path / "tokens")
         server = Serving(demo, tokens=tokens, limits=LimitsSection(**limits))  # type: ignore[arg-type]  # by field name
-        servers.append(server.ready(head or FakeHead(), EngineConfig(64, 256, 64, None)))
+        servers.append(server.ready(head or FakeHead(), engine_bounds(64, 256, 64)))
         return server
 
     yield opened
