@@ -114,11 +114,10 @@ class HeadActor:
         if options != self._options:
             with self._swapping:  # a later `update` may be under way
                 self._replicas, self._options = Replicas(self._replicas.table), options
-            patience = Patience() if options.fault_tolerance else None
-            self._counter = UsageCounter(self._head.expert_count) if options.load else None
+            self._counter = UsageCounter(self._head.expert_count)
             transport, link = RayTransport(), host_link(self._head.spec.device)
             self._head.connect(
-                ExpertRouter(transport, self._replicas, options.grace, patience, self._counter, link=link)
+                ExpertRouter(transport, self._replicas, options.grace, Patience(), self._counter, link=link)
             )
         self._swap(members.order, _table(members, self._head.expert_count))
         return self._head.begin(epoch)

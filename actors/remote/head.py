@@ -29,7 +29,7 @@ class RemoteHead:
         head: Any,
         members: Callable[[int], Members],
         options: RouterOptions,
-        hang_seconds: float = 30.0,
+        hang_seconds: float,
         begin_timeout: float = 120.0,
     ) -> None:
         """`members` is asked at each `begin`, and told the epoch."""

@@ -77,7 +77,7 @@ def memory_needed(config: Config, weights: int) -> int:
     """Bytes that a start takes on this machine, `weights` among them; 0 where it is other machines' or a GPU's."""
     if config.cluster.ray_address or config.experts.num_gpus:
         return 0
-    actors = 1 if config.transport == "local" else 1 + config.experts.count * config.experts.replicas
+    actors = 1 if config.runtime == "in_process" else 1 + config.experts.count * config.experts.replicas
     cache = 0 if config.head.num_gpus else config.kv.memory_bytes or 0  # a share follows what there is
     return weights + cache + actors * ACTOR_BYTES
 
@@ -97,7 +97,7 @@ def raise_open_files() -> int:
 def open_files_problem(limit: int, config: Config) -> str:
     """Why that many are too few, or ""."""
     needed = _PROCESS_FILES + _ACTOR_FILES * (1 + config.experts.count * config.experts.replicas)
-    if config.transport == "local" or limit >= needed:
+    if config.runtime == "in_process" or limit >= needed:
         return ""
     return (
         f"{limit} open files are allowed, {needed} are needed: ulimit -n {max(needed, 4096)}, or LimitNOFILE= in a unit"
@@ -110,6 +110,6 @@ def check_machine(config: Config, weights: int, taken_over: bool) -> None:
     """
     if problem := open_files_problem(raise_open_files(), config):
         raise ValueError(problem)
-    found = memory(os.environ, ray=config.transport != "local")
+    found = memory(os.environ, ray=config.runtime == "ray")
     if problem := found.problem(memory_needed(config, weights), taken_over):
         raise ValueError(f"{problem}: {found.advice()}")

@@ -20,11 +20,13 @@ from actors.remote.exits import memory_exits
 from actors.remote.head import RemoteHead
 from actors.remote.replicas import RayReplicas, machines
 from actors.replica import Key
-from actors.specs import ActorOptions, ActorSpec, RouterOptions
-from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
+from actors.specs import ActorOptions, ActorSpec
+from actors.vitals import Pulse
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
+from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
+from cluster.launch.specs import actor_specs, needs_of, router_options
 from cluster.policy.replicas.membership import MOST_FAILURES
 from cluster.policy.replicas.placement import Node, Placed, assign, missing
 from cluster.policy.replicas.readiness import RollCall
@@ -55,7 +57,7 @@ def launch(
     local: LocalRay | None,
     report: ProgressReport,
     stop: threading.Event,
-) -> Deployment:
+) -> "RayDeployment":
     """Start or adopt all actors and wait for their weights; raises LaunchFailed or LaunchStopped, and then leaves
     nothing new behind. `local` is the Ray that `local_ray.prepare` began to start, None to join
     `cluster.ray_address`.
@@ -78,23 +80,41 @@ def launch(
     except BaseException:
         _let_go(actors.new, config, local)
         raise
-    handles, found = {name: handles[name] for name in call.names}, call.pulses
-    experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
-    pulses = {key: found[name] for key, (name, _) in experts.items()}
-    ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
-    ops.adopt(pulses)
-    options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
-    head = RemoteHead(handles[HEAD_NAME], ops.members, options, config.head.hang_s)
+    return RayDeployment(config, local, actors, {name: handles[name] for name in call.names}, call.pulses)
 
-    def close(keep: bool) -> None:
-        if keep:
-            ray.shutdown()
-            if local is not None:
-                local.let_go()
-        else:
-            _let_go([HEAD_NAME, *ops.names()], config, local)
 
-    return Deployment(head, close, ops, pulses, daemon.essentials(local) if local is not None else lambda: "")
+class RayDeployment:
+    """See `cluster.launch.runtime.Deployment`."""
+
+    def __init__(
+        self,
+        config: Config,
+        local: LocalRay | None,
+        actors: "_Actors",
+        handles: Mapping[str, Any],
+        pulses: Mapping[str, Pulse],
+    ) -> None:
+        """`handles` and `pulses` of all actors that run, by name."""
+        self._config, self._local = config, local
+        self._essentials = daemon.essentials(local) if local is not None else {}
+        experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
+        self.pulses = {key: pulses[name] for key, (name, _) in experts.items()}
+        self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
+        self.ops.adopt(self.pulses)
+        self.head = RemoteHead(handles[HEAD_NAME], self.ops.members, router_options(config), config.head.hang_s)
+
+    def broken(self) -> str:
+        """See `Deployment`: Ray's own processes on this machine are started anew by nobody."""
+        return daemon.broken(self._essentials)
+
+    def close(self, keep: bool) -> None:
+        """See `Deployment`."""
+        if not keep:
+            _let_go([HEAD_NAME, *self.ops.names()], self._config, self._local)
+            return
+        ray.shutdown()
+        if self._local is not None:
+            self._local.let_go()
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:

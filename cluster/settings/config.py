@@ -46,13 +46,12 @@ class HeadSection(ActorSection):
 
 class ExpertsSection(ActorSection):
     """The expert actors: `replicas` of each to begin with. `count` must be the checkpoint's; a silent expert is waited
-    for `grace_s` seconds. With `fault_tolerance` a call that is late or slow is sent to another replica as well.
+    for `grace_s` seconds.
     """
 
     count: int = Field(default=8, ge=1)
     replicas: int = Field(default=1, ge=1, le=64)
     grace_s: float = Field(default=60.0, gt=0)
-    fault_tolerance: bool = True
 
 
 class KvSection(_Section):
@@ -119,12 +118,6 @@ class ClusterSection(_Section):
     start_timeout_s: float = Field(default=600.0, gt=0)
 
 
-class LoadSection(_Section):
-    """Whether the head counts what each replica does."""
-
-    enabled: bool = True
-
-
 class ScalingSection(_Section):
     """Scaling by load (see `cluster.policy.replicas.scaling`), and how long a new replica may look for a node, which an
     autoscaler may have to bring, before it is given up.
@@ -181,20 +174,31 @@ class LimitsSection(_Section):
 
 
 class Config(_Section):
-    """All of it. `transport` is object_refs (Ray), or local: everything in this process, without Ray."""
+    """All of it. `runtime` is where actors run: on Ray, or all of them in this process, without Ray. `transport` is how
+    rows travel between actors on Ray.
+    """
 
     model: ModelSection = ModelSection()
-    transport: Literal["object_refs", "local"] = "object_refs"
+    runtime: Literal["ray", "in_process"] = "ray"
+    transport: Literal["object_refs"] = "object_refs"
     head: HeadSection = HeadSection()
     experts: ExpertsSection = ExpertsSection()
     kv: KvSection = KvSection()
     scheduler: SchedulerSection = SchedulerSection()
     gateway: GatewaySection = GatewaySection()
-    load: LoadSection = LoadSection()
     scaling: ScalingSection = ScalingSection()
     cluster: ClusterSection = ClusterSection()
     security: SecuritySection = SecuritySection()
     limits: LimitsSection = LimitsSection()
+
+    @field_validator("transport", mode="before")
+    @classmethod
+    def _not_a_place(cls, value: object) -> object:
+        if value == "local":
+            raise ValueError(
+                "says how rows travel between actors on Ray; to have all of them in one process set runtime: in_process"
+            )
+        return value
 
 
 def load_config(file: Path | None, environment: Mapping[str, str], settings: Iterable[str] = ()) -> Config:
@@ -211,10 +215,9 @@ def load_config(file: Path | None, environment: Mapping[str, str], settings: Ite
             raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
         values = {name: section for name, section in content.items() if section is not None}
     for name, text in environment.items():
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name.removeprefix(ENVIRONMENT_PREFIX):
-            _put(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text, name)
-        elif name == ENVIRONMENT_PREFIX + "TRANSPORT":
-            values["transport"] = text
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and ("__" in key or key in known_keys()):
+            _put(values, key.split("__"), text, name)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

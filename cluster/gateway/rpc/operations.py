@@ -203,7 +203,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
 
 
 def _fixed() -> ApiError:
-    text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
+    text = "with runtime=in_process all experts run in the server's process; serve with runtime=ray"
     return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED", text)
 
 

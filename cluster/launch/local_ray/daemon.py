@@ -15,16 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from cluster.launch.deployment import LaunchFailed, LaunchStopped
 from cluster.launch.local_ray import marks
 from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.local_ray.folder import Hold, StateFolders, state_folders
 from cluster.launch.local_ray.record import LocalRay, orphans, records
+from cluster.launch.runtime import LaunchFailed, LaunchStopped
 from cluster.settings.address import bind
 
 log = logging.getLogger("eightwinds.local_ray")
@@ -148,20 +148,21 @@ def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
     return local
 
 
-def essentials(local: LocalRay) -> Callable[[], str]:
-    """What tells whether Ray's own processes live, which nobody starts anew: "" as long as they do."""
+def essentials(local: LocalRay) -> dict[str, psutil.Process]:
+    """Ray's own processes, which nobody starts anew, by name."""
     found = {}
     for pid in local.pids():
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             if process.name() in _ESSENTIAL:
                 found[process.name()] = process
+    return found
 
-    def broken() -> str:
-        ended = [name for name, process in found.items() if not _lives(process)]
-        return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
 
-    return broken
+def broken(essentials: Mapping[str, psutil.Process]) -> str:
+    """Which of these have ended, or ""."""
+    ended = [name for name, process in essentials.items() if not _lives(process)]
+    return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
 
 
 def _lives(process: psutil.Process) -> bool:

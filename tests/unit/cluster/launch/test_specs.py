@@ -6,7 +6,7 @@ import pytest
 
 from actors.specs import ActorSpec, kv_bytes
 from cluster.launch import machine
-from cluster.launch.deployment import actor_specs
+from cluster.launch.specs import actor_specs
 from cluster.settings.config import load_config
 from model.checkpoint.folder import Checkpoint
 from tests.checkpoints import tiny, write
@@ -39,7 +39,7 @@ def test_what_is_set_counts(checkpoint: Checkpoint) -> None:
 def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not what is stored, which is float32 here."""
     folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=512))
-    settings = ["transport=local", f"model.path={folder}", f"model.dtype={dtype}", "kv.memory_bytes=4096"]
+    settings = ["runtime=in_process", f"model.path={folder}", f"model.dtype={dtype}", "kv.memory_bytes=4096"]
     config, checkpoint = load_config(None, {}, settings), Checkpoint.open(folder)
     monkeypatch.setattr(machine, "ACTOR_BYTES", 0)
     held = checkpoint.held_bytes(dtype)
