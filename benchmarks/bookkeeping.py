@@ -1,10 +1,12 @@
 """What the router itself spends on being ready for failures and on counting the load, without Ray and experts.
 
-Routers that differ in one setting take turns at the same dispatches, layer by layer, in one thread, with experts that
-answer at once. That leaves out nothing that the settings change while nothing fails: the calls that are sent are the
-same, and a call that is in time is waited for once, with or without a deadline.
+A router as it is, one that knows no deadlines and one that counts nothing (both made here) take turns at the same
+dispatches, layer by layer, in one thread, with experts that answer at once. That leaves out nothing that a server would
+spend while nothing fails: the calls that are sent are the same, and a call that is in time is waited for once, with or
+without a deadline.
 """
 
+import math
 import random
 import statistics
 import time
@@ -12,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from actors.replica import one_each
+from actors.replica import Replica, one_each
 from actors.routing.deadlines import Patience
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
@@ -43,14 +45,37 @@ class _Echo:
         """There never is one under way."""
 
 
+class _NoPatience(Patience):
+    """Waits for ever for every call, and learns nothing."""
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Nothing is learnt."""
+
+    def deadline(self, rows: int) -> float:
+        return math.inf
+
+    def hedge_after(self, rows: int) -> float:
+        return math.inf
+
+    def parts(self, rows: int, replicas: int) -> int:
+        return 1
+
+
+class _NoCounter(UsageCounter):
+    """Counts nothing."""
+
+    def served(self, replica: Replica, rows: int, seconds: float) -> None:
+        """Nothing is counted."""
+
+
 def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     """Seconds of processor time per layer of so many tokens: the median layer's, of a router with everything, without
-    `fault_tolerance`, without `load`.
+    `fault tolerance`, without `counting`.
     """
     routers = {
         "all": _router(Patience(), UsageCounter(_EXPERTS)),
-        "fault_tolerance": _router(None, UsageCounter(_EXPERTS)),
-        "load": _router(Patience(), None),
+        "fault tolerance": _router(_NoPatience(), UsageCounter(_EXPERTS)),
+        "counting": _router(Patience(), _NoCounter(_EXPERTS)),
     }
     generator = torch.Generator().manual_seed(1)
     dispatches = [_dispatch(tokens, hidden, generator) for _ in range(_DISPATCHES)]
@@ -58,7 +83,7 @@ def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in _seconds(routers, dispatches, _LAYERS).items()}
 
 
-def _router(patience: Patience | None, load: UsageCounter | None) -> ExpertRouter:
+def _router(patience: Patience, load: UsageCounter) -> ExpertRouter:
     return ExpertRouter(_Echo(), Replicas(one_each([None] * _EXPERTS)), patience=patience, load=load)
 
 
