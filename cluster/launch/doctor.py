@@ -24,7 +24,7 @@ _PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflect
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One checked thing: `ok`, `warn` or `fail`, what was found, and what to do about it."""
+    """The result of one check: level (`ok`, `warn` or `fail`), what was found, and what to do about it."""
 
     level: str
     subject: str
@@ -45,7 +45,7 @@ def run(file: Path | None, settings: list[str]) -> int:
 
 
 def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
-    """Every finding, in the order of a start."""
+    """Run all checks, in the order of a start."""
     yield _python()
     yield from (_package(name) for name in _PACKAGES)
     try:

@@ -135,7 +135,7 @@ def _connect(config: Config, local: LocalRay | None) -> None:
 
 
 def _resolved(address: str) -> str:
-    """HOST:PORT of `auto` too, or as it is."""
+    """HOST:PORT, also for `auto`; unchanged if Ray cannot tell."""
     try:
         services: Any = ray._private.services
         return str(services.canonicalize_bootstrap_address(address) or address)
@@ -210,7 +210,7 @@ class _Actors:
 
 
 def _running(namespace: str) -> list[str]:
-    """Names of our actors there."""
+    """Names of our actors in this namespace."""
     named = ray.util.list_named_actors(all_namespaces=True)
     names = [entry["name"] for entry in named if entry["namespace"] == namespace]
     return [name for name in names if name == HEAD_NAME or _key(name) is not None]
@@ -232,7 +232,7 @@ def _options(section: ActorSection) -> ActorOptions:
 def _wait_for_weights(
     call: RollCall, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
 ) -> None:
-    """Call until all have their weights at the same time: one that had may have ended since."""
+    """Call all actors until all have their weights at the same time: one that had may have ended meanwhile."""
     end, known = time.monotonic() + timeout, memory_exits()
     while True:
         refs = {handles[name].pulse.remote(): name for name in call.names}
@@ -258,7 +258,7 @@ def _wait_for_weights(
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
-    """End these actors, or with a Ray of our own all of it."""
+    """End these actors, or all of Ray if it is our own."""
     if local is None:
         if ray.is_initialized():
             stop_actors(names, config.cluster.namespace)
@@ -270,7 +270,7 @@ def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
 
 
 def down(config: Config) -> list[str]:
-    """Remove this namespace's actors from `cluster.ray_address`; answers what was removed, a line each."""
+    """Remove this namespace's actors from `cluster.ray_address`; returns a line for each."""
     _connect(config, None)
     namespace = config.cluster.namespace
     ours = _running(namespace)
