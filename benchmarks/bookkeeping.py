@@ -70,12 +70,12 @@ class _NoCounter(UsageCounter):
 
 def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     """Seconds of processor time per layer of so many tokens: the median layer's, of a router with everything, without
-    deadlines (`fault_tolerance`), without its counter (`load`).
+    deadlines (`fault tolerance`), without its counter (`counting`).
     """
     routers = {
         "all": _router(Deadlines(), UsageCounter(_EXPERTS)),
-        "fault_tolerance": _router(_NoDeadlines(), UsageCounter(_EXPERTS)),
-        "load": _router(Deadlines(), _NoCounter(_EXPERTS)),
+        "fault tolerance": _router(_NoDeadlines(), UsageCounter(_EXPERTS)),
+        "counting": _router(Deadlines(), _NoCounter(_EXPERTS)),
     }
     generator = torch.Generator().manual_seed(1)
     dispatches = [_dispatch(tokens, hidden, generator) for _ in range(_DISPATCHES)]

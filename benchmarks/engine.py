@@ -24,13 +24,13 @@ from benchmarks.report import publish
 from benchmarks.server import Server, serving
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event
-from cluster.engine.generation import Generations
 from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
-from cluster.launch import in_process
-from cluster.launch.serve import engine_config
+from cluster.launch.in_process import HeadOnly, InProcess
+from cluster.launch.server import Server as InProcessServer
+from cluster.launch.specs import engine_config
 from cluster.policy.scheduling.request import SequenceRequest
-from cluster.settings.config import load_config
+from cluster.settings.config import Config, load_config
 from model.batch import HeadInfo, SamplingParams, StepFailure, StepPlan, StepResult
 
 _RUNNING, _TOKENS = 64, 200
@@ -68,15 +68,32 @@ class TimedHead:
         return result
 
 
+class TimedRuntime:
+    """A `Runtime` in this process whose head is timed."""
+
+    def __init__(self, config: Config, served: ServedModel) -> None:
+        self._inner = InProcess(config, served.checkpoint, lambda phase, progress: None)
+        self.head: TimedHead | None = None
+
+    def start(self, stop: threading.Event) -> HeadOnly:
+        """See `Runtime`."""
+        self.head = TimedHead(self._inner.start(stop).head)
+        return HeadOnly(self.head)
+
+    def abandon(self) -> None:
+        """See `Runtime`."""
+
+
 def steps() -> None:
     """Share of a step that is not the head's."""
     rows = []
     for name, run in (("engine alone", _engine_alone), ("with text for 64 clients in the same process", _with_text)):
         served = ServedModel.open("demo")
-        config = load_config(None, {}, ["transport=local", "model.dtype=float32"])
-        deployment = in_process.launch(config, served.checkpoint, lambda phase, progress: None, threading.Event())
-        head = TimedHead(deployment.head)
-        run(served, head)
+        config = load_config(None, {}, ["runtime=in_process", "model.dtype=float32"])
+        runtime = TimedRuntime(config, served)
+        run(config, served, runtime)
+        head = runtime.head
+        assert head is not None
         between, inside = median(head.between), median(head.inside)
         share = sum(head.between) / (sum(head.between) + sum(head.inside))
         rows.append(
@@ -90,7 +107,7 @@ def _prompt(number: int) -> tuple[int, ...]:
     return some_prompt(random.Random(number), 32)
 
 
-def _engine_alone(served: ServedModel, head: HeadHandle) -> None:
+def _engine_alone(config: Config, served: ServedModel, runtime: TimedRuntime) -> None:
     left, done = [_RUNNING], threading.Event()
 
     def sink(events: list[Event]) -> None:
@@ -98,7 +115,8 @@ def _engine_alone(served: ServedModel, head: HeadHandle) -> None:
         if not left[0]:
             done.set()
 
-    engine = Engine(head, engine_config(load_config(None, {}), served.checkpoint.config.sliding_window), sink)
+    head = runtime.start(threading.Event()).head
+    engine = Engine(head, engine_config(config, served.checkpoint.config.sliding_window), sink)
     engine.start()
     for i in range(_RUNNING):
         engine.submit([SequenceRequest(_prompt(i), _GREEDY, _TOKENS, sequence_id=str(i))])
@@ -106,21 +124,18 @@ def _engine_alone(served: ServedModel, head: HeadHandle) -> None:
     engine.stop()
 
 
-def _with_text(served: ServedModel, head: HeadHandle) -> None:
-    async def one(generations: Generations, engine: Engine, number: int) -> None:
+def _with_text(config: Config, served: ServedModel, runtime: TimedRuntime) -> None:
+    async def one(server: InProcessServer, number: int) -> None:
         request = GenerationRequest(str(number), SequenceRequest(_prompt(number), _GREEDY, _TOKENS))
-        with generations.running(request, engine) as generation:
+        with server.generations.running(request, server.engine) as generation:
             async for _ in generation.pieces():
                 pass
 
     async def run() -> None:
-        config = load_config(None, {})
-        generations = Generations(served.tokenizer, asyncio.get_running_loop(), config.gateway.max_buffered_tokens)
-        bounds = engine_config(config, served.checkpoint.config.sliding_window)
-        engine = Engine(head, bounds, generations.sink)
-        engine.start()
-        await asyncio.gather(*(one(generations, engine, i) for i in range(_RUNNING)))
-        engine.stop()
+        server = InProcessServer(config, served, runtime)
+        await server.start(threading.Event())
+        await asyncio.gather(*(one(server, i) for i in range(_RUNNING)))
+        await server.close(keep_actors=False)
 
     asyncio.run(run())
 

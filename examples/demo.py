@@ -1,6 +1,6 @@
 """`make demo`: serve the shipped checkpoint with eight expert processes, ask it three prompts, show who worked.
 
-python -m examples.demo [--transport local]
+python -m examples.demo [--runtime in_process]
 """
 
 import subprocess
@@ -18,7 +18,7 @@ MAX_TOKENS = 60
 
 def main(arguments: Sequence[str]) -> int:
     """Run the demo; the exit code is the server's, or 1 if it never became ready."""
-    settings = [f"transport={arguments[1]}"] if arguments[:1] == ["--transport"] else []
+    settings = [f"runtime={arguments[1]}"] if arguments[:1] == ["--runtime"] else []
     command = [sys.executable, "-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
     command += [part for setting in settings for part in ("--set", setting)]
     print("$ eightwinds serve --model demo", flush=True)

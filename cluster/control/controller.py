@@ -41,14 +41,14 @@ class RevisionMoved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """Seconds until a replica that found no node, that does not load, and that does not drain is given up; what Ray
-    reserves for one.
+    """Seconds until a replica that found no node or does not load is given up, what Ray reserves for one, and seconds
+    until one that does not drain is given up.
     """
 
-    placement_timeout: float = 120.0
-    start_timeout: float = 600.0
+    placement_timeout: float
+    start_timeout: float
+    needs: Mapping[str, float]
     drain_timeout: float = 30.0
-    needs: Mapping[str, float] | None = None
 
 
 class Controller:

@@ -21,11 +21,13 @@ from actors.remote.head import RemoteHead
 from actors.remote.machines import machines
 from actors.remote.replicas import RayReplicas
 from actors.replica import Key
-from actors.specs import ActorOptions, ActorSpec, RouterOptions
-from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
+from actors.specs import ActorOptions, ActorSpec
+from actors.vitals import Pulse
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
+from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
+from cluster.launch.specs import actor_specs, needs_of, router_options
 from cluster.policy.replicas.membership import MOST_FAILURES
 from cluster.policy.replicas.placement import Node, Placed, assign, missing
 from cluster.policy.replicas.readiness import RollCall
@@ -57,7 +59,7 @@ def launch(
     local: LocalRay | None,
     report: ProgressReport,
     stop: threading.Event,
-) -> Deployment:
+) -> "RayDeployment":
     """Start or adopt all actors and wait for their weights; raises LaunchFailed or LaunchStopped, and then leaves
     nothing new behind. `local` is the Ray that `local_ray.prepare` began to start, None to join
     `cluster.ray_address`.
@@ -80,23 +82,43 @@ def launch(
     except BaseException:
         _let_go(actors.new, config, local)
         raise
-    handles, found = {name: handles[name] for name in call.names}, call.pulses
-    experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
-    pulses = {key: found[name] for key, (name, _) in experts.items()}
-    ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
-    ops.adopt(pulses)
-    options = RouterOptions(config.experts.grace_s)
-    head = RemoteHead(handles[HEAD_NAME], ops.routes, options, config.head.hang_s, _BEGIN_SECONDS)
+    return RayDeployment(config, local, actors, {name: handles[name] for name in call.names}, call.pulses)
 
-    def close(keep: bool) -> None:
-        if keep:
-            ray.shutdown()
-            if local is not None:
-                local.let_go()
-        else:
-            _let_go([HEAD_NAME, *ops.names()], config, local)
 
-    return Deployment(head, close, ops, pulses, daemon.essentials(local) if local is not None else lambda: "")
+class RayDeployment:
+    """See `cluster.launch.runtime.Deployment`."""
+
+    def __init__(
+        self,
+        config: Config,
+        local: LocalRay | None,
+        actors: "_Actors",
+        handles: Mapping[str, Any],
+        pulses: Mapping[str, Pulse],
+    ) -> None:
+        """`handles` and `pulses` of all actors that run, by name."""
+        self._config, self._local = config, local
+        self._essentials = daemon.essentials(local) if local is not None else {}
+        experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
+        self.pulses = {key: pulses[name] for key, (name, _) in experts.items()}
+        self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
+        self.ops.adopt(self.pulses)
+        self.head = RemoteHead(
+            handles[HEAD_NAME], self.ops.routes, router_options(config), config.head.hang_s, _BEGIN_SECONDS
+        )
+
+    def broken(self) -> str:
+        """See `Deployment`: Ray's own processes on this machine are started anew by nobody."""
+        return daemon.broken(self._essentials)
+
+    def close(self, keep: bool) -> None:
+        """See `Deployment`."""
+        if not keep:
+            _let_go([HEAD_NAME, *self.ops.names()], self._config, self._local)
+            return
+        ray.shutdown()
+        if self._local is not None:
+            self._local.let_go()
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:
@@ -117,7 +139,7 @@ def _connect(config: Config, local: LocalRay | None) -> None:
 
 
 def _resolved(address: str) -> str:
-    """HOST:PORT of `auto` too, or as it is."""
+    """HOST:PORT, also for `auto`; unchanged if Ray cannot tell."""
     try:
         services: Any = ray._private.services
         return str(services.canonicalize_bootstrap_address(address) or address)
@@ -192,7 +214,7 @@ class _Actors:
 
 
 def _running(namespace: str) -> list[str]:
-    """Names of our actors there."""
+    """Names of our actors in this namespace."""
     named = ray.util.list_named_actors(all_namespaces=True)
     names = [entry["name"] for entry in named if entry["namespace"] == namespace]
     return [name for name in names if name == HEAD_NAME or _key(name) is not None]
@@ -214,7 +236,7 @@ def _options(section: ActorSection) -> ActorOptions:
 def _wait_for_weights(
     call: RollCall, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
 ) -> None:
-    """Call until all have their weights at the same time: one that had may have ended since."""
+    """Call all actors until all have their weights at the same time: one that had may have ended meanwhile."""
     end, known = time.monotonic() + timeout, memory_exits()
     while True:
         refs = {handles[name].pulse.remote(): name for name in call.names}
@@ -240,7 +262,7 @@ def _wait_for_weights(
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
-    """End these actors, or with a Ray of our own all of it."""
+    """End these actors, or all of Ray if it is our own."""
     if local is None:
         if ray.is_initialized():
             stop_actors(names, config.cluster.namespace)
@@ -252,7 +274,7 @@ def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
 
 
 def down(config: Config) -> list[str]:
-    """Remove this namespace's actors from `cluster.ray_address`; answers what was removed, a line each."""
+    """Remove this namespace's actors from `cluster.ray_address`; returns a line for each."""
     _connect(config, None)
     namespace = config.cluster.namespace
     ours = _running(namespace)

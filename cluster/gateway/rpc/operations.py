@@ -199,7 +199,7 @@ class ClusterService:
 
 
 def _fixed() -> ApiError:
-    text = "with transport=local all experts run in the server's process; serve with transport=object_refs"
+    text = "with runtime=in_process all experts run in the server's process; serve with runtime=ray"
     return ApiError(Kind.PRECONDITION, "REPLICAS_FIXED", text)
 
 

@@ -51,7 +51,7 @@ def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
         membership.alive((expert, 0), pulse.incarnation, pulse.pid, "n0", True, 0.0)
         membership.joined((expert, 0), 0.0)
     cluster.published.append(membership.routed())
-    controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0))
+    controller = Controller(cluster, membership, ControllerOptions(120.0, 600.0, {}, drain_timeout=0.0))
     backend = serving.gateway.backend
     backend.controller, backend.autoscaler = (
         controller,

@@ -77,7 +77,7 @@ def test_top_shows_every_expert(serving: Serving, controlled: Controller, capsys
 
 def test_exit_codes(serving: Serving, capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal_operations.scale(serving.client, [0], 2) == 10 + 9
-    assert "transport=local" in capsys.readouterr().err
+    assert "runtime=in_process" in capsys.readouterr().err
     assert terminal_operations.scale(serving.client, [99], 2) == 10 + 3
     assert terminal_operations.top(serving.client, 0.01) == 10 + 3
 

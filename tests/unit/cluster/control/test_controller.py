@@ -25,7 +25,7 @@ class Rig:
                 membership.alive((expert, slot), pulse.incarnation, pulse.pid, "n0", True, self.now)
                 membership.joined((expert, slot), self.now)
         self.cluster.published.append(membership.routed())
-        options = ControllerOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs)
+        options = ControllerOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs or {})
         self.controller = Controller(self.cluster, membership, options, lambda: self.now)
 
     def tick(self, times: int = 1, seconds: float = 0.1) -> bool:
