@@ -3,6 +3,7 @@
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from typing import Any
 
 import grpc
@@ -283,4 +284,4 @@ def test_each_exception_has_one_failure() -> None:
 
 def test_a_failure_comes_whole_from_another_process() -> None:
     for error in (invalid([Violation("a.b", "is wrong")], {"k": "v"}), unknown_model("x", "y"), exhausted("A", "b", 2)):
-        assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+        assert astuple(pickle.loads(pickle.dumps(error))) == astuple(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.gateway.errors import ApiError
+from cluster.gateway.errors import ApiError, Kind
 from cluster.gateway.rpc.uploads import Uploads
 
 
@@ -32,8 +32,9 @@ async def test_what_comes_at_once_is_read_whatever_the_number() -> None:
 
 async def test_one_that_never_ends_is_ended() -> None:
     uploads = Uploads(2, seconds=0.0)
-    with pytest.raises(ApiError, match="MESSAGE_TOO_SLOW"):
+    with pytest.raises(ApiError, match="MESSAGE_TOO_SLOW") as caught:
         await uploads.read("c", "c", never)
+    assert (caught.value.kind, caught.value.retry_seconds) == (Kind.EXHAUSTED, 1.0)
     uploads.check()
 
 
