@@ -47,11 +47,9 @@ class TimedHead:
         self.inside: list[float] = []
 
     def begin(self, epoch: int) -> HeadInfo:
-        """See `HeadHandle`."""
         return self._head.begin(epoch)
 
     def submit(self, plan: StepPlan) -> None:
-        """See `HeadHandle`."""
         now, before = time.perf_counter(), self._full
         self._full = len(plan.chunks) == _RUNNING and all(chunk.length == 1 for chunk in plan.chunks)
         if self._full and before:
@@ -60,7 +58,6 @@ class TimedHead:
         self._head.submit(plan)
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        """See `HeadHandle`."""
         result = self._head.poll(timeout)
         self._answered = time.perf_counter()
         if self._full and result is not None:
@@ -76,12 +73,11 @@ class TimedRuntime:
         self.head: TimedHead | None = None
 
     def start(self, stop: threading.Event) -> HeadOnly:
-        """See `Runtime`."""
         self.head = TimedHead(self._inner.start(stop).head)
         return HeadOnly(self.head)
 
     def abandon(self) -> None:
-        """See `Runtime`."""
+        pass
 
 
 def steps() -> None:

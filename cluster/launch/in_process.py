@@ -30,11 +30,10 @@ class HeadOnly:
     pulses: Mapping[Key, Pulse] = field(default_factory=dict)
 
     def broken(self) -> str:
-        """See `Deployment`."""
         return ""
 
     def close(self, keep: bool) -> None:
-        """See `Deployment`."""
+        pass
 
 
 class InProcess:
@@ -44,7 +43,6 @@ class InProcess:
         self._config, self._checkpoint, self._report = config, checkpoint, report
 
     def start(self, stop: threading.Event) -> HeadOnly:
-        """See `Runtime`."""
         head_spec, expert_specs = actor_specs(self._config, self._checkpoint)
         try:
             head, experts = Head(head_spec), [Expert(spec) for spec in expert_specs]
@@ -55,7 +53,7 @@ class InProcess:
         return HeadOnly(LocalHead(head))
 
     def abandon(self) -> None:
-        """See `Runtime`."""
+        pass
 
     def _wait_for_weights(self, actors: Mapping[str, Head | Expert], stop: threading.Event) -> None:
         while True:

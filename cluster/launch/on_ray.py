@@ -108,11 +108,10 @@ class RayDeployment:
         )
 
     def broken(self) -> str:
-        """See `Deployment`: Ray's own processes on this machine are started anew by nobody."""
+        """Which of Ray's own processes on this machine have ended: nothing starts them anew."""
         return daemon.broken(self._essentials)
 
     def close(self, keep: bool) -> None:
-        """See `Deployment`."""
         if not keep:
             _let_go([HEAD_NAME, *self.ops.names()], self._config, self._local)
             return

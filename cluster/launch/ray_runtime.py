@@ -20,12 +20,10 @@ class RayRuntime:
         self._local = daemon.prepare(config.cluster.namespace, config.cluster.ray_address, cpus)
 
     def start(self, stop: threading.Event) -> Deployment:
-        """See `Runtime`."""
         from cluster.launch import on_ray
 
         return on_ray.launch(self._config, self._checkpoint, self._local, self._report, stop)
 
     def abandon(self) -> None:
-        """See `Runtime`."""
         if self._local is not None:
             self._local.remove()
