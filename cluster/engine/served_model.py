@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.engine.request import SAMPLING_RANGES
 from cluster.policy.scheduling.limits import Limits
+from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import SamplingParams
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.generation_config import eos_ids, generation_config

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from cluster.engine.answer_size import MOST_BYTES, AnswerSize
 from cluster.engine.generation import GenerationRequest
-from cluster.engine.request import SAMPLING_RANGES
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.gateway.errors import Violation, good_request_id, invalid
 from cluster.policy.scheduling.limits import Limits
+from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.constraint.grammar import Constraints
 from model.text.chat import ChatMessage, Role

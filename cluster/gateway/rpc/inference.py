@@ -9,7 +9,7 @@ from typing import TypeVar
 from cluster.engine.answer_size import PIECE_BYTES
 from cluster.engine.engine import Engine
 from cluster.engine.generation import Generation, GenerationRequest
-from cluster.engine.request import SAMPLING_RANGES, Finish, FinishReason
+from cluster.engine.request import Finish, FinishReason
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
 from cluster.gateway.backend import Backend
@@ -18,6 +18,7 @@ from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
 from cluster.gateway.rpc.auth import caller, highest_priority, tenant
 from cluster.gateway.rpc.times import duration, now
+from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
