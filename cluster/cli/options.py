@@ -1,14 +1,15 @@
-"""Options that several commands share, and what they are turned into."""
+"""Options that several commands share."""
 
-import os
-import sys
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from cluster.client.client import Client
+from cluster.settings.request_options import REQUEST_OPTIONS, Options
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/operations.md.")]
 Settings = Annotated[
@@ -16,36 +17,43 @@ Settings = Annotated[
 ]
 RayAddress = Annotated[str, typer.Option("--ray-address", help="Ray cluster to join, for example auto.")]
 Address = Annotated[str, typer.Option("--address", help="The server's gRPC HOST:PORT.")]
-
 ClientToken = Annotated[
     Path | None, typer.Option("--token-file", help="File with the bearer token; else EIGHTWINDS_TOKEN is taken.")
 ]
-MaxTokens = Annotated[int | None, typer.Option(help="At most this many tokens.")]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens with this much probability.")]
-TopK = Annotated[int | None, typer.Option(help="Keep this many of the likeliest tokens; 0 keeps all.")]
-MinP = Annotated[float | None, typer.Option(help="Drop tokens less likely than this share of the likeliest.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: against what prompt and text hold.")]
-PresencePenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out at all.")]
-FrequencyPenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out, each time.")]
-Seed = Annotated[int | None, typer.Option(help="Fixes the draw.")]
-Stop = Annotated[list[str] | None, typer.Option(help="Stop at this text; may be repeated.")]
 Retries = Annotated[int, typer.Option(min=0, help="Send again what the server asks to be sent again, this often.")]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
-
-def refused(error: ValueError) -> typer.Exit:
-    """Say what is wrong with a command line; the exit code is 2."""
-    print(f"eightwinds: {error}", file=sys.stderr)
-    return typer.Exit(2)
+Command = Callable[..., None]
 
 
-def client_of(address: str, token_file: Path | None) -> "Client":
-    """A connection with the token that was given."""
-    from cluster.client.client import Client, read_token
+def with_request_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Replaces a command's parameter `options` by one parameter for each field of `Options`, but those `without`.
 
-    try:
-        return Client(address, read_token(token_file, os.environ))
-    except ValueError as error:
-        raise refused(error) from None
+    `def chat(address: Address, *, options: Options)` becomes `def chat(address, *, max_tokens=None, ...)`.
+    """
+    added = [_parameter(field.name, field.default) for field in fields(Options) if field.name not in without]
+
+    def replaced(command: Command) -> Command:
+        @wraps(command)
+        def with_each(**given: Any) -> None:
+            values = {parameter.name: given.pop(parameter.name, None) for parameter in added}
+            command(options=Options(**{k: v for k, v in values.items() if v is not None}), **given)
+
+        signature = inspect.signature(command)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            parameters += added if parameter.name == "options" else [parameter]
+        with_each.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return with_each
+
+    return replaced
+
+
+def _parameter(name: str, default: Any) -> inspect.Parameter:
+    """What typer makes the option of a request's field from."""
+    kind: Any = get_type_hints(Options)[name]
+    if default == ():  # may be repeated
+        kind, default = list[str] | None, None
+    option = typer.Option(f"--{name.replace('_', '-')}", help=REQUEST_OPTIONS[name].help)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.client.client import CallFailed, Client, Request, failing_plainly
+from cluster.client.client import Client, Request
+from cluster.client.failures import CallFailed, failing_plainly
 
 _UNAVAILABLE = 14
 _PAUSE_SECONDS = 0.5
@@ -24,7 +25,7 @@ class _Received:
 
 
 class Resumption:
-    """What has come of a request, and what a stream that begins anew has that is new. Pure."""
+    """What has come of a request, and which parts of a stream that begins anew are new."""
 
     def __init__(self, request: Request) -> None:
         self.request = Request()
@@ -85,8 +86,8 @@ class Resumption:
 def resuming(
     client: Client,
     request: Request,
-    timeout: float | None = None,
-    patience: float = 30.0,
+    timeout: float | None,
+    patience: float,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Any]:

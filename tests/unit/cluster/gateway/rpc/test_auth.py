@@ -11,10 +11,12 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from cluster.client.client import Client, Options, text_request
+from cluster.client.client import Client
+from cluster.client.messages import text_request
 from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.rpc.auth import AuthInterceptor, caller
+from cluster.settings.request_options import Options
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure
