@@ -4,7 +4,7 @@ so that `--help` answers at once.
 
 import typer
 
-from cluster.cli import doctor, generate, operate, serve, status, token, top
+from cluster.cli import doctor, generate, operate, serve, status, token
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -12,7 +12,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for family in (serve, generate, token, doctor, status, operate, top):
+for family in (serve, generate, token, doctor, status, operate):
     app.add_typer(family.commands)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cluster.cli.options import DEFAULT_ADDRESS, Address, ClientToken, Retries, with_request_options
-from cluster.cli.terminal import WRONG, connected, refused, say
+from cluster.cli.options import Retries, calls_server
+from cluster.cli.terminal import WRONG, refused, say
 from cluster.settings.request_options import Options
 
 if TYPE_CHECKING:
@@ -26,12 +26,11 @@ commands = typer.Typer()
 
 
 @commands.command()
-@with_request_options()
+@calls_server()
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
-    address: Address = DEFAULT_ADDRESS,
-    token_file: ClientToken = None,
     *,
+    client: "Client",
     options: Options,
     timeout: Annotated[float | None, typer.Option(min=0.0, help="Deadline in seconds.")] = None,
     retries: Retries = 0,
@@ -49,30 +48,27 @@ def generate(
         request = text_request(text, options)
     except ValueError as error:  # a number over the field's bits, or text that is no Unicode
         raise refused(error, "generate") from None
-    with connected("generate", address, token_file) as client:
-        if as_json or (options.n or 1) > 1:  # several outputs come whole, one after the other
-            answer = _patiently(lambda: client.generate(request, timeout), client, retries)
-            print(to_json(answer) if as_json else "\n".join(f"[{o.index}] {o.text}" for o in answer.outputs))
-        else:
-            _show(_texts(client, request, timeout, retries, patience), [])
+    if as_json or (options.n or 1) > 1:  # several outputs come whole, one after the other
+        answer = _patiently(lambda: client.generate(request, timeout), client, retries)
+        print(to_json(answer) if as_json else "\n".join(f"[{o.index}] {o.text}" for o in answer.outputs))
+    else:
+        _show(_texts(client, request, timeout, retries, patience), [])
 
 
 @commands.command()
-@with_request_options(without=("min_tokens", "ignore_eos", "n", "logprobs", "json_schema", "regex", "priority"))
+@calls_server(without=("min_tokens", "ignore_eos", "n", "logprobs", "json_schema", "regex", "priority"))
 def chat(
-    address: Address = DEFAULT_ADDRESS,
-    token_file: ClientToken = None,
-    system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
     *,
+    client: "Client",
+    system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
     options: Options,
     retries: Retries = 0,
 ) -> None:
     """Talk to the model: each line is a turn; /reset forgets, /exit leaves."""
-    with connected("chat", address, token_file) as client:
-        models = _patiently(client.models, client, retries)
-        if not any(model.chat for model in models):
-            raise refused(f"{models[0].id!r} has no chat template; use `eightwinds generate`", "chat")
-        raise typer.Exit(_converse(client, options, system, retries))
+    models = _patiently(client.models, client, retries)
+    if not any(model.chat for model in models):
+        raise refused(f"{models[0].id!r} has no chat template; use `eightwinds generate`", "chat")
+    raise typer.Exit(_converse(client, options, system, retries))
 
 
 def _argument_or_file(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from cluster.cli.options import DEFAULT_ADDRESS, Address, ClientToken
+from cluster.cli.options import calls_server
 from cluster.cli.status import state_of
-from cluster.cli.terminal import connected, refused, say
+from cluster.cli.terminal import refused, say
 
 if TYPE_CHECKING:
     from cluster.client.client import Client
@@ -24,11 +24,12 @@ commands = typer.Typer()
 
 
 @commands.command()
+@calls_server(interrupted="the change goes on without being watched")
 def scale(
     expert: Annotated[str, typer.Argument(help="Expert's id, several with commas between, or all.")],
     replicas: Annotated[int, typer.Argument(help="How many replicas it shall have, at least 1.")],
-    address: Address = DEFAULT_ADDRESS,
-    token_file: ClientToken = None,
+    *,
+    client: "Client",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
     wait: Annotated[bool, typer.Option(help="Show progress until it is done.")] = True,
 ) -> None:
@@ -37,16 +38,15 @@ def scale(
         experts = [] if expert == _ALL else [int(word) for word in expert.split(",")]
     except ValueError:
         raise refused(f"{expert!r} is no expert: give its id, several with commas between, or all") from None
-    with connected("scale", address, token_file, "the change goes on without being watched") as client:
-        experts = experts or [found.expert for found in client.status().experts]
-        answer = client.scale(dict.fromkeys(experts, replicas), validate_only=dry_run)
-        for change in answer.changes:
-            where = f" on node {change.node_id[:12]}" if change.node_id else ""
-            print(f"expert {change.expert}: {'start' if change.start else 'end'} a replica{where}")
-        if not answer.changes:
-            print("nothing to change")
-        if wait and not dry_run:
-            _follow_scaling(client, experts, replicas)
+    experts = experts or [found.expert for found in client.status().experts]
+    answer = client.scale(dict.fromkeys(experts, replicas), validate_only=dry_run)
+    for change in answer.changes:
+        where = f" on node {change.node_id[:12]}" if change.node_id else ""
+        print(f"expert {change.expert}: {'start' if change.start else 'end'} a replica{where}")
+    if not answer.changes:
+        print("nothing to change")
+    if wait and not dry_run:
+        _follow_scaling(client, experts, replicas)
 
 
 def _follow_scaling(client: "Client", experts: Sequence[int], replicas: int) -> None:
@@ -73,21 +73,21 @@ def _follow_scaling(client: "Client", experts: Sequence[int], replicas: int) -> 
 
 
 @commands.command()
+@calls_server(interrupted="it goes on without being watched; --cancel ends it")
 def drain(
     node: Annotated[str, typer.Argument(help="Node's id, or the beginning of it; see `status`.")],
-    address: Address = DEFAULT_ADDRESS,
-    token_file: ClientToken = None,
+    *,
+    client: "Client",
     deadline: Annotated[float | None, typer.Option(min=0.1, help="Seconds until what did not move stays.")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="End a drain: the node takes replicas again.")] = False,
 ) -> None:
     """Move a node's replicas to others, without a failed request; then it may be taken away."""
-    with connected("drain", address, token_file, "it goes on without being watched; --cancel ends it") as client:
-        found = [n.id for n in client.status().nodes if n.id.startswith(node)]
-        if len(found) != 1:
-            raise refused(f"{len(found)} nodes begin with {node!r}; `eightwinds status` lists them", "drain")
-        client.drain(found[0], deadline, cancel)
-        if not cancel:
-            _follow_drain(client, found[0])
+    found = [n.id for n in client.status().nodes if n.id.startswith(node)]
+    if len(found) != 1:
+        raise refused(f"{len(found)} nodes begin with {node!r}; `eightwinds status` lists them", "drain")
+    client.drain(found[0], deadline, cancel)
+    if not cancel:
+        _follow_drain(client, found[0])
 
 
 def _follow_drain(client: "Client", node_id: str) -> None:
@@ -110,18 +110,18 @@ def _follow_drain(client: "Client", node_id: str) -> None:
 
 
 @commands.command()
+@calls_server()
 def policy(
     file: Annotated[Path | None, typer.Argument(help="YAML with the fields to change; without it nothing is.")] = None,
-    address: Address = DEFAULT_ADDRESS,
-    token_file: ClientToken = None,
+    *,
+    client: "Client",
 ) -> None:
     """Show how experts are scaled by their load, or change it."""
     changes = _changes(file) if file is not None else {}
-    with connected("policy", address, token_file) as client:
-        try:
-            found = client.set_policy(changes) if changes else client.status().policy
-        except ValueError as error:
-            raise refused(error, "policy") from None
+    try:
+        found = client.set_policy(changes) if changes else client.status().policy
+    except ValueError as error:
+        raise refused(error, "policy") from None
     for field in found.DESCRIPTOR.fields:
         value = getattr(found, field.name)
         number = value.ToMilliseconds() / 1000 if field.name == "cooldown" else value

@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from cluster.cli.terminal import connected
 from cluster.settings.request_options import REQUEST_OPTIONS, Options
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/operations.md.")]
@@ -16,44 +16,52 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a configuration key; may be repeated.")
 ]
 RayAddress = Annotated[str, typer.Option("--ray-address", help="Ray cluster to join, for example auto.")]
-Address = Annotated[str, typer.Option("--address", help="The server's gRPC HOST:PORT.")]
-ClientToken = Annotated[
-    Path | None, typer.Option("--token-file", help="File with the bearer token; else EIGHTWINDS_TOKEN is taken.")
-]
 Retries = Annotated[int, typer.Option(min=0, help="Send again what the server asks to be sent again, this often.")]
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 Command = Callable[..., None]
 
 
-def with_request_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Replaces a command's parameter `options` by one parameter for each field of `Options`, but those `without`.
+def calls_server(*, without: Collection[str] = (), interrupted: str = "") -> Callable[[Command], Command]:
+    """Makes a command from a function with a parameter `client`, and perhaps `options`.
 
-    `def chat(address: Address, *, options: Options)` becomes `def chat(address, *, max_tokens=None, ...)`.
+    `client` becomes the options --address and --token-file; `options` becomes one option for each field of `Options`,
+    but those `without`. A failed call ends the command, and so does Ctrl-C, with what `interrupted` says.
     """
-    added = [_parameter(field.name, field.default) for field in fields(Options) if field.name not in without]
+    connection = [
+        _parameter("address", "The server's gRPC HOST:PORT.", str, "127.0.0.1:50051"),
+        _parameter("token_file", "File with the bearer token; else EIGHTWINDS_TOKEN is taken.", Path | None, None),
+    ]
+    kinds = get_type_hints(Options)
+    asked = [
+        _parameter(field.name, REQUEST_OPTIONS[field.name].help, kinds[field.name], field.default)
+        for field in fields(Options)
+        if field.name not in without
+    ]
 
-    def replaced(command: Command) -> Command:
-        @wraps(command)
-        def with_each(**given: Any) -> None:
-            values = {parameter.name: given.pop(parameter.name, None) for parameter in added}
-            command(options=Options(**{k: v for k, v in values.items() if v is not None}), **given)
-
-        signature = inspect.signature(command)
+    def made(function: Command) -> Command:
+        signature = inspect.signature(function)
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += added if parameter.name == "options" else [parameter]
-        with_each.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return with_each
+            parameters += {"client": connection, "options": asked}.get(parameter.name, [parameter])
 
-    return replaced
+        def command(**given: Any) -> None:
+            address, token_file = (given.pop(parameter.name, parameter.default) for parameter in connection)
+            if "options" in signature.parameters:
+                values = {p.name: given.pop(p.name, None) for p in asked}
+                given["options"] = Options(**{name: value for name, value in values.items() if value is not None})
+            with connected(function.__name__, address, token_file, interrupted) as client:
+                function(client=client, **given)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return made
 
 
-def _parameter(name: str, default: Any) -> inspect.Parameter:
-    """What typer makes the option of a request's field from."""
-    kind: Any = get_type_hints(Options)[name]
+def _parameter(name: str, explained: str, kind: Any, default: Any) -> inspect.Parameter:
+    """What typer makes an option from."""
     if default == ():  # may be repeated
         kind, default = list[str] | None, None
-    option = typer.Option(f"--{name.replace('_', '-')}", help=REQUEST_OPTIONS[name].help)
+    option = typer.Option(f"--{name.replace('_', '-')}", help=explained)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
