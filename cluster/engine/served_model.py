@@ -92,7 +92,7 @@ def _default_sampling(folder: Path) -> SamplingParams:
         value = generation.get(key)
         if value is None:
             continue
-        kind = int if key == "top_k" else int | float
+        kind = int if isinstance(getattr(SamplingParams(), key), int) else int | float
         if not isinstance(value, kind) or isinstance(value, bool) or not good(value):
             raise ValueError(f"{folder / 'generation_config.json'}: {key} is {value!r}, but {text}")
         given[key] = value
