@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from cluster.client.client import retry_of
+from cluster.client.failures import retry_of
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from cluster.client.client import Client, Options, text_request
+from cluster.client.client import Client
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 PROMPTS = ("My favourite condiment is", "Once upon a time there was a brave mouse", "What is 37 + 48?")

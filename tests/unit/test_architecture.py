@@ -22,8 +22,8 @@ HOMES = {
         "actors/transport/seam.py",
         "actors/transport/local.py",
     ),
-    "grpc": ("cluster/gateway/*", "cluster/client/client.py"),
-    "protos": ("cluster/gateway/*", "cluster/client/client.py"),
+    "grpc": ("cluster/gateway/*", "cluster/client/*"),
+    "protos": ("cluster/gateway/*", "cluster/client/*"),
     "prometheus_client": ("cluster/gateway/web/metrics.py",),
 }
 ALSO_COUNTS_AS = {

@@ -8,7 +8,7 @@ from cluster.engine.answer_size import PIECE_BYTES
 from cluster.engine.engine import Engine
 from cluster.engine.events import Finish, FinishReason
 from cluster.engine.generation import Generation
-from cluster.engine.request import SAMPLING_RANGES, GenerationRequest
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
 from cluster.gateway.auth import Caller
@@ -17,6 +17,7 @@ from cluster.gateway.errors import Violation, invalid, unknown_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
 from cluster.gateway.rpc.times import duration, now
+from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb

@@ -9,11 +9,12 @@ import psutil
 import pytest
 from grpc import StatusCode
 
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, Kind
 from cluster.gateway.rpc.limits import Places, channel_options
 from cluster.settings.config import LimitsSection, load_config
+from cluster.settings.request_options import Options
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.abuse import wire

@@ -6,9 +6,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.usage import HeadUsage, ReplicaUsage
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
 from cluster.control.controller import Controller
 from cluster.gateway.web.metrics import TABLE, Look, exposition
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.serving import Serving, failure
 
