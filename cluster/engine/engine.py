@@ -57,14 +57,8 @@ class EngineConfig:
 
     def limits(self, info: HeadInfo) -> Limits:
         """What bounds a step on this head."""
-        return Limits(
-            self.max_running,
-            self.max_tokens_per_step,
-            info.page_count,
-            info.page_size,
-            self.window,
-            self.prefix_caching,
-        )
+        pages, size = info.page_count, info.page_size
+        return Limits(self.max_running, self.max_tokens_per_step, pages, size, self.window, self.prefix_caching)
 
 
 class Engine:

@@ -22,7 +22,7 @@ from model.text.tokenizer import Tokenizer
 
 @dataclass(slots=True)
 class RequestStats:
-    """What all requests since the start have met, for `/metrics`."""
+    """Totals of all requests since the start, for `/metrics`."""
 
     queue: Histogram = field(default_factory=Histogram)
     first_token: Histogram = field(default_factory=Histogram)
@@ -43,8 +43,8 @@ class GenerationFailed(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What a request has used so far; times are seconds since it was accepted. Cached tokens and
-    scores of the prompt are those of the first output, which runs it.
+    """What a request has used so far; times are seconds since it was accepted. Cached tokens and scores of the prompt
+    are those of the first output, which runs it.
     """
 
     completion_tokens: int = 0

@@ -33,7 +33,7 @@ class InferenceService:
     """See protos/eightwinds/v1/inference.proto. Handlers take a Caller where gRPC's own have a context."""
 
     def __init__(self, served: ServedModel, backend: Backend, examiner: Examiner, examination: Examination) -> None:
-        """What a request costs before it is queued is paid by `examination`, unless it is next to nothing."""
+        """`examination` does the work for a request before it is queued, unless that is next to nothing."""
         self._served, self._backend, self._examiner, self._examination = served, backend, examiner, examination
 
     async def Generate(self, request: pb.GenerateRequest, caller: Caller) -> pb.GenerateResponse:
@@ -62,7 +62,7 @@ class InferenceService:
     async def GenerateStream(
         self, request: pb.GenerateRequest, caller: Caller
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        """Pieces as they come; those that gathered meanwhile share a message per output."""
+        """Pieces as they come; pieces that gathered meanwhile share a message per output."""
         generations, engine = self._backend.take()
         wanted = await self._wanted(request, caller, engine)
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from cluster.policy.scheduling.sequence import Sequence
 
 _PROMPT_COST, _OUTPUT_COST = 1, 2  # the paper's weights of a prompt token and of a token put out
-_MOST_CLIENTS = 1024  # counters kept of clients who have nothing here
+_MOST_CLIENTS = 1024  # counters kept of clients that have nothing here
 
 
 class FairQueue:
@@ -54,7 +54,7 @@ class FairQueue:
         self.tokens += sequence.pending
 
     def first(self, holding: Collection[str] = ()) -> Sequence | None:
-        """Whose turn it is; `holding` are the clients that have slots."""
+        """The sequence whose turn it is; `holding` are the clients that have slots."""
 
         def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int]]:
             served = 0 if resumed else self._served[sequence.request.client]
@@ -67,24 +67,24 @@ class FairQueue:
 
     def enter(self, sequence: Sequence, tokens: int) -> None:
         """A sequence gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
-        if sequence in self._resumed:
-            self._resumed.remove(sequence)
-        else:
-            self._take(sequence)
+        if self.drop(sequence):
             self._served[sequence.request.client] += _PROMPT_COST * tokens
-        self.tokens -= sequence.pending
 
     def sampled(self, sequence: Sequence) -> None:
         """A token was put out for its client."""
         self._served[sequence.request.client] += _OUTPUT_COST
 
-    def drop(self, sequence: Sequence) -> None:
-        """A waiting sequence gives up; `leave` follows."""
+    def drop(self, sequence: Sequence) -> bool:
+        """A sequence no longer waits; False if it has run before. One that gives up must `leave`, too."""
+        self.tokens -= sequence.pending
         if sequence in self._resumed:
             self._resumed.remove(sequence)
-        else:
-            self._take(sequence)
-        self.tokens -= sequence.pending
+            return False
+        key = (-sequence.request.priority, sequence.request.client)
+        self._lanes[key].remove(sequence)
+        if not self._lanes[key]:
+            del self._lanes[key]
+        return True
 
     def leave(self, sequence: Sequence) -> None:
         """A sequence is gone, from wherever it was."""
@@ -98,12 +98,6 @@ class FairQueue:
             absent = self._served.keys() - self._present.keys()  # the smallest counters change the order least
             for name in sorted(absent, key=self._served.__getitem__)[: _MOST_CLIENTS // 2]:
                 del self._served[name]
-
-    def _take(self, sequence: Sequence) -> None:
-        key = (-sequence.request.priority, sequence.request.client)
-        self._lanes[key].remove(sequence)
-        if not self._lanes[key]:
-            del self._lanes[key]
 
     def check(self) -> None:
         """Raise AssertionError unless what is counted is what is here."""

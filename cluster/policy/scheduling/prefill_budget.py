@@ -1,7 +1,7 @@
 """How much prefill may ride along with decodes.
 
-A long prompt must not make everyone else's next token late, nor may prompts enter so slowly that slots stay empty. How
-many prompt tokens a step bears depends on the machine, so what a step costs is learned from those that were run.
+A long prompt must not make the next token of every stream late, nor may prompts enter so slowly that slots stay empty.
+How many prompt tokens a step bears depends on the machine, so the cost of a step is learned from earlier steps.
 """
 
 import math
@@ -69,7 +69,7 @@ class PrefillBudget:
         """At least `least` prefill tokens are always allowed, because a prompt must get on, too."""
         self._slowdown, self._least = slowdown, least
         self._cost = StepCost()
-        self._mixed = _PROBE_EVERY  # steps since one of decodes alone; the first one shall be
+        self._mixed = _PROBE_EVERY  # steps since one of decodes alone; the first is to be one
         self._lately = 0.0  # prefill tokens of mixed steps, a running mean
 
     def observe(self, plan: StepPlan, seconds: float) -> None:

@@ -35,7 +35,7 @@ class Scheduler:
         self._release: list[int] = []
         self._by_id: dict[str, Sequence] = {}
         self._steps = itertools.count()
-        self._interrupted: set[Sequence] = set()  # those that ran when a cache was lost, until their next token
+        self._interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
 
     @property
     def running_count(self) -> int:
@@ -202,7 +202,7 @@ class Scheduler:
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[NextToken]:
         """Take a step's result; sequences that ended are gone afterwards."""
-        by_slot = {s.slot: s for s in self._running if s.planned}  # those aborted meanwhile are not here
+        by_slot = {s.slot: s for s in self._running if s.planned}  # without what was aborted meanwhile
         for chunk in plan.chunks:
             if sequence := by_slot.get(chunk.slot):
                 self._advance(sequence, chunk.length)
@@ -242,7 +242,7 @@ class Scheduler:
     def _make_room(self, sequence: Sequence, tokens: int) -> bool:
         """Preempt from the back until `sequence` has pages for its chunk; False if it must do without.
 
-        Those behind it that are in this step already keep their pages: then it waits, and they give way in the next.
+        Sequences behind it that are in this step already keep their pages: it waits, and they give way in the next.
         """
         while sequence.pages_needed(tokens, self.limits.page_size) > self.pool.free_count:
             victim = next((s for s in reversed(self._running) if not s.planned or s is sequence), None)
@@ -265,7 +265,7 @@ class Scheduler:
         self.pool.give_back(sequence.forget_cache())
 
     def check(self) -> None:
-        """Raise AssertionError unless slots and pages are held by whom they should be."""
+        """Raise AssertionError unless every slot and page is free or held, as its holders say."""
         self.pool.check()
         self.queue.check()
         slots = [s.slot for s in self._running]

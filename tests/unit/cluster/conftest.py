@@ -89,9 +89,14 @@ def events() -> Events:
 
 
 @pytest.fixture
-def make(head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes engines on the head, which tell the events."""
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that is away is asked again at once."""
     monkeypatch.setattr(adoption, "_RETRY_SECONDS", 0.0)
+
+
+@pytest.fixture
+def make(head: FakeHead, events: Events, no_waits: None) -> Iterator[Make]:
+    """Makes engines on the head, which tell the events."""
     engines: list[Engine] = []
 
     def make(

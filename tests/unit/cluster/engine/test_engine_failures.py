@@ -6,10 +6,10 @@ import time
 import pytest
 
 from actors.seams import HeadLost, HeadTaken
-from cluster.engine.engine import EngineStopped
+from cluster.engine.engine import Engine, EngineStopped
 from cluster.engine.events import Failed
 from cluster.policy.scheduling.scheduler import Scheduler
-from tests.engines import Make, check_idle, expected, request
+from tests.engines import Make, check_idle, engine_bounds, expected, request
 from tests.fakes import PATIENCE, Events, FakeHead
 
 
@@ -296,3 +296,22 @@ def test_many_threads_submit_and_abort(make: Make, head: FakeHead, events: Event
     events.wait_for_end(*kept)
     assert all(events.tokens(k) == expected(head, request(k, max_tokens=1 + int(k[1:]) % 5)) for k in kept)
     check_idle(engine, events)
+
+
+def test_an_engine_that_is_not_started_leaves_the_head_alone(head: FakeHead, events: Events) -> None:
+    engine = Engine(head, engine_bounds(), events)
+    assert not (head.epochs or engine.alive or engine.adopted)
+    engine.stop()
+    with pytest.raises(EngineStopped):
+        engine.start()
+    assert not (head.epochs or engine.alive)
+
+
+def test_a_start_without_a_head_fails_after_its_grace(head: FakeHead, events: Events, no_waits: None) -> None:
+    now = iter(range(0, 10_000, 10))
+    head.begin_errors.extend([HeadLost("gone")] * 99)
+    engine = Engine(head, engine_bounds(head_grace=25.0), events, lambda: float(next(now)))
+    with pytest.raises(HeadLost):
+        engine.start()
+    assert len(head.begin_errors) > 90, "it asks for its grace only"
+    assert not engine.alive

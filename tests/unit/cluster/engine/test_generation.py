@@ -274,3 +274,14 @@ async def test_check_finds_what_is_left_behind(start: Start, head: FakeHead) -> 
     generations.check(generation)
     with pytest.raises(AssertionError):
         generations.check()
+
+
+async def test_outputs_share_their_prompt_and_the_first_alone_scores_it(start: Start) -> None:
+    generations, engine = start()
+    request = GenerationRequest("id", replace(SEQUENCE, prompt_logprobs=2), n=3)
+    with generations.running(request, engine) as generation:
+        sequences = generation.sequences()
+    assert [s.prompt_logprobs for s in sequences] == [2, -1, -1], "a scored prompt finds nothing in the cache"
+    assert [s.sampling.output_index for s in sequences] == [0, 1, 2]
+    assert {s.family for s in sequences} == {sequences[0].sequence_id}
+    assert len({s.sequence_id for s in sequences}) == 3
