@@ -1,4 +1,4 @@
-"""A request as the gateway validated it, and the ranges of its sampling fields."""
+"""A request as the gateway has validated it."""
 
 from dataclasses import dataclass, field
 
