@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from actors.expert import Expert
 from actors.head import Head
 from actors.remote.faults import OwnFaults
-from actors.replica import Replica, Table
+from actors.replica import Replica, ReplicaId, Table
 from actors.routing.deadlines import Patience
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
@@ -44,17 +44,16 @@ _WARM_SECONDS = 5.0
 _NODE_LABEL = "ray.io/node-id"
 
 K = TypeVar("K")
-Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Members:
-    """Whom the head routes to. Of two that cross on their way the one with the higher revision counts; of two engines',
-    those of the engine with the higher epoch.
+    """The replicas that the head routes to, each with its actor's handle as endpoint. Of two that cross on their way
+    the one with the higher revision counts; of two engines', those of the engine with the higher epoch.
     """
 
     revision: int
-    replicas: Sequence[Member] = ()
+    replicas: Sequence[Replica] = ()
     epoch: int = -1
 
     @property
@@ -124,9 +123,9 @@ class HeadActor:
         return self._head.begin(epoch)
 
     @ray.method(concurrency_group="control")
-    def update(self, members: Members) -> list[tuple[int, int]]:
+    def update(self, members: Members) -> list[ReplicaId]:
         """Route to these experts from the next choice on. One that is new joins once it has answered a warm-up call;
-        returns the (expert, slot) of those that did not.
+        returns those that did not.
         """
         table = _table(members, self._head.expert_count)
         known = {r for row in self._replicas.table for r in row}
@@ -134,7 +133,7 @@ class HeadActor:
             self._swap(members.order, tuple(tuple(r for r in row if r in known) for row in table))
         cold = self._warm_up([r for row in table for r in row if r not in known])
         self._swap(members.order, tuple(tuple(r for r in row if r not in cold) for row in table))
-        return [(r.expert, r.slot) for r in cold]
+        return [r.id for r in cold]
 
     def _swap(self, order: tuple[int, int], table: Table) -> None:
         with self._swapping:
@@ -192,8 +191,8 @@ def _ending_without_device() -> Iterator[None]:
 
 def _table(members: Members, expert_count: int) -> Table:
     rows: list[list[Replica]] = [[] for _ in range(expert_count)]
-    for expert, slot, incarnation, handle in sorted(members.replicas, key=lambda member: member[:2]):
-        rows[expert].append(Replica(expert, slot, incarnation, handle.forward))
+    for replica in sorted(members.replicas, key=lambda r: r.id):
+        rows[replica.expert].append(dataclasses.replace(replica, endpoint=replica.endpoint.forward))
     return tuple(map(tuple, rows))
 
 

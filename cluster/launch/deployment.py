@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from actors.replica import Key
+from actors.replica import ReplicaId
 from actors.seams import ClusterOps, HeadHandle
 from actors.specs import ActorSpec
 from actors.vitals import Pulse
@@ -38,7 +38,7 @@ class Deployment:
     head: HeadHandle
     close: Callable[[bool], None]
     ops: ClusterOps | None = None
-    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
+    pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
     broken: Callable[[], str] = lambda: ""
 
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.replica import Key
+from actors.replica import ReplicaId
 from actors.seams import ClusterOps, HeadLost
 from actors.vitals import Pulse
 from cluster.control.autoscaler import Autoscaler
-from cluster.control.controller import Controller, ControllerOptions
+from cluster.control.controller import Controller
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
@@ -43,6 +43,7 @@ from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.machine import check_machine
 from cluster.launch.progress import ProgressLines
 from cluster.launch.shutdown import Shutdown
+from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.settings.address import bind, split
@@ -225,21 +226,17 @@ def policy_of(config: Config) -> ScalingPolicy:
     return policy
 
 
-def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse]) -> Controller:
+def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[ReplicaId, Pulse]) -> Controller:
     """A controller of the replicas that run; those that an earlier serve has added are wanted still."""
-    running = [sum(expert == e for expert, _ in pulses) for e in range(config.experts.count)]
-    membership = Membership([max(config.experts.replicas, count) for count in running])
-    now = time.monotonic()
-    for key, pulse in pulses.items():
-        membership.begin(key, pulse.node_id, now)
-        membership.alive(key, pulse.incarnation, pulse.pid, pulse.node_id, True, now)
-        membership.joined(key, now)
-    options = ControllerOptions(
+    running = [sum(replica_id.expert == e for replica_id in pulses) for e in range(config.experts.count)]
+    options = ReplicaOptions(
         placement_timeout=config.scaling.placement_timeout_s,
         start_timeout=config.cluster.start_timeout_s,
         needs=needs_of(config.experts),
     )
-    return Controller(ops, membership, options)
+    membership = Membership([max(config.experts.replicas, count) for count in running], options)
+    membership.adopt(pulses, time.monotonic())
+    return Controller(ops, membership)
 
 
 async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""How long to leave something alone that does not succeed. Pure: times are arguments, on one clock, in seconds."""
+"""How long to leave something alone that does not succeed. Times are arguments, on one clock, in seconds."""
 
 from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
@@ -16,12 +16,12 @@ class Backoff(Generic[K]):
         self._pauses: dict[K, tuple[float, float]] = {}  # until when, and how long the next one is
 
     def failed(self, key: K, now: float) -> None:
-        """It begins to pause."""
+        """The pause of this key begins."""
         _, pause = self._pauses.get(key, (now, _FIRST))
         self._pauses[key] = now + pause, min(2 * pause, _LONGEST)
 
     def cleared(self, key: K) -> None:
-        """It succeeded, or somebody wants it tried at once."""
+        """Forget the failures of this key: it succeeded, or an operator wants it tried at once."""
         self._pauses.pop(key, None)
 
     def keep(self, keys: Collection[K]) -> None:

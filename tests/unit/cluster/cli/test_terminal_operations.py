@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from cluster.cli import terminal_operations
 from cluster.cli.app import app
-from cluster.control import controller
 from cluster.control.controller import Controller
-from cluster.policy.replicas.membership import State
+from cluster.policy.replicas import membership
+from cluster.policy.replicas.lifecycle import State
 from tests.clusters import FakeCluster
 from tests.serving import Serving
 
@@ -27,7 +27,7 @@ def ticking(controlled: Controller) -> Iterator[Controller]:
 def test_status_shows_tables_and_notes(
     serving: Serving, controlled: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    controlled._membership.notes[4] = "replica 1 was not started: no [node]"
+    controlled._membership.desired.notes[4] = "replica 1 was not started: no [node]"
     assert terminal_operations.status(serving.client) == 0
     said = capsys.readouterr().out
     assert "expert 4: replica 1 was not started: no [node]" in said
@@ -110,7 +110,7 @@ def test_drain_waits_until_the_node_is_empty(
     serving: Serving, ticking: Controller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal_operations, "_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(controller, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(membership, "_SETTLE_SECONDS", 0.0)
     assert terminal_operations.scale(serving.client, [3], 2) == 0
     assert terminal_operations.drain(serving.client, "n1", 60.0) == 0
     said = capsys.readouterr()
