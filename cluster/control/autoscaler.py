@@ -33,16 +33,13 @@ class Autoscaler:
         self._ticker = Ticker("autoscaler", self._turn, lambda: self._interval if self.policy.enabled else None)
 
     def set(self, policy: ScalingPolicy) -> None:
-        """Follow another policy from now on."""
         self.policy, self._before, self._desired = policy, None, []
         self._ticker.wake()
 
     def start(self) -> None:
-        """Begin."""
         self._ticker.start()
 
     def stop(self, timeout: float = 15.0) -> None:
-        """End the thread."""
         self._ticker.stop(timeout)
 
     def _turn(self) -> None:

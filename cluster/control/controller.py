@@ -100,7 +100,6 @@ class Controller:
         self._ticker.wake()
 
     def snapshot(self) -> Snapshot:
-        """What there is now."""
         nodes = self._nodes.fresh()
         with self._lock:
             m = self._membership
@@ -125,7 +124,6 @@ class Controller:
         return self._ops.load()
 
     def start(self) -> None:
-        """Begin."""
         self._ticker.start()
 
     def stop(self, timeout: float = 15.0) -> None:

@@ -5,7 +5,6 @@ from typing import Generic, TypeVar
 
 _FIRST, _LONGEST = 5.0, 60.0
 
-
 K = TypeVar("K", bound=Hashable)
 
 
@@ -16,7 +15,6 @@ class Backoff(Generic[K]):
         self._pauses: dict[K, tuple[float, float]] = {}  # until when, and how long the next one is
 
     def failed(self, key: K, now: float) -> None:
-        """The pause of this key begins."""
         _, pause = self._pauses.get(key, (now, _FIRST))
         self._pauses[key] = now + pause, min(2 * pause, _LONGEST)
 
@@ -29,6 +27,5 @@ class Backoff(Generic[K]):
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in keys}
 
     def pauses(self, key: K, now: float) -> bool:
-        """Whether to leave it alone now."""
         until, _ = self._pauses.get(key, (now, _FIRST))
         return now < until

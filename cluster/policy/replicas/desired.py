@@ -21,17 +21,14 @@ class Desired:
         self._backoff: Backoff[int] = Backoff()  # by expert
 
     def scale(self, wanted: Mapping[int, int]) -> None:
-        """Set the counts of these experts."""
         assert all(count >= 1 for count in wanted.values()), "an expert keeps a replica"
         self.counts = tuple(wanted.get(expert, count) for expert, count in enumerate(self.counts))
         self.revision += 1
 
     def drain(self, node_id: str, until: float) -> None:
-        """Move the replicas of this node to others, and start none there."""
         self.avoided = {**self.avoided, node_id: until}
 
     def undrain(self, node_id: str) -> None:
-        """The node takes replicas again."""
         self.avoided = {other: until for other, until in self.avoided.items() if other != node_id}
 
     def expire_drains(self, nodes: Mapping[ReplicaId, str], now: float) -> dict[str, list[ReplicaId]]:
@@ -53,7 +50,6 @@ class Desired:
         self._backoff.failed(replica_id.expert, now)
 
     def joined(self, replica_id: ReplicaId) -> None:
-        """A replica could be started."""
         self._backoff.cleared(replica_id.expert)
         if self._noted.get(replica_id.expert) == replica_id:
             self._forget_note(replica_id.expert)

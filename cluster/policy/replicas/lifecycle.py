@@ -60,18 +60,12 @@ class Member:
     def answered(self, pulse: Pulse, now: float) -> "Member":
         """A process other than the one before has to load and join again, and counts as a restart."""
         fresh = pulse.incarnation != self.incarnation
-        member = replace(
-            self,
-            incarnation=pulse.incarnation,
-            pid=pulse.pid,
-            node_id=pulse.node_id,
-            loaded=pulse.progress.ready,
-            away="",
-        )
+        member = replace(self, pid=pulse.pid, node_id=pulse.node_id, loaded=pulse.progress.ready, away="")
         if fresh and self.incarnation:
             member = replace(member, restarts=self.restarts + 1)
             if self.state is State.STARTING:
                 member = member._failed("its process ended")
+        member = replace(member, incarnation=pulse.incarnation)
         if fresh and self.state is not State.DRAINING:
             return member._entered(State.STARTING, now)
         if self.state is State.UNREACHABLE:
@@ -89,6 +83,11 @@ class Member:
         failures = self.failures + (self.state is State.STARTING)
         member = replace(self, why=why, restarts=self.restarts + 1, failures=failures)
         return member._entered(State.LOST, now)
+
+    def successor(self, node_id: str, now: float) -> "Member":
+        """The one that is started in its place: what it has been through is remembered."""
+        start = Member(self.id, State.STARTING, now, node_id)
+        return replace(start, restarts=self.restarts, failures=self.failures, served=self.served, why=self.why)
 
     def unanswered(self, why: str) -> "Member":
         """It cannot be asked just now, which it may survive."""

@@ -99,13 +99,11 @@ class Membership:
         self._routes = RouteTable(self.routed())
 
     def put(self, member: Member) -> None:
-        """The member as it is from now on."""
         before = self.members.get(member.id, member)
         self.restarts[member.id.expert] += member.restarts - before.restarts
         self.members[member.id] = member
 
     def of(self, expert: int) -> list[Member]:
-        """The members of an expert, by index."""
         return [m for replica_id, m in sorted(self.members.items()) if replica_id.expert == expert]
 
     def routed(self) -> dict[ReplicaId, str]:
@@ -176,12 +174,9 @@ class Membership:
                 self.put(self.members[replica_id].cold())
 
     def begin(self, replica_id: ReplicaId, node_id: str, now: float) -> None:
-        """A replica is being started."""
         assert replica_id not in self.members, f"{replica_id} is here already"
-        member = Member(replica_id, State.STARTING, now, node_id)
-        if past := self._past.pop(replica_id, None):
-            member = replace(member, restarts=past.restarts, failures=past.failures, served=past.served, why=past.why)
-        self.put(member)
+        past = self._past.pop(replica_id, None)
+        self.put(past.successor(node_id, now) if past else Member(replica_id, State.STARTING, now, node_id))
 
     def remove(self, replica_id: ReplicaId) -> None:
         """A replica is to end; if it was lost, another will be started in its place."""

@@ -30,7 +30,6 @@ class Readiness:
         return [name for name, progress in self.progress().items() if not progress.ready]
 
     def progress(self) -> dict[str, LoadProgress]:
-        """How much each actor has loaded."""
         return {name: self.pulses[name].progress if name in self.pulses else _NOTHING_YET for name in self.names}
 
     def note(

@@ -199,10 +199,22 @@ def test_a_round_that_has_not_seen_the_nodes_starts_nothing() -> None:
 
 def test_a_round_starts_nothing_on_an_avoided_or_dead_node() -> None:
     m = running(1)
-    m.desired.drain("n0", math.inf)
-    nodes = [*NODES, NodeInfo("n2", "", False)]
-    actions = m.update(Facts(nodes=nodes), 1.0)
-    assert actions.start == [Change(B, "n1", True)] and actions.avoided == {"n0"}
+    m.scale({0: 2})
+    m.desired.drain("n1", math.inf)
+    actions = m.update(Facts(nodes=[*NODES, NodeInfo("n2", "", False)]), 1.0)
+    assert actions.start == [Change(B, "n0", True)], "the other two are emptier"
+    assert actions.avoided == {"n1"}, "Ray shall not choose it either"
+
+
+def test_a_replica_does_not_join_before_the_head_has_answered() -> None:
+    m = running(1)
+    m.scale({0: 2})
+    round_of(m, 1.0)
+    for now in (2.0, 3.0):
+        actions = m.update(Facts(vitals=answers({B: pulse("b", "n1")})), now)
+        assert actions.publish == {A: "a", B: "b"}, "it is told again"
+        m.done(actions, (), (), None, now)
+        assert states(m)[B] is State.STARTING and m.members[B].failures == 0
 
 
 def test_a_node_is_left_only_after_the_successor_has_joined() -> None:
