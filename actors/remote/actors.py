@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from actors.expert import Expert
 from actors.head import Head
 from actors.remote.faults import OwnFaults
-from actors.replica import Key
+from actors.replica import ReplicaId
 from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
@@ -99,7 +99,7 @@ class HeadActor:
         return self._head.begin(epoch)
 
     @ray.method(concurrency_group="control")
-    def update(self, update: RouteUpdate) -> list[Key]:
+    def update(self, update: RouteUpdate) -> list[ReplicaId]:
         """See `RouteTable.update`."""
         return self._routes.update(update, self._head.zero_rows())
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from actors.replica import Key, Replica
+from actors.replica import Replica, ReplicaId
 from actors.routing.route_table import RouteUpdate
 
 
@@ -26,9 +26,9 @@ class RoutePublisher:
         """The update that has the head route to these."""
         return RouteUpdate(self.update.revision + 1, replicas, self._epoch)
 
-    def joined(self, update: RouteUpdate, cold: Collection[Key]) -> None:
+    def joined(self, update: RouteUpdate, cold: Collection[ReplicaId]) -> None:
         """The head has carried it out, but for replicas whose warm-up call failed."""
-        routed = [r for r in update.replicas if (r.expert, r.slot) not in cold]
+        routed = [r for r in update.replicas if r.id not in cold]
         self.update = replace(update, replicas=routed)
 
     def unanswered(self, update: RouteUpdate) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.replica import Key, Replica, Table
+from actors.replica import Replica, ReplicaId, Table
 from actors.routing.replicas import Replicas
 from actors.transport.seam import ExpertCall, ExpertTransport
 
@@ -58,9 +58,9 @@ class RouteTable:
         transport = self._transport()
         self._swap(update, [transport.connect(replica) for replica in update.replicas])
 
-    def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[Key]:
+    def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId]:
         """Route to these from the next choice on, `rows_RD` being those of the warm-up calls. A replica that is not
-        among them is left at once; returns the (expert, slot) of those that are left out because their warm-up failed.
+        among them is left at once; returns those that are left out because their warm-up failed.
         """
         transport = self._transport()
         wanted = [transport.connect(replica) for replica in update.replicas]
@@ -69,7 +69,7 @@ class RouteTable:
             self._swap(update, [replica for replica in wanted if replica in known])
         cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
         self._swap(update, [replica for replica in wanted if replica not in cold])
-        return [(replica.expert, replica.slot) for replica in cold]
+        return [replica.id for replica in cold]
 
     def _warm_up(
         self, transport: ExpertTransport, replicas: Sequence[Replica], rows_RD: torch.Tensor
@@ -88,7 +88,7 @@ class RouteTable:
 
     def _swap(self, update: RouteUpdate, replicas: Iterable[Replica]) -> None:
         rows: list[list[Replica]] = [[] for _ in range(self._expert_count)]
-        for replica in sorted(replicas, key=lambda r: (r.expert, r.slot)):
+        for replica in sorted(replicas, key=lambda r: r.id):
             rows[replica.expert].append(replica)
         table: Table = tuple(map(tuple, rows))
         with self._lock:

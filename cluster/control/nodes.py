@@ -1,12 +1,9 @@
-"""The machines as they were last looked at, and where replicas go among them."""
+"""The machines of the cluster, as they were a moment ago."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 
 from actors.vitals import NodeInfo
-from cluster.policy.replicas.membership import Change
-from cluster.policy.replicas.placement import Node, Placed, assign
 
 _FRESH_SECONDS = 2.0  # how old what is known may be
 _NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was
@@ -15,18 +12,13 @@ _NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, a
 class Nodes:
     """May be used from any thread."""
 
-    def __init__(
-        self,
-        look: Callable[[], Iterable[NodeInfo]],
-        needs: Mapping[str, float],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`look` asks Ray; `needs` is what it reserves for a replica."""
-        self._look, self._needs, self._clock = look, needs, clock
+    def __init__(self, look: Callable[[], Iterable[NodeInfo]], clock: Callable[[], float] = time.monotonic) -> None:
+        """`look` asks Ray."""
+        self._look, self._clock = look, clock
         self._seen = _NOT_LOOKED
 
     def fresh(self) -> tuple[NodeInfo, ...]:
-        """Those there are, as of a moment ago."""
+        """The machines, looked at now or at most two seconds ago."""
         at, nodes = self._seen
         if self._clock() - at > _FRESH_SECONDS:
             nodes = tuple(self._look())
@@ -34,17 +26,5 @@ class Nodes:
         return nodes
 
     def outdated(self) -> None:
-        """One may be gone: look again when somebody asks."""
+        """One may be gone: look again when they are wanted next."""
         self._seen = _NOT_LOOKED
-
-    def place(
-        self,
-        changes: Sequence[Change],
-        nodes: Sequence[NodeInfo],
-        there: Collection[Placed],
-        avoided: Collection[str],
-    ) -> list[Change]:
-        """Give each replica that starts a node."""
-        usable = [Node(node.node_id, node.free) for node in nodes if node.alive and node.node_id not in avoided]
-        where = assign([change.key for change in changes if change.start], usable, there, self._needs)
-        return [replace(change, node_id=where[change.key]) if change.start else change for change in changes]

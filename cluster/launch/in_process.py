@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from actors.expert import Expert
 from actors.head import Head, LocalHead
-from actors.replica import Key, one_each
+from actors.replica import ReplicaId, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
 from actors.seams import HeadHandle
@@ -27,7 +27,7 @@ class HeadOnly:
 
     head: HeadHandle
     ops: None = None
-    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
+    pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
 
     def broken(self) -> str:
         return ""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from actors.replica import Key
+from actors.replica import ReplicaId
 from actors.seams import ClusterOps, HeadHandle
 from actors.vitals import Pulse
 from model.batch import LoadProgress
@@ -35,7 +35,7 @@ class Deployment(Protocol):
         """Changes the experts' replicas; None where they are fixed."""
 
     @property
-    def pulses(self) -> Mapping[Key, Pulse]:
+    def pulses(self) -> Mapping[ReplicaId, Pulse]:
         """The replicas that ran when the deployment came up; none where they are fixed."""
 
     def broken(self) -> str:

@@ -18,7 +18,7 @@ from cluster.gateway.rpc.server import Gateway
 from cluster.gateway.web.metrics import Look, exposition
 from cluster.gateway.web.server import HttpServer, application
 from cluster.launch.runtime import Deployment, Runtime
-from cluster.launch.specs import controller_options, engine_config, scaling_policy
+from cluster.launch.specs import engine_config, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.scheduling.request import SequenceRequest
 from cluster.settings.config import Config
@@ -122,14 +122,11 @@ class Server:
     def _controller(self, deployment: Deployment) -> Controller:
         """Of the replicas that run; those that an earlier server has added are wanted still."""
         assert deployment.ops is not None
-        running = [sum(expert == e for expert, _ in deployment.pulses) for e in range(self._config.experts.count)]
-        membership = Membership([max(self._config.experts.replicas, count) for count in running])
-        now = time.monotonic()
-        for key, pulse in deployment.pulses.items():
-            membership.begin(key, pulse.node_id, now)
-            membership.alive(key, pulse.incarnation, pulse.pid, pulse.node_id, True, now)
-            membership.joined(key, now)
-        return Controller(deployment.ops, membership, controller_options(self._config))
+        running = [sum(replica.expert == e for replica in deployment.pulses) for e in range(self._config.experts.count)]
+        counts = [max(self._config.experts.replicas, count) for count in running]
+        membership = Membership(counts, replica_options(self._config))
+        membership.adopt(deployment.pulses, time.monotonic())
+        return Controller(deployment.ops, membership)
 
     async def _metrics(self) -> bytes:
         """What is counted now; nothing while the server starts."""

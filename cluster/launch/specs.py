@@ -1,9 +1,9 @@
 """What each part of a server is built from: the only place where keys of the configuration become options of a part."""
 
 from actors.specs import ActorSpec, RouterOptions
-from cluster.control.controller import ControllerOptions
 from cluster.engine.engine import EngineConfig
 from cluster.launch.code_digest import code_digest
+from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.config import ActorSection, Config
@@ -86,9 +86,9 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
     )
 
 
-def controller_options(config: Config) -> ControllerOptions:
+def replica_options(config: Config) -> ReplicaOptions:
     """How long the controller waits for replicas, and what one needs."""
-    return ControllerOptions(
+    return ReplicaOptions(
         placement_timeout=config.scaling.placement_timeout_s,
         start_timeout=config.cluster.start_timeout_s,
         needs=needs_of(config.experts),

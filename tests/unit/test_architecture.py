@@ -52,7 +52,7 @@ LAYERS = {
 }
 
 # A policy takes a snapshot and the time and returns a value. Beside its own it may read these modules of plain data.
-PLAIN_DATA = ("cluster.policy", "model.batch", "actors.replica", "actors.vitals")
+PLAIN_DATA = ("cluster.policy", "model.batch", "actors.replica", "actors.specs", "actors.vitals")
 NOT_IN_A_POLICY = {"time", "datetime", "random", "secrets", "uuid", "logging"}
 
 OURS = sources(*PACKAGES)

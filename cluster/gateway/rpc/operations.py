@@ -16,7 +16,7 @@ from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.times import duration, now
 from cluster.observe.snapshot import Snapshot
 from cluster.observe.usage import Counters, between
-from cluster.policy.replicas.membership import Member, State
+from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
@@ -73,10 +73,10 @@ class ClusterService:
         if snapshot:
             response.nodes.extend(_node(node, node.node_id in snapshot.draining) for node in snapshot.nodes)
         for expert, load in enumerate(loads):
-            members = [m for m in (snapshot.members if snapshot else ()) if m.key[0] == expert]
+            members = [m for m in (snapshot.members if snapshot else ()) if m.id.expert == expert]
             response.experts.add(
                 expert=expert,
-                replicas=[_replica(member, member.key in doubted, self._backend.device) for member in members],
+                replicas=[_replica(member, member.id in doubted, self._backend.device) for member in members],
                 desired_replica_count=snapshot.desired[expert] if snapshot else 1,
                 load=whole(load),
                 note=snapshot.notes.get(expert, "") if snapshot else "",
@@ -116,7 +116,7 @@ class ClusterService:
             raise ApiError(Kind.ABORTED, "REVISION_MOVED", str(error)) from None
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
-            changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
+            changes=[pb.ReplicaChange(expert=c.id.expert, node_id=c.node_id, start=c.start) for c in changes],
         )
 
     async def DrainNode(self, request: pb.DrainNodeRequest, caller: Caller) -> pb.DrainNodeResponse:
@@ -218,14 +218,14 @@ def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:
 def _ready(snapshot: Snapshot | None, experts: int) -> list[int]:
     if snapshot is None:
         return [1] * experts
-    ready = [m.key[0] for m in snapshot.members if m.state is State.READY]
+    ready = [m.id.expert for m in snapshot.members if m.state is State.READY]
     return [ready.count(expert) for expert in range(experts)]
 
 
 def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
     state = State.UNREACHABLE if doubted and member.state is State.READY else member.state
     return pb.Replica(
-        replica=member.key[1],
+        replica=member.id.index,
         node_id=member.node_id,
         state=_STATES[state],
         pid=member.pid,

@@ -67,9 +67,9 @@ def _balance(look: Look) -> Samples:
 
 
 def _busy(look: Look) -> Samples:
-    nodes = {m.key: m.node_id for m in look.snapshot.members} if look.snapshot else {}
-    for (expert, slot), load in look.head.replicas.items() if look.head else ():
-        yield (str(expert), str(slot), nodes.get((expert, slot), "")), load.busy_seconds
+    nodes = {m.id: m.node_id for m in look.snapshot.members} if look.snapshot else {}
+    for replica_id, load in look.head.replicas.items() if look.head else ():
+        yield (str(replica_id.expert), str(replica_id.index), nodes.get(replica_id, "")), load.busy_seconds
 
 
 def _queued(look: Look) -> Samples:
@@ -82,7 +82,7 @@ def _queued(look: Look) -> Samples:
 def _replicas(look: Look) -> Samples:
     counts: dict[tuple[str, str], int] = {}
     for member in look.snapshot.members if look.snapshot else ():
-        key = str(member.key[0]), member.state.value
+        key = str(member.id.expert), member.state.value
         counts[key] = counts.get(key, 0) + 1
     return counts.items()
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from actors.replica import ReplicaId
 from cluster.control.autoscaler import Autoscaler
-from cluster.control.controller import Controller, ControllerOptions
+from cluster.control.controller import Controller
 from cluster.engine import adoption
 from cluster.engine.engine import Engine
 from cluster.engine.served_model import ServedModel
+from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.clusters import FakeCluster
@@ -44,14 +46,10 @@ def cluster() -> FakeCluster:
 @pytest.fixture
 def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
     """The server with a controller of eight replicas on n0, whose rounds the test calls for."""
-    membership = Membership([1] * 8)
-    for expert in range(8):
-        pulse = cluster.process((expert, 0))
-        membership.begin((expert, 0), "n0", 0.0)
-        membership.alive((expert, 0), pulse.incarnation, pulse.pid, "n0", True, 0.0)
-        membership.joined((expert, 0), 0.0)
+    membership = Membership([1] * 8, ReplicaOptions(drain_timeout=0.0))
+    membership.adopt({ReplicaId(expert, 0): cluster.process((expert, 0)) for expert in range(8)}, 0.0)
     cluster.published.append(membership.routed())
-    controller = Controller(cluster, membership, ControllerOptions(120.0, 600.0, {}, drain_timeout=0.0))
+    controller = Controller(cluster, membership)
     backend = serving.gateway.backend
     backend.controller, backend.autoscaler = (
         controller,

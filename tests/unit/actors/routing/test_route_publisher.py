@@ -28,7 +28,7 @@ def test_a_head_that_is_begun_gets_what_was_routed_to_last_with_its_own_epoch() 
 
 def test_cold_replicas_are_not_given_to_a_restarted_head() -> None:
     publisher = published(A)
-    publisher.joined(publisher.next([A, B, C]), cold=[(1, 1)])
+    publisher.joined(publisher.next([A, B, C]), cold=[C.id])
     assert publisher.for_epoch(5).replicas == [A, B]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import pytest
 import torch
 
-from actors.replica import Replica, Table, one_each
+from actors.replica import Replica, ReplicaId, Table, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.route_table import WARM_SECONDS, RouteTable, RouteUpdate
 from actors.transport.local import LocalTransport
@@ -54,7 +54,7 @@ class Rig:
         self.transport = Warming(self.replicas, self.clock)
         self.routes = RouteTable(self.replicas, lambda: self.transport, EXPERTS, self.clock)
 
-    def update(self, revision: int, *replicas: Replica, epoch: int = 1) -> list[tuple[int, int]]:
+    def update(self, revision: int, *replicas: Replica, epoch: int = 1) -> list[ReplicaId]:
         return self.routes.update(RouteUpdate(revision, replicas, epoch), ROWS)
 
     @property
@@ -125,7 +125,7 @@ def test_of_two_engines_the_one_with_the_higher_epoch_counts() -> None:
 def test_endpoints_are_made_by_the_transport() -> None:
     class Bound(LocalTransport):
         def connect(self, replica: Replica) -> Replica:
-            return Replica(replica.expert, replica.slot, replica.incarnation, Scaling(replica.expert))
+            return Replica(replica.expert, replica.index, replica.incarnation, Scaling(replica.expert))
 
     replicas = Replicas(one_each([None] * EXPERTS))
     routes = RouteTable(replicas, Bound, EXPERTS)

@@ -111,7 +111,7 @@ def test_two_at_once_with_dead_slow_and_frozen_replicas(seed: int, swapped: bool
     rng = random.Random(seed)
 
     def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
-        if call.replica.slot == 2:
+        if call.replica.index == 2:
             return 0.01, True
         return rng.choice([(0.01, True), (0.005, False), (5.0, True), (0.3, True), (3.0, False), (NEVER, True)])
 

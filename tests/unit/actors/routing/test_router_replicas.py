@@ -99,7 +99,7 @@ def test_rows_go_to_all_replicas() -> None:
 
 
 def test_a_dead_replica_costs_no_pause_and_is_not_asked_again_soon() -> None:
-    rig = Rig(lambda call, now: (0.001, False) if call.replica.slot == 0 else (0.01, True))
+    rig = Rig(lambda call, now: (0.001, False) if call.replica.index == 0 else (0.01, True))
     took = [rig.layer(seed) for seed in range(20)]
     assert max(took) < 0.05 and rig.clock.pauses == []
     assert 0 < rig.counts.retries <= EXPERTS, "each was found dead once"
@@ -231,7 +231,7 @@ def test_whatever_happens_to_replicas_each_layer_has_one_answer_a_part(seed: int
     rng = random.Random(seed)
 
     def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
-        if call.replica.slot == slots - 1:
+        if call.replica.index == slots - 1:
             return 0.01, True
         return rng.choice([(0.01, True), (0.005, False), (5.0, True), (0.3, True), (3.0, False), (NEVER, True)])
 

@@ -9,7 +9,7 @@ from cluster.cli import operate
 from cluster.client.client import Client
 from cluster.control import controller
 from cluster.control.controller import Controller
-from cluster.policy.replicas.membership import State
+from cluster.policy.replicas.lifecycle import State
 from tests.clusters import FakeCluster
 from tests.commands import run
 from tests.serving import Serving

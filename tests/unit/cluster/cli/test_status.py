@@ -12,7 +12,7 @@ from tests.serving import Serving
 
 
 def test_status_shows_tables_and_notes(serving: Serving, controlled: Controller) -> None:
-    controlled._membership.notes[4] = "replica 1 was not started: no [node]"
+    controlled._membership.desired.notes[4] = "replica 1 was not started: no [node]"
     shown = run("status", "--address", serving.address)
     assert shown.exit_code == 0 and "expert 4: replica 1 was not started: no [node]" in shown.stdout
     assert "0:ready" in shown.stdout and "0 running, 0 waiting; placement revision 1" in shown.stdout

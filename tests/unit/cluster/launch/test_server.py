@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from actors.replica import Key
+from actors.replica import ReplicaId
 from actors.seams import HeadLost
 from actors.vitals import Pulse
 from cluster.engine.generation import GenerationFailed
@@ -22,7 +22,7 @@ from cluster.launch.process.shutdown import Shutdown
 from cluster.launch.ray_runtime import RayRuntime
 from cluster.launch.runtime import LaunchFailed, LaunchStopped
 from cluster.launch.server import Server
-from cluster.policy.replicas.membership import State
+from cluster.policy.replicas.lifecycle import State
 from cluster.settings.config import Config, load_config
 from tests.clusters import FakeCluster
 from tests.fakes import PATIENCE, FakeHead
@@ -34,7 +34,7 @@ class Actors:
 
     head: FakeHead = field(default_factory=FakeHead)
     ops: FakeCluster | None = None
-    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
+    pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
     error: Exception | None = None
     why: str = ""
     done: list[str] = field(default_factory=list)
@@ -105,16 +105,16 @@ async def test_requests_are_refused_until_it_is_open(demo: ServedModel) -> None:
 
 async def test_replicas_that_an_earlier_server_has_added_are_adopted_and_wanted_still(demo: ServedModel) -> None:
     cluster = FakeCluster("n0")
-    keys = [(expert, 0) for expert in range(8)] + [(3, 1), (3, 4)]
+    keys = [ReplicaId(expert, 0) for expert in range(8)] + [ReplicaId(3, 1), ReplicaId(3, 4)]
     actors = Actors(ops=cluster, pulses={key: cluster.process(key) for key in keys})
     server = await opened(demo, actors, "experts.replicas=2")
     controller = server.gateway.backend.controller
     assert controller is not None and server.gateway.backend.autoscaler is not None
     snapshot = controller.snapshot()
     assert snapshot.desired == (2, 2, 2, 3, 2, 2, 2, 2)
-    assert {m.key for m in snapshot.members if m.state is State.READY} >= set(keys)
+    assert {m.id for m in snapshot.members if m.state is State.READY} >= set(keys)
     await server.close(keep_actors=True)
-    assert not cluster.stopped and not controller._thread.is_alive()
+    assert not cluster.stopped and not controller._ticker._thread.is_alive()
 
 
 async def test_where_replicas_are_fixed_nothing_controls_them(demo: ServedModel) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from actors.replica import Replica
+from actors.replica import Replica, ReplicaId
 from actors.routing.usage_counter import UsageCounter
 from actors.usage import HeadUsage
 from cluster.observe.usage import Counters, Load, between
 
 
-def head(counter: UsageCounter, incarnation: str = "h", queued: dict[tuple[int, int], int] | None = None) -> HeadUsage:
+def head(counter: UsageCounter, incarnation: str = "h", queued: dict[ReplicaId, int] | None = None) -> HeadUsage:
     return HeadUsage(incarnation, counter.snapshot(), queued or {}, counter.retries[:], counter.hedges[:])
 
 
@@ -32,7 +32,7 @@ def test_what_replicas_did_since_the_first_look() -> None:
     counter.served(Replica(1, 0), 6, 0.3)
     counter.served(Replica(1, 3), 2, 0.1)
     counter.again(1, hedged=True)
-    after = Counters(2.0, [[0, 8]], head(counter, queued={(1, 0): 5, (1, 3): 2, (0, 0): 9}))
+    after = Counters(2.0, [[0, 8]], head(counter, queued={ReplicaId(1, 0): 5, ReplicaId(1, 3): 2, ReplicaId(0, 0): 9}))
     idle, busy = between(before, after, [1, 2]).experts
     assert (idle.utilization, idle.queued, idle.service_p99, idle.retries) == (0.0, 9, 0.0, 0)
     assert busy.utilization == pytest.approx(0.4 / 2.0 / 2)
