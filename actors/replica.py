@@ -2,21 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-Key = tuple[int, int]  # a replica: its expert and its slot among that expert's replicas
+
+class ReplicaId(NamedTuple):
+    """`index` tells an expert's replicas apart, and stays over restarts."""
+
+    expert: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks a replica for
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One process that holds an expert. `slot` tells an expert's replicas apart and stays over restarts,
-    `incarnation` does not. `endpoint` is how the transport reaches it.
+    """One process that holds an expert. A restarted process has the same `expert` and `index` and another
+    `incarnation`. `endpoint` is how the transport reaches it.
     """
 
     expert: int
-    slot: int
+    index: int
     incarnation: str = ""
     endpoint: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def id(self) -> ReplicaId:
+        """Which replica this process is."""
+        return ReplicaId(self.expert, self.index)
 
 
 Table = tuple[tuple[Replica, ...], ...]  # by expert

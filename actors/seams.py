@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from actors.replica import Key
+from actors.replica import ReplicaId
 from actors.usage import HeadUsage
 from actors.vitals import NodeInfo, Vitals
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
@@ -47,27 +47,27 @@ class ClusterOps(Protocol):
     controller's thread; `load` and `nodes` are called from gRPC's threads, too.
     """
 
-    def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
+    def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
         """Begin to start a replica: on this node if one is named, else where there is or will be room, but not on
         those to avoid.
         """
         ...
 
-    def stop(self, key: Key) -> None:
+    def stop(self, replica_id: ReplicaId) -> None:
         """End a replica for good, or the attempt to start it."""
         ...
 
-    def ask(self, keys: Collection[Key]) -> Vitals:
+    def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
         """Ask these how they are; the answers that have come since the last call. Who is asked already is not asked
         again.
         """
         ...
 
-    def ended(self) -> frozenset[Key]:
+    def ended(self) -> frozenset[ReplicaId]:
         """Those whose process has ended since they last were published, each once."""
         ...
 
-    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
+    def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         """Have the head route to these and no others. Answers those that did not join since a warm-up call failed, or
         None if the head does not answer: then it is to be told again.
         """

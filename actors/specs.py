@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 class ActorSpec:
     """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
 
-    `kv_memory_share` is of the free memory, at most `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless
-    it is 0. `digest` is the
-    checkpoint's and `code` that of this project's files: running actors of an equal spec can be adopted, others are
-    replaced. Empty ones are not compared.
+    Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
+    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's and `code`
+    that of this project's files: running actors of an equal spec can be adopted, others are replaced. Empty ones are
+    not compared.
     """
 
     folder: str
     dtype: str
     device: str
-    threads: int = 1
+    threads: int
     expert: int | None = None
     kv_memory_bytes: int = 0
     kv_memory_share: float = 0.0
     kv_memory_most: int = 0
-    page_size: int = 16
+    page_size: int = 0
     digest: str = ""
     code: str = ""
 
@@ -39,9 +39,9 @@ def kv_bytes(spec: ActorSpec, free: int) -> int:
 class ActorOptions:
     """What Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
 
-    num_cpus: float = 0.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    num_cpus: float
+    num_gpus: float
+    resources: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,6 @@ class ActorReport:
 
 @dataclass(frozen=True, slots=True)
 class RouterOptions:
-    """How the head's router works: seconds until an expert without an answer fails the step, whether late and failed
-    calls go to other replicas, whether replicas' work is counted.
-    """
+    """How the head's router works: `grace` is in seconds, until an expert without an answer fails the step."""
 
-    grace: float = 60.0
-    fault_tolerance: bool = True
-    load: bool = True
+    grace: float

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.replica import ReplicaId
+
 _LEAST = 1e-5  # seconds up to which a service time falls into the first bucket
 _GROWTH = 1.2
 _BUCKETS = 80  # up to 18 s, then the last one
@@ -22,16 +24,16 @@ class ReplicaUsage:
 
 @dataclass(frozen=True, slots=True)
 class HeadUsage:
-    """Since the head's incarnation began: by (expert, slot) what replicas did, the rows they have now and which are
+    """Since the head's incarnation began: by replica what replicas did, the rows they have now and which are
     doubted, by expert how many calls were sent again or hedged. `node_id` is the head's.
     """
 
     incarnation: str
-    replicas: Mapping[tuple[int, int], ReplicaUsage]
-    queued_rows: Mapping[tuple[int, int], int]
+    replicas: Mapping[ReplicaId, ReplicaUsage]
+    queued_rows: Mapping[ReplicaId, int]
     retries: Sequence[int]
     hedges: Sequence[int]
-    doubted: frozenset[tuple[int, int]] = frozenset()
+    doubted: frozenset[ReplicaId] = frozenset()
     node_id: str = ""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from actors.replica import Key
+from actors.replica import ReplicaId
 from model.batch import LoadProgress
 
 
@@ -47,6 +47,6 @@ class Vitals:
     that cannot be asked just now, with why.
     """
 
-    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
-    lost: Mapping[Key, str] = field(default_factory=dict)
-    away: Mapping[Key, str] = field(default_factory=dict)
+    pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
+    lost: Mapping[ReplicaId, str] = field(default_factory=dict)
+    away: Mapping[ReplicaId, str] = field(default_factory=dict)

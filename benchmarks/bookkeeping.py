@@ -5,6 +5,7 @@ answer at once. That leaves out nothing that the settings change while nothing f
 same, and a call that is in time is waited for once, with or without a deadline.
 """
 
+import math
 import random
 import statistics
 import time
@@ -12,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from actors.replica import one_each
-from actors.routing.deadlines import Patience
+from actors.replica import Replica, one_each
+from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
 from actors.routing.usage_counter import UsageCounter
@@ -32,10 +33,13 @@ class _Echo:
     def __init__(self) -> None:
         self._calls: list[ExpertCall] = []
 
+    def connect(self, replica: Replica) -> Replica:
+        return replica
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         self._calls += calls
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         calls, self._calls = self._calls, []
         return [ExpertReply(call.call_id, call.rows_RD, service_seconds=_SERVICE_SECONDS) for call in calls]
 
@@ -43,14 +47,35 @@ class _Echo:
         """There never is one under way."""
 
 
+class _NoDeadlines(Deadlines):
+    """What the router would do without fault tolerance: no deadline, hedge or split, and nothing learnt."""
+
+    def observe(self, rows: int, seconds: float) -> None:
+        return
+
+    def deadline(self, rows: int) -> float:
+        return math.inf
+
+    def hedge_after(self, rows: int) -> float:
+        return math.inf
+
+    def parts(self, rows: int, replicas: int) -> int:
+        return 1
+
+
+class _NoCounter(UsageCounter):
+    def served(self, replica: Replica, rows: int, seconds: float) -> None:
+        return
+
+
 def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     """Seconds of processor time per layer of so many tokens: the median layer's, of a router with everything, without
-    `fault_tolerance`, without `load`.
+    deadlines (`fault tolerance`), without its counter (`counting`).
     """
     routers = {
-        "all": _router(Patience(), UsageCounter(_EXPERTS)),
-        "fault_tolerance": _router(None, UsageCounter(_EXPERTS)),
-        "load": _router(Patience(), None),
+        "all": _router(Deadlines(), UsageCounter(_EXPERTS)),
+        "fault tolerance": _router(_NoDeadlines(), UsageCounter(_EXPERTS)),
+        "counting": _router(Deadlines(), _NoCounter(_EXPERTS)),
     }
     generator = torch.Generator().manual_seed(1)
     dispatches = [_dispatch(tokens, hidden, generator) for _ in range(_DISPATCHES)]
@@ -58,8 +83,8 @@ def layer_costs(tokens: int, hidden: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in _seconds(routers, dispatches, _LAYERS).items()}
 
 
-def _router(patience: Patience | None, load: UsageCounter | None) -> ExpertRouter:
-    return ExpertRouter(_Echo(), Replicas(one_each([None] * _EXPERTS)), patience=patience, load=load)
+def _router(deadlines: Deadlines, usage: UsageCounter) -> ExpertRouter:
+    return ExpertRouter(_Echo(), Replicas(one_each([None] * _EXPERTS)), usage, deadlines=deadlines)
 
 
 def _dispatch(tokens: int, hidden: int, generator: torch.Generator) -> Dispatch:

@@ -112,16 +112,14 @@ def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
     import ray
 
     from actors.replica import one_each
-    from actors.routing.deadlines import Patience
     from actors.routing.replicas import Replicas
     from actors.routing.router import ExpertRouter, StepCounts
-    from actors.routing.usage_counter import UsageCounter
     from actors.transport.local import LocalTransport
     from actors.transport.object_refs import RayTransport
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     methods = [actor.forward for actor in _echo_actors(EXPERTS)]
-    remote = ExpertRouter(RayTransport(), Replicas(one_each(methods)), patience=Patience(), load=UsageCounter(EXPERTS))
+    remote = ExpertRouter(RayTransport(), Replicas(one_each(methods)))
     local = ExpertRouter(LocalTransport(), Replicas(one_each([Echo()] * EXPERTS)))
     table = []
     for tokens in ROWS:

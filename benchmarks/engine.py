@@ -23,13 +23,14 @@ from benchmarks.load import Job, Load, median, some_prompt
 from benchmarks.report import publish
 from benchmarks.server import Server, serving
 from cluster.engine.engine import Engine
-from cluster.engine.generation import GenerationRequest, Generations
-from cluster.engine.request import Event, SequenceRequest
+from cluster.engine.events import Event
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
-from cluster.engine.text import StopRules
-from cluster.launch import in_process
-from cluster.launch.serve import engine_config
-from cluster.settings.config import load_config
+from cluster.launch.in_process import HeadOnly, InProcess
+from cluster.launch.server import Server as InProcessServer
+from cluster.launch.specs import engine_config
+from cluster.policy.scheduling.request import SequenceRequest
+from cluster.settings.config import Config, load_config
 from model.batch import HeadInfo, SamplingParams, StepFailure, StepPlan, StepResult
 
 _RUNNING, _TOKENS = 64, 200
@@ -46,11 +47,9 @@ class TimedHead:
         self.inside: list[float] = []
 
     def begin(self, epoch: int) -> HeadInfo:
-        """See `HeadHandle`."""
         return self._head.begin(epoch)
 
     def submit(self, plan: StepPlan) -> None:
-        """See `HeadHandle`."""
         now, before = time.perf_counter(), self._full
         self._full = len(plan.chunks) == _RUNNING and all(chunk.length == 1 for chunk in plan.chunks)
         if self._full and before:
@@ -59,7 +58,6 @@ class TimedHead:
         self._head.submit(plan)
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        """See `HeadHandle`."""
         result = self._head.poll(timeout)
         self._answered = time.perf_counter()
         if self._full and result is not None:
@@ -67,15 +65,31 @@ class TimedHead:
         return result
 
 
+class TimedRuntime:
+    """A `Runtime` in this process whose head is timed."""
+
+    def __init__(self, config: Config, served: ServedModel) -> None:
+        self._inner = InProcess(config, served.checkpoint, lambda phase, progress: None)
+        self.head: TimedHead | None = None
+
+    def start(self, stop: threading.Event) -> HeadOnly:
+        self.head = TimedHead(self._inner.start(stop).head)
+        return HeadOnly(self.head)
+
+    def abandon(self) -> None:
+        pass
+
+
 def steps() -> None:
     """Share of a step that is not the head's."""
     rows = []
     for name, run in (("engine alone", _engine_alone), ("with text for 64 clients in the same process", _with_text)):
         served = ServedModel.open("demo")
-        config = load_config(None, {}, ["transport=local", "model.dtype=float32"])
-        deployment = in_process.launch(config, served.checkpoint, lambda phase, progress: None, threading.Event())
-        head = TimedHead(deployment.head)
-        run(served, head)
+        config = load_config(None, {}, ["runtime=in_process", "model.dtype=float32"])
+        runtime = TimedRuntime(config, served)
+        run(config, served, runtime)
+        head = runtime.head
+        assert head is not None
         between, inside = median(head.between), median(head.inside)
         share = sum(head.between) / (sum(head.between) + sum(head.inside))
         rows.append(
@@ -89,7 +103,7 @@ def _prompt(number: int) -> tuple[int, ...]:
     return some_prompt(random.Random(number), 32)
 
 
-def _engine_alone(served: ServedModel, head: HeadHandle) -> None:
+def _engine_alone(config: Config, served: ServedModel, runtime: TimedRuntime) -> None:
     left, done = [_RUNNING], threading.Event()
 
     def sink(events: list[Event]) -> None:
@@ -97,26 +111,27 @@ def _engine_alone(served: ServedModel, head: HeadHandle) -> None:
         if not left[0]:
             done.set()
 
-    engine = Engine(head, engine_config(load_config(None, {}), served.checkpoint.config.sliding_window), sink)
+    head = runtime.start(threading.Event()).head
+    engine = Engine(head, engine_config(config, served.checkpoint.config.sliding_window), sink)
+    engine.start()
     for i in range(_RUNNING):
-        engine.submit([SequenceRequest(str(i), _prompt(i), _GREEDY, _TOKENS)])
+        engine.submit([SequenceRequest(_prompt(i), _GREEDY, _TOKENS, sequence_id=str(i))])
     done.wait()
     engine.stop()
 
 
-def _with_text(served: ServedModel, head: HeadHandle) -> None:
-    async def one(generations: Generations, engine: Engine, number: int) -> None:
-        request = GenerationRequest(str(number), _prompt(number), _GREEDY, _TOKENS, frozenset(), StopRules())
-        with generations.running(request, engine) as generation:
+def _with_text(config: Config, served: ServedModel, runtime: TimedRuntime) -> None:
+    async def one(server: InProcessServer, number: int) -> None:
+        request = GenerationRequest(str(number), SequenceRequest(_prompt(number), _GREEDY, _TOKENS))
+        with server.generations.running(request, server.engine) as generation:
             async for _ in generation.pieces():
                 pass
 
     async def run() -> None:
-        generations = Generations(served.tokenizer, asyncio.get_running_loop())
-        config = engine_config(load_config(None, {}), served.checkpoint.config.sliding_window)
-        engine = Engine(head, config, generations.sink)
-        await asyncio.gather(*(one(generations, engine, i) for i in range(_RUNNING)))
-        engine.stop()
+        server = InProcessServer(config, served, runtime)
+        await server.start(threading.Event())
+        await asyncio.gather(*(one(server, i) for i in range(_RUNNING)))
+        await server.close(keep_actors=False)
 
     asyncio.run(run())
 

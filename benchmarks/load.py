@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from cluster.client.client import retry_of
+from cluster.client.failures import retry_of
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc
 
@@ -128,6 +128,21 @@ class Load:
         clients_done = asyncio.gather(*(client() for _ in range(clients)))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(clients_done, seconds)
+        return outcomes
+
+    async def waves(self, jobs: Iterable[Job], size: int, seconds: float | None = None) -> list[Outcome]:
+        """As `closed_loop`, but the next `size` jobs are sent when all of the last have ended: static batching."""
+        left = iter(jobs)
+        outcomes: list[Outcome] = []
+
+        async def one_after_the_other() -> None:
+            while wave := list(itertools.islice(left, size)):
+                sent = [Outcome(time.monotonic(), code="CUT") for _ in wave]
+                outcomes.extend(sent)
+                await asyncio.gather(*map(self.ask, wave, sent))
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(one_after_the_other(), seconds)
         return outcomes
 
     async def poisson(self, jobs: Iterable[Job], rate: float, seconds: float, rng: random.Random) -> list[Outcome]:

@@ -1,21 +1,16 @@
-"""What being ready for failures and counting the load cost while nothing fails: CPU-seconds per token.
+"""What being ready for failures and counting usage cost while nothing fails: their share of a token's processor time.
 
     python -m benchmarks.overhead [ROUNDS]
 
-`serve` is started as configured by default, once more in the same way, without `experts.fault_tolerance`, and without
-`load.enabled`; in each round in random order, and then once more in the opposite one, so that a machine that becomes
-slower meanwhile is as bad for all. Each time it adopts the same nine actors and gets the same requests, so that a
-difference is one of settings and not of processes. The default's second row says what chance does.
-
-Chance is more than what is looked for, so the router's part of it, which is all that the settings change, is measured
-by itself, too (`benchmarks.bookkeeping`), and held against the processor time of a token.
+A token's processor time is measured of `serve` and its nine actors, which each round's `serve` adopts; the router's
+part of it by itself (`benchmarks.bookkeeping`), because of a whole server chance is more than what is looked for: 3 %
+from round to round, when servers with and without either were compared.
 """
 
 import asyncio
 import random
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.bare_start import cpu_seconds
@@ -26,57 +21,29 @@ from benchmarks.server import Server, serving_in, state_folder
 from cluster.engine.served_model import DEMO_FOLDER
 from model.config import MixtralConfig
 
-_DEFAULT = "as it comes"
-_SETTINGS = {
-    _DEFAULT: "",
-    "as it comes, again": "",
-    "without fault_tolerance": "experts.fault_tolerance=false",
-    "without load": "load.enabled=false",
-}
 _CLIENTS, _TOKENS, _WARM_TOKENS = 16, 200, 20
 
 
 def main() -> None:
     """Run and publish."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    costs: dict[str, list[float]] = {name: [] for name in _SETTINGS}
     with state_folder() as state:
-        _cost(state, "", seed=-1)
+        _cost(state, seed=-1)
+        costs = []
         for number in range(rounds):
-            for name, cost in _round(state, number).items():
-                costs[name].append(cost)
-            last = ", ".join(f"{name} {1000 * values[-1]:.3f}" for name, values in costs.items())
-            print(f"round {number + 1} of {rounds}: {last}", file=sys.stderr, flush=True)
-    rows = [_row(name, values, costs[_DEFAULT]) for name, values in costs.items()]
-    header = ("server", "CPU ms per token", "as it comes / this", "median", "standard error")
-    title = f"Processor time per token, {rounds} rounds of twice {_CLIENTS} requests of {_TOKENS} tokens"
-    notes = "Of `serve` and its nine actors together. Ratios are within a round.\n\n"
-    publish("overhead", title, header, rows, notes + _bookkeeping(statistics.mean(costs[_DEFAULT])))
+            costs.append(_cost(state, number))
+            print(f"round {number + 1} of {rounds}: {1000 * costs[-1]:.3f} ms", file=sys.stderr, flush=True)
+    mean = statistics.mean(costs)
+    error = statistics.stdev(costs) / rounds**0.5 if rounds > 1 else 0.0
+    rows = [[f"{1000 * value:.3f}" for value in (mean, statistics.median(costs), error)]]
+    header = ("CPU ms per token", "median", "standard error")
+    title = f"Processor time per token, {rounds} rounds of {_CLIENTS} requests of {_TOKENS} tokens"
+    publish("overhead", title, header, rows, "Of `serve` and its nine actors together.\n\n" + _bookkeeping(mean))
 
 
-def _round(state: Path, number: int) -> dict[str, float]:
-    order = random.Random(number).sample(list(_SETTINGS), len(_SETTINGS))
-    found: dict[str, list[float]] = {name: [] for name in _SETTINGS}
-    for name in [*order, *reversed(order)]:
-        found[name].append(_cost(state, _SETTINGS[name], number))
-    return {name: statistics.mean(values) for name, values in found.items()}
-
-
-def _row(name: str, values: Sequence[float], whole: Sequence[float]) -> list[str]:
-    ratios = [a / b for a, b in zip(whole, values, strict=True)]
-    error = statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else 0.0
-    return [
-        name,
-        f"{1000 * statistics.mean(values):.3f}",
-        f"{statistics.mean(ratios):.4f}",
-        f"{statistics.median(ratios):.4f}",
-        f"{error:.4f}",
-    ]
-
-
-def _cost(state: Path, setting: str, seed: int) -> float:
+def _cost(state: Path, seed: int) -> float:
     """Seconds of processor time of serve and its actors per token put out."""
-    with serving_in(state, *([setting] if setting else []), keep_actors=True) as server:
+    with serving_in(state, keep_actors=True) as server:
         asyncio.run(_run(server, seed, _WARM_TOKENS))  # what happens once has happened then
         pids = [p.pid for role in ("serve", "actors") for p in server.processes()[role]]
         assert len(pids) == 10, f"serve and nine actors: {pids}"
@@ -100,10 +67,12 @@ def _bookkeeping(token_seconds: float) -> str:
     model = MixtralConfig.load(DEMO_FOLDER)
     costs = layer_costs(_CLIENTS, model.hidden_size)
     lines = [f"The router by itself, `benchmarks.bookkeeping`, per layer of {_CLIENTS} tokens, while nothing fails:"]
-    for name in ("fault_tolerance", "load"):
+    for name in ("fault tolerance", "counting"):
         more = costs["all"] - costs[name]
         share = more * model.num_hidden_layers / _CLIENTS / token_seconds
-        lines.append(f"`{name}` takes {1e6 * more:.1f} of {1e6 * costs['all']:.1f} µs: {share:.2%} of a token's time.")
+        lines.append(
+            f"{name.capitalize()} takes {1e6 * more:.1f} of {1e6 * costs['all']:.1f} µs: {share:.2%} of a token's time."
+        )
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serve [batching] [interference] [prefix] [overload]     (default: all)
 
-- batching: 64 clients with long-tailed requests, continuous batching against our own static batching.
+- batching: 64 clients with long-tailed requests, continuous batching against static: the same requests in waves.
 - interference: streams at a steady pace while a prompt of 2,000 tokens arrives.
 - prefix: time to the first token of a prompt of 1,000 tokens, sent once and again.
 - overload: five times the measured capacity for two minutes.
@@ -51,17 +51,21 @@ def _on(address: str, work: Callable[[Load], Awaitable[None]]) -> None:
 
 
 def batching(seconds: float = 120.0, skip: float = 20.0, clients: int = 64) -> None:
-    """Continuous against static, each while its clients never rest; the first `skip` seconds do not count."""
+    """Clients that never rest against waves, in which all wait for the last; the first `skip` seconds do not count.
+
+    A wave's time to the first token counts from when the wave is sent, without the wait for the wave before it.
+    """
     rows: list[list[str]] = []
     rates: dict[str, float] = {}
     for kind in ("static", "continuous"):
 
         async def work(load: Load, kind: str = kind) -> None:
-            outcomes = await load.closed_loop(long_tailed(random.Random(_SEED), None), clients, skip + seconds)
+            ask = load.closed_loop if kind == "continuous" else load.waves
+            outcomes = await ask(long_tailed(random.Random(_SEED), None), clients, skip + seconds)
             rates[kind] = tokens_per_second(outcomes, skip)
             rows.append([kind, f"{rates[kind]:.0f}", *summary(outcomes)])
 
-        with serving(f"scheduler.batching={kind}", f"scheduler.max_running_requests={clients}") as server:
+        with serving(f"scheduler.max_running_requests={clients}") as server:
             _on(server.address, work)
         _say(f"batching: {kind} {rates[kind]:.0f} tokens/s")
     publish(

@@ -1,6 +1,6 @@
 """`make demo`: serve the shipped checkpoint with eight expert processes, ask it three prompts, show who worked.
 
-python -m examples.demo [--transport local]
+python -m examples.demo [--runtime in_process]
 """
 
 import subprocess
@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from cluster.client.client import Client, Options, text_request
+from cluster.client.client import Client
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 PROMPTS = ("My favourite condiment is", "Once upon a time there was a brave mouse", "What is 37 + 48?")
@@ -18,7 +20,7 @@ MAX_TOKENS = 60
 
 def main(arguments: Sequence[str]) -> int:
     """Run the demo; the exit code is the server's, or 1 if it never became ready."""
-    settings = [f"transport={arguments[1]}"] if arguments[:1] == ["--transport"] else []
+    settings = [f"runtime={arguments[1]}"] if arguments[:1] == ["--runtime"] else []
     command = [sys.executable, "-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
     command += [part for setting in settings for part in ("--set", setting)]
     print("$ eightwinds serve --model demo", flush=True)

@@ -1,1 +1,1 @@
-"""The mathematics of Mixtral: configuration, checkpoint, trunk, experts, sampling, tokenizer, and the oracle."""
+"""The mathematics of Mixtral: trunk, attention, experts, sampling, constraints, checkpoint, text, and the oracle."""

@@ -1,8 +1,8 @@
-"""The contract of both planes: what the engine asks of the head for one step, and what it gets back.
+"""The contract of both planes: the engine's plan for one step, and the head's result.
 
 Plain frozen data without torch, so that the scheduler stays pure. A plan carries only what the head lacks: a
-sequence's tokens travel once, when it is admitted; afterwards it is named by its slot, and the token drawn last
-is known to the head already, so a decode chunk carries no token.
+sequence's tokens travel once, when it is admitted; afterwards its slot names it, and the head knows the last
+sampled token already, so a decode chunk carries no token.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Alternatives = tuple[tuple[int, float], ...]  # (id, logprob), best first
 
 
 class ConstraintKind(Enum):
-    """What a constraint's text is."""
+    """How to read a constraint's text."""
 
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
@@ -20,7 +20,7 @@ class ConstraintKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What the text of an output must look like: a JSON schema, or a regular expression for the whole of it."""
+    """A JSON schema, or a regular expression, that the whole text of an output must match."""
 
     kind: ConstraintKind
     text: str
@@ -28,10 +28,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the tokens of one sequence are drawn. Defaults change nothing.
+    """How the tokens of one sequence are sampled. Defaults change nothing.
 
-    `seed` and `output_index` fix the noise of every draw (model/sampling/gumbel.py). `logprobs` is the number of
-    alternatives to report, -1 for no log-probabilities at all. `banned` ids are not drawn before `min_tokens`,
+    `seed` and `output_index` fix the noise of every sample (model/sampling/gumbel.py). `logprobs` is the number of
+    alternatives to report, -1 for no log-probabilities at all. `banned` ids are not sampled before `min_tokens`,
     unless the `constraint` allows nothing else.
     """
 
@@ -55,9 +55,9 @@ class SamplingParams:
 class NewSequence:
     """A sequence that enters a slot.
 
-    `token_ids` is the prompt and, for a sequence that was preempted, what it had put out; the first
-    `prompt_length` of them are prompt. `trace` asks for its expert counts in every result, `prompt_logprobs` for
-    the log-probabilities of the prompt's tokens with that many alternatives (-1: none).
+    `token_ids` is the prompt and, after a preemption, the output so far; the first `prompt_length` of them are
+    prompt. `trace` asks for the sequence's expert counts in every result, `prompt_logprobs` for log-probabilities of
+    the prompt's tokens with that many alternatives (-1: none).
     """
 
     slot: int
@@ -73,8 +73,8 @@ class Chunk:
     """A run of one slot's tokens through the model: positions `start` to `start + length - 1`.
 
     `new_pages` are appended to the slot's table of KV pages. A sequence that enters with part of its cache ready
-    begins at a `start` above 0, and its first `new_pages` hold what lies before. With `sample` the chunk ends at
-    the last known token and the next one is drawn from its logits.
+    begins at a `start` above 0, and its first `new_pages` hold the positions before. With `sample` the chunk ends at
+    the last known token, and its logits give the next one.
     """
 
     slot: int
@@ -86,10 +86,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step. `epoch` names the engine that plans and `incarnation` the head's process: a mismatch with the
-    head's own is refused, since a restarted head has lost its KV cache and two engines must not drive one head.
-    `release` empties slots before `admit` fills them. `copies` (from page, to page) are made in their order before
-    any chunk runs: a sequence that shares pages with another gets its own copy of the one it will write to.
+    """One step. `epoch` names the engine that plans and `incarnation` the head's process. The head refuses a plan of
+    another epoch or incarnation, because a restarted head has lost its KV cache and two engines must not drive one
+    head. `release` empties slots before `admit` fills them. `copies` (from page, to page) are made in their order
+    before any chunk runs: a sequence that shares pages with another gets its own copy of the page it will write to.
     """
 
     step: int
@@ -103,9 +103,9 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """The token drawn for a slot. `logprob` and `top` (id, logprob; best first) are log-softmax of the raw
-    logits, present where the sequence's `logprobs` asks for them. Not `numeric`: the logits held NaN or infinity, and
-    the token means nothing.
+    """The token sampled for a slot. `logprob` and `top` (id, logprob; best first) are log-softmax of the raw logits,
+    present where the sequence's `logprobs` asks for them. `numeric` is false where the logits held NaN or infinity;
+    the token then means nothing.
     """
 
     slot: int
@@ -117,8 +117,8 @@ class SampledToken:
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
-    """Log-softmax of the raw logits for a run of a slot's prompt tokens: those at positions `start` on, each with its
-    own logprob and the alternatives at its place. A prompt's first token, at position 0, has none.
+    """Log-softmax of the raw logits for a run of a slot's prompt tokens, from position `start` on: for each its own
+    logprob and the alternatives at its place. A prompt's first token, at position 0, has none.
     """
 
     slot: int
@@ -128,7 +128,7 @@ class PromptLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class SequenceFault:
-    """A slot whose sequence cannot go on, while all others do; no token was drawn for it.
+    """A slot whose sequence cannot go on, while all others do; it got no token.
 
     `kind` is `numeric` (its logits hold NaN or infinity) or `constraint` (its text can no longer become one that the
     constraint allows); `detail` is for the operator's log.
@@ -141,13 +141,12 @@ class SequenceFault:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step drew.
+    """The result of a step: a token for each slot that sampled.
 
-    `prompts` holds log-probabilities of prompt tokens where they were asked for, `faults` the slots that got no token
-    because they cannot go on. `expert_tokens[layer][expert]`
-    counts the rows that each expert ran in this step, `traces` the same for each traced slot. `retries` counts expert
-    calls that were sent again. Times are seconds on the head's clock:
-    `seconds` for the step, of which `dispatch_seconds` waiting for experts.
+    `prompts` holds log-probabilities of prompt tokens where a sequence asked for them, `faults` the slots that got no
+    token because they cannot go on. `expert_tokens[layer][expert]` counts the rows that each expert ran in this step,
+    `traces` the same for each traced slot. `retries` counts expert calls that were sent again. Times are seconds on
+    the head's clock: `seconds` for the step, of which `dispatch_seconds` waiting for experts.
     """
 
     step: int
@@ -164,7 +163,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class StepFailure:
-    """A step that was not carried out to its end. The head's sequences are in doubt (after `stale`: not the engine's)
+    """A step that did not run to its end. The head's sequences are in doubt (after `stale`: are another engine's)
     until the engine begins anew.
 
     `kind` is `unavailable` (an expert has no replica that answers), `stale` (epoch or incarnation differ) or
@@ -178,7 +177,7 @@ class StepFailure:
 
 @dataclass(frozen=True, slots=True)
 class HeadInfo:
-    """What a head tells the engine that adopts it: its incarnation and the KV pages it owns."""
+    """A head's answer to the engine that adopts it: its incarnation and the KV pages it owns."""
 
     incarnation: str
     page_count: int

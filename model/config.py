@@ -12,10 +12,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class MixtralConfig:
-    """What `config.json` says of a checkpoint.
+    """The hyper-parameters in a checkpoint's `config.json`.
 
-    Source: transformers `MixtralConfig`. `rope_theta` is read from the top level or from `rope_parameters`;
-    keys that HF keeps for itself (`architectures`, `transformers_version`, ...) are not kept here.
+    Source: transformers `MixtralConfig`. `rope_theta` is read from the top level or from `rope_parameters`. Keys that
+    only HF uses (`architectures`, `transformers_version`, ...) are dropped.
     """
 
     vocab_size: int = 32000
@@ -53,12 +53,12 @@ class MixtralConfig:
         return eos if isinstance(eos, tuple) else (eos,)
 
     def kv_token_bytes(self, dtype_bytes: int) -> int:
-        """Bytes that a token takes in the KV cache: keys and values of all layers."""
+        """Bytes of one token in the KV cache: keys and values of all layers."""
         return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * dtype_bytes
 
     @classmethod
     def load(cls, folder: Path) -> "MixtralConfig":
-        """Read `config.json` of a checkpoint folder; ValueError says what cannot be served and why."""
+        """Read `config.json` of a checkpoint folder; ValueError names the setting that cannot be served, and why."""
         path = folder / "config.json"
         try:
             refuse_pointer(path)
@@ -76,7 +76,7 @@ class MixtralConfig:
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> "MixtralConfig":
-        """Build from the content of an HF `config.json`; ValueError for what this server cannot compute."""
+        """Build from the content of an HF `config.json`; ValueError for a setting that this server cannot compute."""
         _refuse_unservable(raw)
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {key: raw[key] for key in known if key in raw}
@@ -126,7 +126,7 @@ class MixtralConfig:
 
 
 def names_dtype(folder: Path) -> bool:
-    """Whether the `config.json` of a folder, which has been read already, says what dtype its tensors have."""
+    """Whether a folder's `config.json` names the dtype of its tensors; `MixtralConfig.load` has read it before."""
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return bool(raw.get("dtype") or raw.get("torch_dtype"))
 

@@ -8,26 +8,26 @@ import torch.nn.functional as F
 
 log = logging.getLogger(__name__)
 
-_TINY = 4096  # numbers of a weight; above, two rows are past the seam
-_BLOCK = 24  # a multiple of the row tiles (4, 6, 8, 12) of the CPU kernels that were looked at
+_TINY = 4096  # numbers in a weight; in a larger one, two rows or more give the same bits at any row count
+_BLOCK = 24  # a multiple of the CPU kernels' row tiles (4, 6, 8, 12)
 _CUDA_BLOCK = 64
 _CUDA_LEAST = 32  # rows of a large product that sums more numbers than it gives
-_CUDA_LARGE = 1 << 20  # numbers of a weight; a smaller one is read in next to no time, however few blocks read it
+_CUDA_LARGE = 1 << 20  # numbers in a weight; a smaller one is read fast, however few blocks of the card read it
 
-# CUDA: the library, and that it may neither add partial sums in 16 bits nor split a sum over blocks of the card
-# (split-K), which it does at some row counts only. torch lets cuBLASLt alone be told the second.
+# CUDA: the library, and two switches: it must not add partial sums in 16 bits, and it must not split a sum over blocks
+# of the card (split-K), which it does at some row counts only. Among torch's libraries only cuBLASLt has the second.
 CUDA_LIBRARY, CUDA_REDUCED = "cublaslt", (False, False)
 CUDA_SWITCHES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
 
 
 def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
-    """`x @ weight.T`, shape [R, E]. A row's result is the same alone and in any batch, bit for bit, which the
-    identity of tokens rests on (docs/adr/0004-token-identity.md); on CUDA after `keep_one_order` only.
+    """`x @ weight.T`, shape [R, E]. A row's result is the same alone and in any batch, bit for bit; token identity
+    rests on it (docs/adr/0004-token-identity.md). On CUDA this holds only after `keep_one_order`.
 
     CPU fp32 kernels sum in another order for other row counts: below 4 rows (reported for Zen 4), below 16 with
-    AVX-512, and with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are made in blocks
-    of one fixed shape, the last one padded. bf16 and fp16 have a seam at a single row (a product of matrix and
-    vector), and oneDNN one where rows x E x D comes to 4,096: so products of tiny weights are made in blocks, too.
+    AVX-512, and with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are computed in blocks
+    of one fixed shape, the last one padded. bf16 and fp16 kernels change at a single row (a product of matrix and
+    vector), and oneDNN's where rows x E x D reaches 4,096: so products of tiny weights are computed in blocks, too.
     """
     rows = x_RD.shape[0]
     if rows == 0:
@@ -42,7 +42,7 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
 
 
 def keep_one_order(device: torch.device) -> None:
-    """Have this process's products on a CUDA device sum in one order, whatever the row count."""
+    """Make all products of this process on a CUDA device sum in one order, whatever the row count."""
     if device.type != "cuda":
         return
     matmul: Any = torch.backends.cuda.matmul
@@ -68,7 +68,7 @@ def _in_blocks(x_RD: torch.Tensor, weight_ED: torch.Tensor, block: int) -> torch
 
 
 def _padded(x_RD: torch.Tensor, rows: int) -> torch.Tensor:
-    """The rows, and zero rows up to so many."""
+    """The rows, then zero rows up to `rows`."""
     if x_RD.shape[0] == rows:
         return x_RD
     padded = x_RD.new_zeros((rows, x_RD.shape[1]))

@@ -1,5 +1,6 @@
-"""The oracle: Mixtral in one process, one sequence, a plain loop, fp32, no cache. It is the specification that the
-distributed path is compared with; it shares nothing with that path but the checkpoint reader.
+"""The oracle: Mixtral in one process, one sequence, a plain loop, fp32, no cache.
+
+Tests compare the distributed path with it; the two share nothing but the checkpoint reader.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ from model.checkpoint.weights import read_tensors
 
 
 class Reference:
-    """A checkpoint, whole, in fp32."""
+    """A whole checkpoint in fp32."""
 
     def __init__(self, folder: Path) -> None:
         checkpoint = Checkpoint.open(folder)

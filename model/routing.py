@@ -13,7 +13,7 @@ from model.device.host_link import fetch, put
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What a layer asks of its experts: the hidden states, and per token the experts with their weights.
+    """A layer's question to its experts: the hidden states, and per token the experts with their weights.
 
     `experts_TK` is ascending along K: the combine adds in that order, which is HF's (it loops over experts).
     """
@@ -28,8 +28,8 @@ class Dispatch:
 class Grouping:
     """Rows of a dispatch in expert order.
 
-    `tokens_R`: whose row each grouped row is; `counts`: rows per expert id; `rows_KT`: for each k the grouped row
-    of every token's k-th expert.
+    `tokens_R`: the token of each grouped row; `counts`: rows per expert id; `rows_KT`: for each k the grouped row of
+    every token's k-th expert.
     Example: experts_TK = [[0, 2], [0, 1]] gives tokens 0 1 1 0, counts [2, 1, 1] and rows [[0, 1], [3, 2]].
     """
 
@@ -49,7 +49,7 @@ def route(logits_TE: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def group(experts_TK: torch.Tensor, expert_count: int) -> Grouping:
     """Sort the rows by expert, keeping token order within an expert."""
-    (host_TK,) = fetch(experts_TK)  # the counts are needed here anyway, and numpy starts up faster
+    (host_TK,) = fetch(experts_TK)  # the host needs the counts anyway, and numpy starts up faster
     flat_R = host_TK.numpy().ravel()
     order_R = np.argsort(flat_R, kind="stable")
     rows_TK = np.argsort(order_R).reshape(experts_TK.shape)  # a permutation's argsort is its inverse
@@ -63,7 +63,7 @@ def combine(weights_TK: torch.Tensor, rows_KT: torch.Tensor, outputs_RD: torch.T
     """Weighted sum [T, D] of expert outputs given in grouped order (`Grouping.rows_KT`), all on one device.
 
     As in HF: each product in fp32, rounded to the model's dtype, added in ascending expert order. The order is
-    fixed, so which replica answered first changes nothing.
+    fixed, so it does not matter which replica answers first.
     """
     total_TD = None
     for k, rows_T in enumerate(rows_KT):

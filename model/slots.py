@@ -1,6 +1,6 @@
-"""The head's memory of the sequences it is running: tokens, page table and sampler of each slot.
+"""The head's memory of the sequences it runs: tokens, page table and sampler of each slot.
 
-It follows the scheduler's plans to the letter and decides nothing. R: rows whose logits are wanted, V: vocabulary.
+It follows the scheduler's plans to the letter and decides nothing. R: rows whose logits are needed, V: vocabulary.
 """
 
 import math
@@ -24,7 +24,7 @@ class _Slot:
     pages: list[int] = field(default_factory=list)
 
     def scored(self, chunk: Chunk) -> int:
-        """At how many of the chunk's positions, from its first, a prompt token's log-probability is asked for."""
+        """How many of the chunk's positions, from its first, are asked for a prompt token's log-probability."""
         if self.new.prompt_logprobs < 0:
             return 0
         return max(0, min(chunk.length, self.new.prompt_length - 1 - chunk.start))
@@ -34,7 +34,7 @@ class Slots:
     """Sequences by slot."""
 
     def __init__(self, make_mask: MaskMaker) -> None:
-        """`make_mask` is asked for each sequence that has a constraint."""
+        """`make_mask` makes the mask of each sequence that has a constraint."""
         self._make_mask = make_mask
         self._slots: dict[int, _Slot] = {}
 
@@ -49,8 +49,8 @@ class Slots:
             self._slots[chunk.slot].pages.extend(chunk.new_pages)
 
     def batch(self, chunks: Sequence[Chunk], page_size: int, device: str) -> RaggedBatch:
-        """The ragged batch of these chunks, in their order. A chunk's logit rows are those of the prompt tokens to
-        score and then, if it samples, its last one.
+        """The ragged batch of these chunks, in their order. A chunk has a logit row for each prompt token to score
+        and then, if it samples, one for its last token.
         """
         segments: list[Segment] = []
         token_ids: list[int] = []
@@ -69,8 +69,9 @@ class Slots:
     def results(
         self, logits_RV: torch.Tensor, chunks: Sequence[Chunk]
     ) -> tuple[tuple[SampledToken, ...], tuple[PromptLogprobs, ...], tuple[SequenceFault, ...]]:
-        """Draw a token for each chunk that samples, and score prompt tokens; rows as `batch` laid them out. What was
-        drawn is appended, so that the next plan can name it by slot. Slots that cannot go on are answered apart.
+        """Sample a token for each chunk that asks for one, and score prompt tokens; rows are laid out by `batch`.
+        Sampled tokens are appended to their slots, so that the next plan can name them by slot. Slots that cannot go
+        on are returned as faults.
         """
         sampled: list[int] = []
         samplers: list[Sampler] = []
@@ -102,12 +103,12 @@ class Slots:
         return tuple(tokens), tuple(prompts), tuple(faults)
 
     def _push(self, token: SampledToken) -> SequenceFault | None:
-        """Append a token, or say why there is none."""
+        """Append a token, or return why the slot cannot take one."""
         slot = self._slots[token.slot]
         mask = slot.sampler.mask
         if not token.numeric:
             return SequenceFault(token.slot, "numeric", "its logits hold NaN or infinity")
-        if mask is None or not mask.failure:  # else the mask had no choice left
+        if mask is None or not mask.failure:  # after a failure the mask allowed nothing but the end
             slot.sampler.push(token.token_id)
         if mask is not None and mask.failure:
             return SequenceFault(token.slot, "constraint", mask.failure)
@@ -115,7 +116,7 @@ class Slots:
         return None
 
     def traced(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
-        """(slot, first row, rows) of the chunks whose sequences asked for a trace."""
+        """(slot, first row, rows) of each chunk whose sequence asks for a trace."""
         row, found = 0, []
         for chunk in chunks:
             if self._slots[chunk.slot].new.trace:

@@ -1,7 +1,7 @@
 """Everything of Mixtral but its experts: embedding, attention, gate, norms, output head.
 
-The trunk is a generator of dispatches: it yields what a layer asks of its experts and is sent their combined
-answer. It does not know whether they are remote (gpt-fast applies parallelism from outside, too).
+The trunk is a generator of dispatches: it yields a layer's rows for its experts and is sent their combined answer.
+It does not know whether experts are remote (gpt-fast applies parallelism from outside, too).
 T: tokens of the batch, D: hidden size, H/N: query/KV heads, d: head dimension, V: vocabulary.
 """
 
@@ -44,9 +44,7 @@ class Trunk:
         self.layers = [_layer(tensors, f"model.layers.{i}") for i in range(config.num_hidden_layers)]
 
     def forward(self, batch: RaggedBatch, cache: PagedKVCache, attention: AttentionBackend) -> Forward:
-        """Run a batch; yields one `Dispatch` per layer, expects [T, D] back, returns fp32 logits
-        [len(logit_rows), V].
-        """
+        """Run a batch: yield one `Dispatch` per layer, take [T, D] back, return fp32 logits [len(logit_rows), V]."""
         c = self.config
         x_TD = self.embedding[batch.token_ids_T]
         cos, sin = rotation(batch.positions_T, self.inv_freq, x_TD.dtype)
@@ -77,8 +75,8 @@ class Trunk:
 def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm in fp32, rounded before the weight is applied (Zhang & Sennrich 2019; HF `MixtralRMSNorm`).
 
-    On CUDA by torch's own kernel, which gives each row a block of the card: a mean sums in another order there at
-    other row counts (below 16, on an H100). On a CPU the two are equal bit for bit, and this one is faster.
+    On CUDA torch's own kernel computes it, which gives each row a block of the card; a plain mean sums in another order
+    there at other row counts (below 16, on an H100). On a CPU both are equal bit for bit, and the plain one is faster.
     """
     x = x_TD.float()
     x = F.rms_norm(x, x.shape[-1:], eps=eps) if x.is_cuda else x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)

@@ -1,4 +1,4 @@
-"""Looks for the layer in which numbers come to be none (NaN, infinity): a trunk's generator with eyes."""
+"""Finds the layer in which a number first becomes NaN or infinity, by looking at what a trunk yields and is sent."""
 
 import torch
 
@@ -7,9 +7,9 @@ from model.trunk import Forward
 
 
 def watched(forward: Forward, place: list[str]) -> Forward:
-    """The same generator; the first place where it passes something that is no finite number is appended to `place`.
+    """The same generator, which also appends to `place` the first place where a number is not finite.
 
-    Waits for the device at every layer, so it is for when a fault has been seen.
+    It waits for the device at every layer, so it only runs after a fault has been seen.
     """
     dispatch = next(forward)
     while True:

@@ -85,7 +85,7 @@ def spec(
 ) -> ActorSpec:
     """What head (no `expert`) or expert is built from; the head gets just the memory for `pages`."""
     memory = pages * page_bytes(MixtralConfig.load(folder), page_size, torch_dtype(dtype).itemsize)
-    return ActorSpec(str(folder), dtype, "cpu", expert=expert, kv_memory_bytes=memory, page_size=page_size)
+    return ActorSpec(str(folder), dtype, "cpu", 1, expert=expert, kv_memory_bytes=memory, page_size=page_size)
 
 
 def load_experts(folder: Path, dtype: str = "float32") -> list[Expert]:

@@ -2,18 +2,40 @@
 
 from collections.abc import Callable
 
-from cluster.engine.engine import Engine
-from cluster.engine.request import SequenceRequest
+from cluster.engine.engine import Engine, EngineConfig
+from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import NewSequence, SamplingParams
 from tests.fakes import Events, FakeHead, continuation
 
 Make = Callable[..., Engine]
 
 
+def engine_bounds(
+    max_running: int = 4,
+    max_tokens_per_step: int = 64,
+    max_queued: int = 8,
+    window: int | None = None,
+    head_grace: float = 60.0,
+) -> EngineConfig:
+    """Small ones; the rest as a server has them."""
+    return EngineConfig(
+        max_running,
+        max_tokens_per_step,
+        max_queued,
+        max_queued_tokens=1 << 20,
+        window=window,
+        head_grace=head_grace,
+        prefill_slowdown=1.5,
+        prefix_caching=True,
+        prefixes_by_tenant=True,
+    )
+
+
 def request(key: str, prompt: int = 5, max_tokens: int = 4, stop_ids: frozenset[int] = frozenset()) -> SequenceRequest:
     """A request whose prompt and seed follow from the first letter of its key."""
     first = ord(key[0])
-    return SequenceRequest(key, tuple(range(first, first + prompt)), SamplingParams(seed=first), max_tokens, stop_ids)
+    prompt_ids = tuple(range(first, first + prompt))
+    return SequenceRequest(prompt_ids, SamplingParams(seed=first), max_tokens, stop_ids, sequence_id=key)
 
 
 def expected(head: FakeHead, r: SequenceRequest) -> list[int]:

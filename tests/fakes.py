@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from actors.seams import HeadLost, HeadTaken
-from cluster.engine.request import Event, FailureEvent, Finish, TokenEvent
+from cluster.engine.events import Event, Failed, Finish, Sampled, Started
 from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, SequenceFault, StepFailure, StepPlan, StepResult
 
 PATIENCE = 20.0  # seconds until a wait gives up; reached only by a test that fails
@@ -216,10 +216,13 @@ def _counts(tokens: int) -> tuple[tuple[int, ...], ...]:
 
 
 class Events:
-    """An engine's sink: gathers events by key, and can be waited on."""
+    """An engine's sink: gathers what it tells of each sequence, and can be waited on. Each must start before its first
+    token, and only once.
+    """
 
     def __init__(self) -> None:
-        self.by_key: dict[str, list[Event]] = {}
+        self.started: dict[str, Started] = {}
+        self.by_id: dict[str, list[Sampled | Failed]] = {}
         self.batches = 0
         self._changed = threading.Condition()
 
@@ -227,18 +230,26 @@ class Events:
         with self._changed:
             self.batches += 1
             for event in events:
-                self.by_key.setdefault(event.key, []).append(event)
+                self._take(event)
             self._changed.notify_all()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Started):
+            assert event.sequence_id not in self.started | self.by_id, f"{event} comes late"
+            self.started[event.sequence_id] = event
+            return
+        assert isinstance(event, Failed) or event.sequence_id in self.started, f"{event} comes before its start"
+        self.by_id.setdefault(event.sequence_id, []).append(event)
 
     def wait(self, when: Callable[[], bool]) -> None:
         """Wait until `when` holds after some batch."""
         with self._changed:
-            assert self._changed.wait_for(when, PATIENCE), f"did not come; events so far: {self.by_key}"
+            assert self._changed.wait_for(when, PATIENCE), f"did not come; events so far: {self.by_id}"
 
     def ended(self, key: str) -> bool:
         """Whether the last event of a sequence has come."""
-        last = self.by_key.get(key, [None])[-1]
-        return isinstance(last, FailureEvent) or (isinstance(last, TokenEvent) and last.finish is not None)
+        last = self.by_id.get(key, [None])[-1]
+        return isinstance(last, Failed) or (isinstance(last, Sampled) and last.finish is not None)
 
     def wait_for_end(self, *keys: str) -> None:
         """Wait for the last event of each."""
@@ -246,13 +257,13 @@ class Events:
 
     def tokens(self, key: str) -> list[int]:
         """Token ids of a sequence so far."""
-        return [event.token_id for event in self.by_key.get(key, []) if isinstance(event, TokenEvent)]
+        return [event.token.token_id for event in self.by_id.get(key, []) if isinstance(event, Sampled)]
 
     def finish(self, key: str) -> Finish | None:
         """How a sequence finished, None if it has not or has failed."""
-        last = self.by_key[key][-1]
-        return last.finish if isinstance(last, TokenEvent) else None
+        last = self.by_id[key][-1]
+        return last.finish if isinstance(last, Sampled) else None
 
     def failures(self) -> dict[str, str]:
-        """Kind of failure by key."""
-        return {k: e.kind for k, events in self.by_key.items() for e in events if isinstance(e, FailureEvent)}
+        """Kind of failure by sequence."""
+        return {k: e.kind for k, events in self.by_id.items() for e in events if isinstance(e, Failed)}

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.request import SequenceRequest
 from cluster.policy.scheduling.scheduler import Scheduler
-from cluster.policy.scheduling.sequence import Drawn, Sequence
+from cluster.policy.scheduling.sequence import NextToken, Sequence
 from model.batch import NewSequence, SamplingParams, StepPlan, StepResult
 from tests.fakes import FakeHead, continuation, hashed
 
@@ -19,7 +20,7 @@ def sequence(
     priority: int = 0,
     stop_ids: tuple[int, ...] = (),
     min_tokens: int = 0,
-    trace: bool = False,
+    routing: bool = False,
     text: int | None = None,
     client: str = "",
     family: str = "",
@@ -29,8 +30,20 @@ def sequence(
     name = sum(map(ord, key))
     sampling = SamplingParams(seed=name, min_tokens=min_tokens, output_index=output_index)
     first = name if text is None else text
-    prompt_ids = [(first + i * i) % VOCAB for i in range(prompt)]
-    return Sequence(key, prompt_ids, prompt, sampling, max_tokens, frozenset(stop_ids), priority, trace, client, family)
+    prompt_ids = tuple((first + i * i) % VOCAB for i in range(prompt))
+    return Sequence(
+        SequenceRequest(
+            prompt_ids,
+            sampling,
+            max_tokens,
+            frozenset(stop_ids),
+            priority,
+            routing,
+            client,
+            sequence_id=key,
+            family=family,
+        )
+    )
 
 
 @dataclass
@@ -38,7 +51,7 @@ class Bench:
     """A scheduler on a head, with `check()` after everything."""
 
     limits: Limits
-    drawn: dict[str, list[Drawn]] = field(default_factory=dict)
+    sampled: dict[str, list[NextToken]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(self.limits)
@@ -50,6 +63,11 @@ class Bench:
             self.scheduler.check()
 
     def plan(self) -> StepPlan:
+        plan = self.plan_if_any()
+        assert plan is not None, "there is nothing to run"
+        return plan
+
+    def plan_if_any(self) -> StepPlan | None:
         plan = self.scheduler.plan(7, self.head.incarnation)
         self.scheduler.check()
         return plan
@@ -60,8 +78,8 @@ class Bench:
         return result
 
     def commit(self, plan: StepPlan, result: StepResult) -> None:
-        for drawn in self.scheduler.commit(plan, result):
-            self.drawn.setdefault(drawn.sequence.key, []).append(drawn)
+        for token in self.scheduler.commit(plan, result):
+            self.sampled.setdefault(token.sequence.id, []).append(token)
         self.scheduler.check()
 
     def step(self) -> StepPlan:
@@ -73,17 +91,17 @@ class Bench:
         plans = []
         while self.scheduler.has_work:
             plans.append(self.step())
-            assert plans[-1].chunks, "there is work, and nothing runs"
             assert sum(len(plan.admit) for plan in plans) < 200, "it begins again and again"
         return plans
 
     def tokens(self, key: str) -> list[int]:
-        return [d.token.token_id for d in self.drawn.get(key, [])]
+        return [t.token.token_id for t in self.sampled.get(key, [])]
 
 
 def alone(s: Sequence) -> tuple[list[int], bool]:
     """What a fresh sequence puts out by itself, and whether a stop id ends it."""
-    new = NewSequence(0, tuple(s.token_ids), s.prompt_length, s.sampling)
-    out = continuation(DRAW, new, s.max_tokens)
-    stops = [i for i, token in enumerate(out) if token in s.stop_ids and i + 1 >= s.sampling.min_tokens]
+    r = s.request
+    new = NewSequence(0, tuple(s.token_ids), s.prompt_length, r.sampling)
+    out = continuation(DRAW, new, r.max_tokens)
+    stops = [i for i, token in enumerate(out) if token in r.stop_ids and i + 1 >= r.sampling.min_tokens]
     return (out[: stops[0] + 1], True) if stops else (out, False)

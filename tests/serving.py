@@ -3,7 +3,6 @@
 import asyncio
 import re
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,16 +14,14 @@ from grpc_status import rpc_status
 
 from actors.seams import HeadHandle
 from cluster.client.client import Client
-from cluster.control.fixed import FixedReplicas
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.engine.generation import Generations
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.backend import Serving as Up
-from cluster.gateway.health import Health
 from cluster.gateway.rpc.server import Gateway
-from cluster.launch import in_process
-from cluster.launch.serve import engine_config
-from cluster.settings.config import LimitsSection, load_config
+from cluster.launch.in_process import HeadOnly, InProcess
+from cluster.launch.runtime import Runtime
+from cluster.launch.server import Server
+from cluster.settings.config import Config, GatewaySection, LimitsSection, load_config
 from cluster.settings.tokens import TokenFile
 from tests.fakes import PATIENCE
 
@@ -33,8 +30,22 @@ Result = TypeVar("Result")
 MESSAGE_BYTES = 1 << 20
 
 
+class GivenHead:
+    """A `Runtime` whose actors are there already: a head, and nothing to let go of."""
+
+    def __init__(self) -> None:
+        self.head: HeadHandle | None = None
+
+    def start(self, stop: threading.Event) -> HeadOnly:
+        assert self.head is not None
+        return HeadOnly(self.head)
+
+    def abandon(self) -> None:
+        pass
+
+
 class Serving:
-    """A gateway on a port of its own, wired as cluster/launch does it. Until `ready` is called it is starting."""
+    """A `Server` on a gRPC port of its own, without HTTP. Until `ready` or `start` is called it is starting."""
 
     def __init__(
         self,
@@ -42,18 +53,24 @@ class Serving:
         max_message_bytes: int = MESSAGE_BYTES,
         tokens: TokenFile | None = None,
         limits: LimitsSection | None = None,
+        config: Config | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self.served = served
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
         self._thread.start()
-        self.gateway: Gateway = self.run(self._open(max_message_bytes, tokens, limits))
+        gateway = GatewaySection(max_message_bytes=max_message_bytes)
+        config = config or Config(gateway=gateway, limits=limits or LimitsSection())
+        self._given = GivenHead()
+        self._server = self.run(self._make(config, served, runtime or self._given, tokens))
+        self.gateway: Gateway = self._server.gateway
         self.address = self.run(self.gateway.listen("127.0.0.1:0"))
         self.client = Client(self.address)
         self.channel: Any = grpc.insecure_channel(self.address)
 
-    async def _open(self, max_message_bytes: int, tokens: TokenFile | None, limits: LimitsSection | None) -> Gateway:
-        return Gateway(self.served, max_message_bytes, tokens, limits)
+    async def _make(self, config: Config, served: ServedModel, runtime: Runtime, tokens: TokenFile | None) -> Server:
+        return Server(config, served, runtime, tokens)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run something on the server's event loop."""
@@ -61,25 +78,24 @@ class Serving:
 
     def ready(self, head: HeadHandle, bounds: EngineConfig) -> "Serving":
         """Put an engine on this head behind it, and say so."""
-        generations = Generations(self.served.tokenizer, self._loop)
-        engine, fixed = (
-            Engine(head, bounds, generations.sink, events=self.gateway.backend.events),
-            FixedReplicas(self.served.checkpoint.config.num_local_experts),
-        )
-        health = Health(lambda: None, lambda good: None)
-        self.gateway.backend.state = Up(generations, engine, fixed, fixed, health, time.monotonic())
-        self.run(self.gateway.serve())
+        self._given.head, self._server.bounds = head, bounds
+        return self.start()
+
+    def start(self) -> "Serving":
+        """Bring up what its runtime has, and say so."""
+        self.run(self._server.start(threading.Event()))
+        self.run(self._server.open())
         return self
 
     @property
     def engine(self) -> Engine:
         """The engine."""
-        return self.gateway.backend.look().engine
+        return self._server.engine
 
     @property
     def generations(self) -> Generations:
         """The requests under way."""
-        return self.gateway.backend.look().generations
+        return self._server.generations
 
     def idle(self) -> None:
         """Wait until no sequence is left, then check that all it held is free."""
@@ -96,9 +112,7 @@ class Serving:
         """End everything."""
         self.client.close()
         self.channel.close()
-        self.run(self.gateway.drain(0))
-        if isinstance(self.gateway.backend.state, Up):
-            self.engine.stop()
+        self.run(self._server.close(keep_actors=False))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
@@ -106,10 +120,9 @@ class Serving:
 
 def serve_locally(served: ServedModel, *settings: str) -> Serving:
     """The checkpoint itself, with head and experts in this process."""
-    config = load_config(None, {}, ["transport=local", f"model.path={served.checkpoint.folder}", *settings])
+    config = load_config(None, {}, ["runtime=in_process", f"gateway.max_message_bytes={MESSAGE_BYTES}", *settings])
     silent: Callable[..., None] = lambda phase, progress: None  # noqa: E731
-    deployment = in_process.launch(config, served.checkpoint, silent, threading.Event())
-    return Serving(served).ready(deployment.head, engine_config(config, served.checkpoint.config.sliding_window))
+    return Serving(served, config=config, runtime=InProcess(config, served.checkpoint, silent)).start()
 
 
 @dataclass(frozen=True)

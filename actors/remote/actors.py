@@ -11,7 +11,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import psutil
@@ -21,15 +21,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from actors.expert import Expert
 from actors.head import Head
 from actors.remote.faults import OwnFaults
-from actors.replica import Replica, Table
-from actors.routing.deadlines import Patience
+from actors.replica import ReplicaId
 from actors.routing.replicas import Replicas
+from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
 from actors.routing.usage_counter import UsageCounter
 from actors.specs import ActorOptions, ActorReport, ActorSpec, RouterOptions
 from actors.transport.object_refs import RayTransport
 from actors.transport.rows import Message
-from actors.transport.seam import ExpertCall, encode_call
 from actors.usage import HeadUsage
 from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
@@ -40,27 +39,9 @@ log = logging.getLogger("eightwinds.actors")
 
 _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
-_WARM_SECONDS = 5.0
 _NODE_LABEL = "ray.io/node-id"
 
 K = TypeVar("K")
-Member = tuple[int, int, str, Any]  # expert, slot, incarnation, handle
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Members:
-    """Whom the head routes to. Of two that cross on their way the one with the higher revision counts; of two engines',
-    those of the engine with the higher epoch.
-    """
-
-    revision: int
-    replicas: Sequence[Member] = ()
-    epoch: int = -1
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """What is higher counts."""
-        return self.epoch, self.revision
 
 
 class ExpertActor:
@@ -97,64 +78,44 @@ class ExpertActor:
 
 
 class HeadActor:
-    """A `Head`, its methods in concurrency groups, and its router built on Ray."""
+    """A `Head`, its methods in concurrency groups, and its router over Ray."""
 
     def __init__(self, spec: ActorSpec) -> None:
         self._head = Head(spec)
-        self._options: RouterOptions | None = None
         self._replicas = Replicas(())
-        self._counter: UsageCounter | None = None
-        self._order = (-1, -1)
-        self._swapping = threading.Lock()
-        self._faults = OwnFaults()
+        self._usage = UsageCounter(self._head.expert_count)
+        self._routes = RouteTable(self._replicas, RayTransport, self._head.expert_count)
+        self._router: ExpertRouter | None = None
 
     @ray.method(concurrency_group="work")
-    def adopt(self, epoch: int, members: Members, options: RouterOptions) -> HeadInfo:
+    def adopt(self, epoch: int, update: RouteUpdate, options: RouterOptions) -> HeadInfo:
         """Route to these experts, and `begin` the epoch."""
-        if options != self._options:
-            with self._swapping:  # a later `update` may be under way
-                self._replicas, self._options = Replicas(self._replicas.table), options
-            patience = Patience() if options.fault_tolerance else None
-            self._counter = UsageCounter(self._head.expert_count) if options.load else None
-            transport, link = RayTransport(), host_link(self._head.spec.device)
-            self._head.connect(
-                ExpertRouter(transport, self._replicas, options.grace, patience, self._counter, link=link)
-            )
-        self._swap(members.order, _table(members, self._head.expert_count))
+        if self._router is None:
+            link = host_link(self._head.spec.device)
+            self._router = ExpertRouter(RayTransport(), self._replicas, self._usage, options.grace, link=link)
+            self._head.connect(self._router)
+        self._router.grace = options.grace  # a later engine may have another
+        self._routes.adopt(update)
         return self._head.begin(epoch)
 
     @ray.method(concurrency_group="control")
-    def update(self, members: Members) -> list[tuple[int, int]]:
-        """Route to these experts from the next choice on. One that is new joins once it has answered a warm-up call;
-        returns the (expert, slot) of those that did not.
-        """
-        table = _table(members, self._head.expert_count)
-        known = {r for row in self._replicas.table for r in row}
-        if known:  # who goes, goes at once
-            self._swap(members.order, tuple(tuple(r for r in row if r in known) for row in table))
-        cold = self._warm_up([r for row in table for r in row if r not in known])
-        self._swap(members.order, tuple(tuple(r for r in row if r not in cold) for row in table))
-        return [(r.expert, r.slot) for r in cold]
-
-    def _swap(self, order: tuple[int, int], table: Table) -> None:
-        with self._swapping:
-            if order >= self._order:
-                self._order = order
-                self._replicas.swap(table)
-
-    def _warm_up(self, replicas: Sequence[Replica]) -> list[Replica]:
-        rows = self._head.zero_rows()
-        refs = {r.endpoint.remote(encode_call(ExpertCall(-1, 0, r, rows))): r for r in replicas}
-        done, late = ray.wait(list(refs), num_returns=len(refs), timeout=_WARM_SECONDS) if refs else ([], [])
-        cold = [*late, *(ref for ref in done if self._faults.failed(ref, "an expert was warmed up"))]
-        return [refs[ref] for ref in cold]
+    def update(self, update: RouteUpdate) -> list[ReplicaId]:
+        """See `RouteTable.update`."""
+        return self._routes.update(update, self._head.zero_rows())
 
     @ray.method(concurrency_group="control")
     def load(self) -> HeadUsage:
         """What the replicas do."""
-        counter, r = self._counter or UsageCounter(0), self._replicas
-        node, mine = ray.get_runtime_context().get_node_id(), self._head.incarnation
-        return HeadUsage(mine, counter.snapshot(), r.queued(), counter.retries[:], counter.hedges[:], r.doubted(), node)
+        usage, replicas = self._usage, self._replicas
+        return HeadUsage(
+            self._head.incarnation,
+            usage.snapshot(),
+            replicas.queued(),
+            usage.retries[:],
+            usage.hedges[:],
+            replicas.doubted(),
+            ray.get_runtime_context().get_node_id(),
+        )
 
     @ray.method(concurrency_group="control")
     def memory(self) -> HostMemory:
@@ -188,13 +149,6 @@ def _ending_without_device() -> Iterator[None]:
             log.critical("the device is lost, the process ends: %s", error)
             os._exit(1)
         raise
-
-
-def _table(members: Members, expert_count: int) -> Table:
-    rows: list[list[Replica]] = [[] for _ in range(expert_count)]
-    for expert, slot, incarnation, handle in sorted(members.replicas, key=lambda member: member[:2]):
-        rows[expert].append(Replica(expert, slot, incarnation, handle.forward))
-    return tuple(map(tuple, rows))
 
 
 def _located(report: ActorReport) -> ActorReport:

@@ -2,111 +2,114 @@
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import ray
 
-from actors.remote.actors import Member, Members, pulses_in, stop_actors
+from actors.remote.actors import pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
-from actors.replica import Key
+from actors.remote.machines import Machines
+from actors.replica import Replica, ReplicaId
+from actors.routing.route_publisher import RoutePublisher
+from actors.routing.route_table import RouteUpdate
 from actors.usage import HeadUsage
-from actors.vitals import HostMemory, NodeInfo, Pulse, Vitals
+from actors.vitals import NodeInfo, Pulse, Vitals
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
 _LOAD_SECONDS = 2.0  # ... and to say what its replicas do
-_MEMORY_SECONDS = 0.1  # for a process to say how much memory its machine has left
 
-Start = Callable[[Key, str, Collection[str]], tuple[str, Any]]  # which, node or "", nodes to avoid -> name, handle
+Start = Callable[
+    [ReplicaId, str, Collection[str]], tuple[str, Any]
+]  # replica, node or "", nodes to avoid -> name, handle
 
 
 class RayReplicas:
     """Handles of the experts' actors, the calls that watch them, and the members that the head routes to."""
 
-    def __init__(self, head: Any, handles: Mapping[Key, tuple[str, Any]], start: Start, namespace: str) -> None:
+    def __init__(self, head: Any, handles: Mapping[ReplicaId, tuple[str, Any]], start: Start, namespace: str) -> None:
         """`handles` holds the names and handles of actors that run already."""
         self._head, self._start, self._namespace = head, start, namespace
         self._faults = OwnFaults()
         self._handles = dict(handles)
-        self._members = Members(0)
-        self._epoch = -1  # of the engine that has the head
-        self._watches: dict[Any, Key] = {}
-        self._asked: dict[Any, Key] = {}
-        self._nodes: dict[Key, str] = {}
-        self._pids: dict[Key, tuple[str, int]] = {}  # as they were seen last, with their node
-        self._memory: dict[str, HostMemory] = {}  # by node, as it was last seen
+        self._routes = RoutePublisher()
+        self._watches: dict[Any, ReplicaId] = {}
+        self._asked: dict[Any, ReplicaId] = {}
+        self._nodes: dict[ReplicaId, str] = {}
+        self._pids: dict[ReplicaId, tuple[str, int]] = {}  # as they were seen last, with their node
+        self._machines = Machines()
 
-    def members(self, epoch: int) -> Members:
-        """The members published last, for a head that begins with this epoch."""
-        self._epoch = epoch
-        return replace(self._members, epoch=epoch)
+    def routes(self, epoch: int) -> RouteUpdate:
+        """The replicas for a head that begins with this epoch."""
+        return self._routes.for_epoch(epoch)
 
     def names(self) -> list[str]:
         """The names of all actors."""
         return [name for name, _ in self._handles.values()]
 
-    def start(self, key: Key, node_id: str, avoided: Collection[str]) -> None:
+    def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
         """See `ClusterOps`."""
-        self._handles[key] = self._start(key, node_id, avoided)
+        self._handles[replica_id] = self._start(replica_id, node_id, avoided)
 
-    def stop(self, key: Key) -> None:
+    def stop(self, replica_id: ReplicaId) -> None:
         """See `ClusterOps`."""
-        name, _ = self._handles[key]
+        name, _ = self._handles[replica_id]
         for calls in (self._asked, self._watches):
-            for ref in [ref for ref, of in calls.items() if of == key]:
+            for ref in [ref for ref, of in calls.items() if of == replica_id]:
                 del calls[ref]
         stop_actors([name], self._namespace, timeout=1.0)  # if Ray is away and raises, it is to be stopped again
-        del self._handles[key]
-        self._nodes.pop(key, None)
+        del self._handles[replica_id]
+        self._nodes.pop(replica_id, None)
 
-    def ask(self, keys: Collection[Key]) -> Vitals:
+    def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
         """See `ClusterOps`."""
-        for key in set(keys) - set(self._asked.values()):
-            self._asked[self._handles[key][1].pulse.remote()] = key
+        for replica_id in set(replica_ids) - set(self._asked.values()):
+            self._asked[self._handles[replica_id][1].pulse.remote()] = replica_id
         pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
-        self._nodes.update({key: pulse.node_id for key, pulse in pulses.items()})
-        alive = {(*key, pulse.incarnation) for key, pulse in pulses.items()}
-        self._watch(m for m in self._members.replicas if m[:3] in alive)  # a watch may break while its process lives
-        self._pids |= {key: (pulse.node_id, pulse.pid) for key, pulse in pulses.items()}
+        self._nodes.update({replica_id: pulse.node_id for replica_id, pulse in pulses.items()})
+        alive = {Replica(*replica_id, pulse.incarnation) for replica_id, pulse in pulses.items()}
+        self._watch(r for r in self._routes.update.replicas if r in alive)  # a watch may break while its process lives
+        self._pids |= {replica_id: (pulse.node_id, pulse.pid) for replica_id, pulse in pulses.items()}
         exits = memory_exits() if lost or away else {}
         lost, away = ({k: exits.get(self._pids.get(k, ("", 0)), why) for k, why in d.items()} for d in (lost, away))
         return Vitals(pulses, lost, away)
 
-    def ended(self) -> frozenset[Key]:
+    def ended(self) -> frozenset[ReplicaId]:
         """See `ClusterOps`."""
         return frozenset(self._watches.pop(ref) for ref in _done(self._watches))
 
-    def publish(self, incarnations: Mapping[Key, str]) -> frozenset[Key] | None:
+    def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         """See `ClusterOps`."""
-        members = self._next(incarnations)
+        update = self._routes.next(self._replicas(incarnations))
         try:
-            cold = frozenset(ray.get(self._head.update.remote(members), timeout=_HEAD_SECONDS))
-        except ray.exceptions.RayError as error:  # a head that comes back gets those that it had and are still wanted
+            cold = frozenset(ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS))
+        except ray.exceptions.RayError as error:
             self._faults.note("the head was given its replicas", error)
-            known = {member[:3] for member in self._members.replicas}
-            self._members = replace(members, replicas=[m for m in members.replicas if m[:3] in known])
+            self._routes.unanswered(update)
             return None
-        self._members = replace(members, replicas=[m for m in members.replicas if m[:2] not in cold])
-        self._watch(self._members.replicas)
+        self._routes.joined(update, cold)
+        self._watch(self._routes.update.replicas)
         return cold
 
-    def adopt(self, pulses: Mapping[Key, Pulse]) -> None:
+    def adopt(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
-        self._nodes = {key: pulse.node_id for key, pulse in pulses.items()}
-        self._pids = {key: (pulse.node_id, pulse.pid) for key, pulse in pulses.items()}
-        self._members = self._next({key: pulse.incarnation for key, pulse in pulses.items()})
-        self._watch(self._members.replicas)
+        self._nodes = {replica_id: pulse.node_id for replica_id, pulse in pulses.items()}
+        self._pids = {replica_id: (pulse.node_id, pulse.pid) for replica_id, pulse in pulses.items()}
+        replicas = self._replicas({replica_id: pulse.incarnation for replica_id, pulse in pulses.items()})
+        self._routes.joined(self._routes.next(replicas), cold=())
+        self._watch(replicas)
 
-    def _watch(self, members: Iterable[Member]) -> None:
+    def _watch(self, replicas: Iterable[Replica]) -> None:
         watched = set(self._watches.values())
-        for expert, slot, _, handle in members:
-            if (expert, slot) not in watched:
-                self._watches[handle.watch.remote()] = expert, slot
+        for replica in replicas:
+            if replica.id not in watched:
+                self._watches[replica.endpoint.watch.remote()] = replica.id
 
-    def _next(self, incarnations: Mapping[Key, str]) -> Members:
-        replicas = [(*key, incarnation, self._handles[key][1]) for key, incarnation in incarnations.items()]
-        return Members(self._members.revision + 1, replicas, self._epoch)
+    def _replicas(self, incarnations: Mapping[ReplicaId, str]) -> list[Replica]:
+        return [
+            Replica(*replica_id, incarnation, self._handles[replica_id][1])
+            for replica_id, incarnation in incarnations.items()
+        ]
 
     def load(self) -> HeadUsage | None:
         """See `ClusterOps`."""
@@ -118,48 +121,11 @@ class RayReplicas:
         return load
 
     def nodes(self) -> list[NodeInfo]:
-        """See `ClusterOps`."""
-        memory = self._look_at_memory()
-        return [_with(node, memory[node.node_id]) if node.node_id in memory else node for node in machines()]
-
-    def _look_at_memory(self) -> Mapping[str, HostMemory]:
-        """Ask one process on each node, any, as Ray does not know; where none answers at once, all counts as before."""
         there = list(self._nodes.items())  # another thread may start or stop some
-        somebody = {node_id: key for key, node_id in random.sample(there, len(there))}
-        handles = [entry[1] for key in somebody.values() if (entry := self._handles.get(key))]
-        refs = [handle.memory.remote() for handle in (self._head, *handles)]
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)
-        for ref in done:
-            try:
-                found: HostMemory = ray.get(ref)
-            except ray.exceptions.RayError as error:  # it ended: another is asked the next time
-                self._faults.note("a process was asked for its machine's memory", error)
-                continue
-            self._memory = {**self._memory, found.node_id: found}
-        return self._memory
+        shuffled = random.sample(there, len(there))  # any of a node's processes: the one asked last may hang
+        actors = {node_id: entry[1] for replica_id, node_id in shuffled if (entry := self._handles.get(replica_id))}
+        return self._machines.look((self._head, *actors.values()))
 
 
-def machines() -> list[NodeInfo]:
-    """The cluster's, as Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
-    state: Any = ray._private.state
-    free: dict[str, dict[str, float]] = state.available_resources_per_node()
-    nodes: list[dict[str, Any]] = state.nodes()
-    return [
-        NodeInfo(
-            node["NodeID"],
-            node["NodeManagerAddress"],
-            bool(node["Alive"]),
-            free.get(node["NodeID"], {}),
-            int(node["Resources"].get("GPU", 0)),
-            int(node["Resources"].get("memory", 0)),
-        )
-        for node in nodes
-    ]
-
-
-def _with(node: NodeInfo, memory: HostMemory) -> NodeInfo:
-    return replace(node, memory_total=memory.total, memory_used=memory.used if node.alive else 0)
-
-
-def _done(calls: Mapping[Any, Key]) -> list[Any]:
+def _done(calls: Mapping[Any, ReplicaId]) -> list[Any]:
     return list(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) if calls else []

@@ -1,4 +1,4 @@
-"""How long a layer's expert calls take, and from when on to doubt them. Pure: rows and seconds in, seconds out.
+"""How long a layer's expert calls take, and from when on to doubt them: rows and seconds in, seconds out.
 
 The fit is of what the router sees, from sending a layer's calls to its last answer, by the rows of the largest one: it
 holds Ray, network, queueing and the slowest device. Hedging after a high quantile of that is from Dean and Barroso,
@@ -15,7 +15,7 @@ _QUANTILE = 0.99
 _LEAST_SPREAD = 1.0  # rows squared: below it all calls are of one size, and a slope would be noise
 
 
-class Patience:
+class Deadlines:
     """Least squares with forgetting of seconds = a + b * rows. Deadlines are `factor` times that, at least `floor`."""
 
     def __init__(self, factor: float = 4.0, floor: float = 0.25) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -19,14 +20,22 @@ class Part:
     rows_RD: torch.Tensor
     attempts: dict[int, Replica] = field(default_factory=dict)  # under way, by call id
     answer_RD: torch.Tensor | None = None
+    answered_at: float = 0.0
     resend_at: float = math.inf
     hedge_at: float = math.inf
     error: str = ""  # why the last attempt failed
 
     @property
     def rows(self) -> int:
-        """How many."""
         return len(self.rows_RD)
+
+
+class Stray(NamedTuple):
+    """A call whose answer is not needed any more: the replica still works on it, and may be late with it."""
+
+    replica: Replica
+    rows: int
+    late_at: float
 
 
 @dataclass(slots=True)
@@ -40,7 +49,6 @@ class Receipt:
     grouping: Grouping
     sent_at: float
     parts: list[Part] = field(default_factory=list)
-    by_call: dict[int, Part] = field(default_factory=dict)  # of attempts under way
 
     @property
     def open(self) -> list[Part]:
@@ -51,6 +59,11 @@ class Receipt:
     def largest(self) -> int:
         """Rows of the largest part."""
         return max((part.rows for part in self.parts), default=0)
+
+    @property
+    def answered_at(self) -> float:
+        """When the last part was answered."""
+        return max((part.answered_at for part in self.parts), default=self.sent_at)
 
     def answers(self) -> list[torch.Tensor]:
         """Outputs of the grouped rows, part by part; side by side they are [R, D]."""

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable, Collection
 
-from actors.replica import Replica, Table
+from actors.replica import Replica, ReplicaId, Table
 
 _FIRST_DOUBT = 1.0  # seconds that a replica is left alone after a failed call; doubled with each further one
 _LONGEST_DOUBT = 30.0
@@ -94,18 +94,18 @@ class Replicas:
         doubt = self._doubts.get(replica) if self._doubts else None
         return doubt is not None and now < doubt[0]
 
-    def queued(self) -> dict[tuple[int, int], int]:
-        """Rows under way by (expert, slot)."""
-        rows: dict[tuple[int, int], int] = {}
+    def queued(self) -> dict[ReplicaId, int]:
+        """Rows under way by replica."""
+        rows: dict[ReplicaId, int] = {}
         for replica, count in list(self._rows.items()):
-            key = replica.expert, replica.slot
-            rows[key] = rows.get(key, 0) + count
+            replica_id = replica.id
+            rows[replica_id] = rows.get(replica_id, 0) + count
         return rows
 
-    def doubted(self) -> frozenset[tuple[int, int]]:
+    def doubted(self) -> frozenset[ReplicaId]:
         """Those of the table that are doubted now."""
         now = self._clock()
-        return frozenset((r.expert, r.slot) for row in self._table for r in row if self._doubted(r, now))
+        return frozenset(r.id for row in self._table for r in row if self._doubted(r, now))
 
     def check(self) -> None:
         """AssertionError if calls are under way; for when none should be."""

@@ -8,14 +8,14 @@ R: rows, D: hidden size.
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from actors.replica import Replica
-from actors.routing.deadlines import Patience
-from actors.routing.receipt import Part, Receipt
+from actors.routing.deadlines import Deadlines
+from actors.routing.receipt import Part, Receipt, Stray
 from actors.routing.replicas import Replicas
 from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
@@ -48,9 +48,12 @@ class ExpertRouter:
     """Runs a trunk's generator against a transport.
 
     A part of an expert's rows goes to one replica. It goes to another as well when the first fails, or passes the
-    deadline that `patience` gives, or (hedging) is slower than nearly all calls are; that one then is doubted. Where
+    deadline that `deadlines` gives, or (hedging) is slower than nearly all calls are; that one then is doubted. Where
     no other replica exists a failed part is tried again until `grace` seconds have passed, then ExpertUnavailable is
-    raised. `patience` None waits without deadlines, hedges and splits.
+    raised.
+
+    Several dispatches may be under way at once, and be combined in any order: a reply finds its part by its call's id.
+    Each `combine` looks after the deadlines of its own dispatch only, and raises for no other.
 
     `link` is the way from the trunk's device to where the transport takes its rows from: one transfer a layer each
     way, whatever the number of experts and replicas.
@@ -60,19 +63,20 @@ class ExpertRouter:
         self,
         transport: ExpertTransport,
         replicas: Replicas,
-        grace: float = 60.0,
-        patience: Patience | None = None,
-        load: UsageCounter | None = None,
+        usage: UsageCounter | None = None,
+        grace: float = math.inf,
+        deadlines: Deadlines | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
         link: HostLink | None = None,
     ) -> None:
-        self.replicas = replicas
-        self._transport, self._grace, self._patience = transport, grace, patience
-        self._load, self._link = load, link or NoLink()
+        self.replicas, self.grace = replicas, grace
+        self._transport, self._usage = transport, usage or UsageCounter(len(replicas.table))
+        self._deadlines, self._link = deadlines or Deadlines(), link or NoLink()
         self._clock, self._pause = clock, pause
         self._ids = itertools.count()
-        self._strays: dict[int, tuple[Replica, int, float]] = {}  # abandoned calls: whose, how many rows, when late
+        self._asked: dict[int, Part] = {}  # by the id of each call under way, of whichever dispatch
+        self._strays: dict[int, Stray] = {}
         self._hedges = 1.0  # how many may be sent now
 
     def run(self, forward: Forward, counts: StepCounts) -> torch.Tensor:
@@ -108,67 +112,71 @@ class ExpertRouter:
 
     def _first_calls(self, receipt: Receipt, expert: int, rows_RD: torch.Tensor) -> list[ExpertCall]:
         count = len(self.replicas.table[expert])
-        parts = self._patience.parts(len(rows_RD), count) if self._patience else 1
+        parts = self._deadlines.parts(len(rows_RD), count)
         several = self.replicas.spread(expert, parts) if parts > 1 else []
         if len(several) < 2:
             receipt.parts.append(part := Part(expert, rows_RD, resend_at=receipt.sent_at))
             replica = self.replicas.choose(expert)
-            return [self._attempt(receipt, part, replica)] if replica else []
+            return [self._attempt(receipt.dispatch.layer, part, replica)] if replica else []
         calls = []
         for replica, part_RD in zip(several, rows_RD.tensor_split(len(several)), strict=True):
             receipt.parts.append(part := Part(expert, part_RD))
-            calls.append(self._attempt(receipt, part, replica))
+            calls.append(self._attempt(receipt.dispatch.layer, part, replica))
         return calls
 
-    def _attempt(self, receipt: Receipt, part: Part, replica: Replica) -> ExpertCall:
-        call = ExpertCall(next(self._ids), receipt.dispatch.layer, replica, part.rows_RD)
+    def _attempt(self, layer: int, part: Part, replica: Replica) -> ExpertCall:
+        call = ExpertCall(next(self._ids), layer, replica, part.rows_RD)
         part.attempts[call.call_id] = replica
-        receipt.by_call[call.call_id] = part
+        self._asked[call.call_id] = part
         self.replicas.send(replica, part.rows)
-        part.resend_at = math.inf
-        if self._patience:
-            now = self._clock()
-            part.resend_at = now + self._patience.deadline(part.rows)
-            several = len(self.replicas.table[part.expert]) > 1
-            part.hedge_at = now + self._patience.hedge_after(part.rows) if several else math.inf
+        now = self._clock()
+        part.resend_at = now + self._deadlines.deadline(part.rows)
+        several = len(self.replicas.table[part.expert]) > 1
+        part.hedge_at = now + self._deadlines.hedge_after(part.rows) if several else math.inf
         return call
 
     # ---- combine ----
 
     def combine(self, receipt: Receipt, counts: StepCounts) -> torch.Tensor:
         """Wait for an answer to every part of a receipt and add them up, [T, D]."""
-        end, retries = self._clock() + self._grace, counts.retries
+        end, retries = self._clock() + self.grace, counts.retries
         rows_KT = self._link.upload([receipt.grouping.rows_KT])  # while the experts compute
         try:
             while waiting := receipt.open:
-                for reply in self._poll(receipt, waiting, end):
-                    self._accept(receipt, reply)
+                for reply in self._poll(waiting, end):
+                    self._accept(reply)
                 waiting = receipt.open
                 if waiting and self._clock() >= end:
                     self._give_up(waiting)
-                self._send_again(receipt, waiting, counts)
+                self._send_again(receipt.dispatch.layer, waiting, counts)
         finally:
-            self._abandon(receipt, list(receipt.by_call))
-        if self._patience and counts.retries == retries and receipt.parts:
-            self._patience.observe(receipt.largest, self._clock() - receipt.sent_at)
+            self.abandon(receipt)
+        if counts.retries == retries and receipt.parts:
+            self._deadlines.observe(receipt.largest, receipt.answered_at - receipt.sent_at)
         outputs_RD = self._link.upload(receipt.answers()) if receipt.parts else receipt.dispatch.x_TD[:0]
         return combine(receipt.dispatch.weights_TK, rows_KT, outputs_RD)
 
-    def _poll(self, receipt: Receipt, waiting: list[Part], end: float) -> list[ExpertReply]:
+    def abandon(self, receipt: Receipt) -> None:
+        """Wait no longer for what is under way of a dispatch that will not be combined."""
+        for part in receipt.parts:
+            if part.attempts:
+                self._leave(part)
+
+    def _poll(self, waiting: list[Part], end: float) -> list[ExpertReply]:
         now = self._clock()
         until = min(end, *(min(part.resend_at, part.hedge_at) for part in waiting))
-        if not receipt.by_call:  # every replica of what is open has failed
+        call_ids = [call_id for part in waiting for call_id in part.attempts]
+        if not call_ids:  # every replica of what is open has failed
             self._pause(max(0.0, min(until, now + _RETRY_PAUSE) - now))
-            return self._transport.poll(0.0)
+            return self._transport.poll(0.0, ())
         several = any(len(part.attempts) > 1 for part in waiting)
-        return self._transport.poll(max(0.0, until - now), first=several)
+        return self._transport.poll(max(0.0, until - now), call_ids, first=several)
 
-    def _accept(self, receipt: Receipt, reply: ExpertReply) -> None:
-        part = receipt.by_call.pop(reply.call_id, None)
+    def _accept(self, reply: ExpertReply) -> None:
+        part = self._asked.pop(reply.call_id, None)
         if part is None:
-            if reply.call_id in self._strays:
-                replica, rows, _ = self._strays.pop(reply.call_id)
-                self._note(replica, rows, reply)
+            if stray := self._strays.pop(reply.call_id, None):
+                self._note(stray.replica, stray.rows, reply)
             return
         replica = part.attempts.pop(reply.call_id)
         self._note(replica, part.rows, reply)
@@ -179,34 +187,35 @@ class ExpertRouter:
             return
         assert reply.rows_RD.shape == part.rows_RD.shape, f"{reply.rows_RD.shape} answers {part.rows_RD.shape}"
         part.answer_RD = reply.rows_RD
+        part.answered_at = self._clock()
         if part.attempts:
-            self._abandon(receipt, list(part.attempts))
+            self._leave(part)
 
     def _note(self, replica: Replica, rows: int, reply: ExpertReply) -> None:
         if reply.rows_RD is None:
             self.replicas.failed(replica, rows)
             return
         self.replicas.answered(replica, rows)
-        if self._load:
-            self._load.served(replica, rows, reply.service_seconds)
+        self._usage.served(replica, rows, reply.service_seconds)
 
-    def _abandon(self, receipt: Receipt, call_ids: Collection[int]) -> None:
-        for call_id in call_ids:
-            part = receipt.by_call.pop(call_id)
-            self._strays[call_id] = (part.attempts.pop(call_id), part.rows, part.resend_at)
-        if call_ids:
-            self._transport.abandon(call_ids)
+    def _leave(self, part: Part) -> None:
+        """Turn the attempts under way of a part into strays."""
+        for call_id, replica in part.attempts.items():
+            del self._asked[call_id]
+            self._strays[call_id] = Stray(replica, part.rows, part.resend_at)
+        self._transport.abandon(list(part.attempts))
+        part.attempts.clear()
 
     def _doubt_strays(self, now: float) -> None:
-        """A hedge was faster, but the first call should have been answered by now, too."""
-        for call_id, (replica, rows, late_at) in self._strays.items():
-            if now >= late_at:
-                self.replicas.late(replica)
-                self._strays[call_id] = replica, rows, math.inf
+        """Mark replicas as late whose superseded call has passed its deadline."""
+        for call_id, stray in self._strays.items():
+            if now >= stray.late_at:
+                self.replicas.late(stray.replica)
+                self._strays[call_id] = stray._replace(late_at=math.inf)
 
     # ---- again ----
 
-    def _send_again(self, receipt: Receipt, waiting: list[Part], counts: StepCounts) -> None:
+    def _send_again(self, layer: int, waiting: list[Part], counts: StepCounts) -> None:
         """Send what failed, is late or slow to another replica."""
         now, calls = self._clock(), []
         for part in waiting:
@@ -214,9 +223,8 @@ class ExpertRouter:
             replica = self._hedge(part) if slow else self._retry(part, now)
             if replica is None:
                 continue
-            calls.append(self._attempt(receipt, part, replica))
-            if self._load:
-                self._load.again(replica.expert, hedged=slow)
+            calls.append(self._attempt(layer, part, replica))
+            self._usage.again(replica.expert, hedged=slow)
             if not slow:
                 counts.retries += 1
         if calls:
@@ -248,4 +256,4 @@ class ExpertRouter:
     def _give_up(self, waiting: list[Part]) -> None:
         silent = sorted({part.expert for part in waiting})
         reason = next((f": {part.error}" for part in waiting if part.error), "")
-        raise ExpertUnavailable(f"no answer from experts {silent} within {self._grace:g} s{reason}")
+        raise ExpertUnavailable(f"no answer from experts {silent} within {self.grace:g} s{reason}")

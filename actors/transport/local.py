@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from actors.replica import Replica
 from actors.transport.seam import ExpertCall, ExpertReply
 
 
@@ -26,8 +27,10 @@ class LocalTransport:
     def __init__(self) -> None:
         self._replies: collections.deque[ExpertReply] = collections.deque()
 
+    def connect(self, replica: Replica) -> Replica:
+        return replica
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
-        """See `ExpertTransport`."""
         for call in calls:
             started = time.perf_counter()
             expert: Applies = call.replica.endpoint
@@ -35,11 +38,10 @@ class LocalTransport:
             took = time.perf_counter() - started
             self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
-        """See `ExpertTransport`."""
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         replies = list(self._replies)
         self._replies.clear()
         return replies
 
     def abandon(self, call_ids: Collection[int]) -> None:
-        """See `ExpertTransport`."""
+        """Nothing is under way between two calls of this class."""

@@ -47,15 +47,22 @@ class ExpertReply:
 
 
 class ExpertTransport(Protocol):
-    """Sends calls and collects replies. Replies may come in any order; a call may end in an error."""
+    """Sends calls and collects replies. Replies may come in any order; a call may end in an error.
+
+    One thread uses a transport; another makes one of its own.
+    """
+
+    def connect(self, replica: Replica) -> Replica:
+        """The replica with the endpoint that this transport's calls want, made from the one that it came with."""
+        ...
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         """Send calls. Over a network this returns before an expert has run; in one process the experts run here."""
         ...
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
-        """Replies of all calls under way, or those that came within `timeout` seconds; with `first` it does not wait
-        for more than one.
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
+        """Wait until all of these calls have ended, or with `first` one of them, at most `timeout` seconds. Returns the
+        replies that have come, which may be those of other calls, too.
         """
         ...
 

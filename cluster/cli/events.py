@@ -5,37 +5,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.cli.options import DEFAULT_ADDRESS, Address, ClientToken, client_of
+from cluster.cli.options import calls_server
 
 if TYPE_CHECKING:
     from cluster.client.client import Client, Event
 
 
+commands = typer.Typer()
+
+
+@commands.command()
+@calls_server()
 def events(
-    address: Address = DEFAULT_ADDRESS,
-    token_file: ClientToken = None,
+    *,
+    client: "Client",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
     after: Annotated[int, typer.Option(min=0, help="Only events after this number.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object.")] = False,
 ) -> None:
     """Show what has happened: deaths, restarts, joins, scalings, drains, lost heads and nodes, with their causes."""
-    with client_of(address, token_file) as client:
-        raise typer.Exit(_show(client, after, follow=follow, as_json=as_json))
-
-
-def _show(client: "Client", after: int, *, follow: bool, as_json: bool) -> int:
-    from cluster.client.client import EXIT_BASE, CallFailed, failing_plainly, to_json
+    from cluster.client.messages import to_json
 
     try:
-        with failing_plainly(client):
-            for event in client.events(after, follow):
-                print(to_json(event) if as_json else line_of(event), flush=True)
-        return 0
-    except CallFailed as error:
-        typer.echo(f"eightwinds events: {error.text}", err=True)
-        return EXIT_BASE + error.code
+        for event in client.events(after, follow):
+            print(to_json(event) if as_json else line_of(event), flush=True)
     except KeyboardInterrupt:
-        return 0
+        return
 
 
 def line_of(event: "Event") -> str:

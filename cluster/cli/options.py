@@ -1,51 +1,67 @@
-"""Options that several commands share, and what they are turned into."""
+"""Options that several commands share."""
 
-import os
-import sys
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from cluster.client.client import Client
+from cluster.cli.terminal import connected
+from cluster.settings.request_options import REQUEST_OPTIONS, Options
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; see docs/operations.md.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a configuration key; may be repeated.")
 ]
 RayAddress = Annotated[str, typer.Option("--ray-address", help="Ray cluster to join, for example auto.")]
-Address = Annotated[str, typer.Option("--address", help="The server's gRPC HOST:PORT.")]
-
-ClientToken = Annotated[
-    Path | None, typer.Option("--token-file", help="File with the bearer token; else EIGHTWINDS_TOKEN is taken.")
-]
-MaxTokens = Annotated[int | None, typer.Option(help="At most this many tokens.")]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens with this much probability.")]
-TopK = Annotated[int | None, typer.Option(help="Keep this many of the likeliest tokens; 0 keeps all.")]
-MinP = Annotated[float | None, typer.Option(help="Drop tokens less likely than this share of the likeliest.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: against what prompt and text hold.")]
-PresencePenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out at all.")]
-FrequencyPenalty = Annotated[float | None, typer.Option(help="-2 to 2: against what was put out, each time.")]
-Seed = Annotated[int | None, typer.Option(help="Fixes the draw.")]
-Stop = Annotated[list[str] | None, typer.Option(help="Stop at this text; may be repeated.")]
 Retries = Annotated[int, typer.Option(min=0, help="Send again what the server asks to be sent again, this often.")]
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+Command = Callable[..., None]
 
 
-def refused(error: ValueError) -> typer.Exit:
-    """Say what is wrong with a command line; the exit code is 2."""
-    print(f"eightwinds: {error}", file=sys.stderr)
-    return typer.Exit(2)
+def calls_server(*, without: Collection[str] = (), interrupted: str = "") -> Callable[[Command], Command]:
+    """Makes a command from a function with a parameter `client`, and perhaps `options`.
+
+    `client` becomes the options --address and --token-file; `options` becomes one option for each field of `Options`,
+    but those `without`. A failed call ends the command, and so does Ctrl-C, with what `interrupted` says.
+    """
+    connection = [
+        _parameter("address", "The server's gRPC HOST:PORT.", str, "127.0.0.1:50051"),
+        _parameter("token_file", "File with the bearer token; else EIGHTWINDS_TOKEN is taken.", Path | None, None),
+    ]
+    kinds = get_type_hints(Options)
+    asked = [
+        _parameter(field.name, REQUEST_OPTIONS[field.name].help, kinds[field.name], field.default)
+        for field in fields(Options)
+        if field.name not in without
+    ]
+
+    def made(function: Command) -> Command:
+        signature = inspect.signature(function)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            parameters += {"client": connection, "options": asked}.get(parameter.name, [parameter])
+
+        def command(**given: Any) -> None:
+            address, token_file = (given.pop(parameter.name, parameter.default) for parameter in connection)
+            if "options" in signature.parameters:
+                values = {p.name: given.pop(p.name, None) for p in asked}
+                given["options"] = Options(**{name: value for name, value in values.items() if value is not None})
+            with connected(function.__name__, address, token_file, interrupted) as client:
+                function(client=client, **given)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return made
 
 
-def client_of(address: str, token_file: Path | None) -> "Client":
-    """A connection with the token that was given."""
-    from cluster.client.client import Client, read_token
-
-    try:
-        return Client(address, read_token(token_file, os.environ))
-    except ValueError as error:
-        raise refused(error) from None
+def _parameter(name: str, explained: str, kind: Any, default: Any) -> inspect.Parameter:
+    """What typer makes an option from."""
+    if default == ():  # may be repeated
+        kind, default = list[str] | None, None
+    option = typer.Option(f"--{name.replace('_', '-')}", help=explained)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

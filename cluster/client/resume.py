@@ -4,89 +4,65 @@ come already is dropped. The tokens are the same (docs/adr/0004-token-identity.m
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from cluster.client.client import CallFailed, Client, Request, failing_plainly
+from cluster.client.client import Client, Request
+from cluster.client.failures import CallFailed, failing_plainly
 
 _UNAVAILABLE = 14
 _PAUSE_SECONDS = 0.5
-
-
-@dataclass(slots=True)
-class _Received:
-    """How much of an output has come: characters, ids and token infos."""
-
-    text: int = 0
-    token_ids: int = 0
-    tokens: int = 0
+_PROMPT = -1  # stands for an output's index
+# A message after the first one is sent for one of these.
+_TOLD = {"text", "token_ids", "tokens", "prompt_tokens", "finish", "usage"}
 
 
 class Resumption:
-    """What has come of a request, and what a stream that begins anew has that is new. Pure."""
+    """What has come of a request, and which parts of a stream that begins anew are new."""
 
     def __init__(self, request: Request) -> None:
         self.request = Request()
         self.request.CopyFrom(request)
-        self._received: dict[int, _Received] = {}
-        self._skip: dict[int, _Received] = {}
+        self._received: Counter[tuple[str, int]] = Counter()  # how much has come, by field and output
+        self._skip: Counter[tuple[str, int]] = Counter()  # how much of it comes again
         self._finished: set[int] = set()
         self._began = False
-        self._prompt = self._skip_prompt = 0  # tokens of the prompt: how many have come, how many come again
 
     def again(self) -> Request:
         """The request to send after the stream has broken."""
-        self._skip = {index: _Received(r.text, r.token_ids, r.tokens) for index, r in self._received.items()}
-        self._skip_prompt = self._prompt
+        self._skip = self._received.copy()
         return self.request
 
     def new(self, message: Any) -> Any | None:
         """The message without what has come already; None if nothing is left of it."""
         if message.seed and not self._began:
             self.request.sampling.seed = message.seed
-        first = not self._began
-        self._began = True
-        skip = self._skip.get(message.index, _Received())
-        text, ids, tokens = (
-            min(skip.text, len(message.text)),
-            min(skip.token_ids, len(message.token_ids)),
-            min(skip.tokens, len(message.tokens)),
-        )
-        skip.text, skip.token_ids, skip.tokens = skip.text - text, skip.token_ids - ids, skip.tokens - tokens
-        message.text = message.text[text:]
-        del message.token_ids[:ids]
-        del message.tokens[:tokens]
-        known = self._received.setdefault(message.index, _Received())
-        known.text += len(message.text)
-        known.token_ids += len(message.token_ids)
-        known.tokens += len(message.tokens)
+        message.text = message.text[self._known("text", message.index, len(message.text)) :]
+        for field, index in (("token_ids", message.index), ("tokens", message.index), ("prompt_tokens", _PROMPT)):
+            values = getattr(message, field)
+            del values[: self._known(field, index, len(values))]
         if message.index in self._finished:
             message.ClearField("finish")
-        finish = message.HasField("finish")
-        if finish:
+        if message.HasField("finish"):
             self._finished.add(message.index)
-        again = min(self._skip_prompt, len(message.prompt_tokens))
-        del message.prompt_tokens[:again]
-        self._skip_prompt -= again
-        self._prompt += len(message.prompt_tokens)
-        new = (
-            first
-            or finish
-            or message.prompt_tokens
-            or message.HasField("usage")
-            or message.text
-            or message.token_ids
-            or message.tokens
-        )
-        return message if new else None
+        told = any(field.name in _TOLD for field, _ in message.ListFields())
+        first, self._began = not self._began, True
+        return message if first or told else None
+
+    def _known(self, field: str, index: int, count: int) -> int:
+        """How many of a field's `count` values have come before."""
+        known = min(self._skip[field, index], count)
+        self._skip[field, index] -= known
+        self._received[field, index] += count - known
+        return known
 
 
 def resuming(
     client: Client,
     request: Request,
-    timeout: float | None = None,
-    patience: float = 30.0,
+    timeout: float | None,
+    patience: float,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Any]:

@@ -1,12 +1,12 @@
-"""Scaling by load: looks at how busy replicas are, asks the policy, tells the controller."""
+"""Scaling by usage: looks at how busy replicas are, asks the policy, tells the controller."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from cluster.control.controller import Controller
 from cluster.control.errors import RevisionMoved
+from cluster.control.ticker import Ticker
 from cluster.observe.events import EventLog, Kind
 from cluster.observe.usage import between
 from cluster.observe.view import ClusterView, take
@@ -33,36 +33,22 @@ class Autoscaler:
         self._events = events or EventLog()
         self._before: ClusterView | None = None
         self._changed: dict[int, float] = {}
-        self._desired: list[int] = []  # as of the last look: whatever else changes it has its cooldown, too
-        self._wake = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="autoscaler", daemon=True)
+        self._desired: list[int] = []  # as of the last look: a change by somebody else has its cooldown, too
+        self._ticker = Ticker("autoscaler", self._turn, lambda: self._interval if self.policy.enabled else None)
 
     def set(self, policy: ScalingPolicy) -> None:
-        """Follow another policy from now on."""
         self.policy, self._before, self._desired = policy, None, []
-        self._wake.set()
+        self._ticker.wake()
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        self._ticker.start()
 
     def stop(self, timeout: float = 15.0) -> None:
-        """End the thread."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        self._ticker.stop(timeout)
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._wake.wait(self._interval if self.policy.enabled else None)
-            self._wake.clear()
-            try:
-                if self.policy.enabled and not self._stopping:
-                    self.look()
-            except Exception:  # Ray may be away for a while; the next look tries again
-                log.exception("the autoscaler failed")
+    def _turn(self) -> None:
+        if self.policy.enabled:
+            self.look()
 
     def look(self) -> dict[int, int]:
         """Decide on what came since the last look, and have it done; what was changed."""
@@ -85,7 +71,7 @@ class Autoscaler:
                 )
             try:
                 self._controller.scale(wanted, expected_revision=snapshot.revision, afresh=False)
-            except RevisionMoved:  # somebody else was quicker: the next look sees what came of it
+            except RevisionMoved:  # another change came first: the next look sees it
                 return {}
             for e, count in wanted.items():
                 why = f"{uses[e].desired} -> {count} replicas, {100 * uses[e].utilization:.0f} % busy"

@@ -10,13 +10,11 @@ class HeadNode(Exception):
 
 
 class RevisionMoved(Exception):
-    """The desired numbers are not those that the caller knows."""
+    """The desired counts are not those that the caller knows."""
 
 
 class ReplicasFixed(Exception):
     """The replicas cannot be changed."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "with transport=local all experts run in the server's process; serve with transport=object_refs"
-        )
+        super().__init__("with runtime=in_process all experts run in the server's process; serve with runtime=ray")

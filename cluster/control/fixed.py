@@ -3,10 +3,12 @@
 import os
 from collections.abc import Mapping
 
+from actors.replica import ReplicaId
 from actors.usage import HeadUsage
 from cluster.control.errors import ReplicasFixed
 from cluster.observe.snapshot import Snapshot
-from cluster.policy.replicas.membership import Change, Member, State
+from cluster.policy.replicas.lifecycle import Member, State
+from cluster.policy.replicas.reconcile import Change
 from cluster.policy.replicas.scaling import ScalingPolicy
 
 
@@ -17,7 +19,7 @@ class FixedReplicas:
 
     def __init__(self, experts: int) -> None:
         members = [
-            Member((expert, 0), State.READY, 0.0, pid=os.getpid(), served=True, loaded=True)
+            Member(ReplicaId(expert, 0), State.READY, 0.0, pid=os.getpid(), served=True, loaded=True)
             for expert in range(experts)
         ]
         self._snapshot = Snapshot(0, (1,) * experts, tuple(members), {}, (), restarts=(0,) * experts)

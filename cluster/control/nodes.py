@@ -1,14 +1,11 @@
-"""The machines as they were last looked at, and where replicas go among them."""
+"""The machines of the cluster, as they were a moment ago."""
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 
 from actors.vitals import NodeInfo
 from cluster.observe.events import EventLog, Kind
-from cluster.policy.replicas.membership import Change
-from cluster.policy.replicas.placement import Node, Placed, assign
 
 _FRESH_SECONDS = 2.0  # how old what is known may be
 _NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was
@@ -20,19 +17,18 @@ class Nodes:
     def __init__(
         self,
         look: Callable[[], Iterable[NodeInfo]],
-        needs: Mapping[str, float],
         clock: Callable[[], float] = time.monotonic,
         events: EventLog | None = None,
     ) -> None:
-        """`look` asks Ray; `needs` is what it reserves for a replica; a node that is gone is noted in `events`."""
-        self._look, self._needs, self._clock, self._events = look, needs, clock, events or EventLog()
+        """`look` asks Ray; a node that is gone is noted in `events`."""
+        self._look, self._clock, self._events = look, clock, events or EventLog()
         self._alive: set[str] = set()  # at some time
         self._lost: set[str] = set()  # ... and later not: Ray gives a node that comes back another id
         self._lock = threading.Lock()
         self._seen = _NOT_LOOKED
 
     def fresh(self) -> tuple[NodeInfo, ...]:
-        """Those there are, as of a moment ago."""
+        """The machines, looked at now or at most two seconds ago."""
         at, nodes = self._seen
         if self._clock() - at > _FRESH_SECONDS:
             nodes = tuple(self._look())
@@ -55,17 +51,5 @@ class Nodes:
                     self._events.add(Kind.NODE_LOST, node_id=node.node_id)
 
     def outdated(self) -> None:
-        """One may be gone: look again when somebody asks."""
+        """One may be gone: look again when they are wanted next."""
         self._seen = _NOT_LOOKED
-
-    def place(
-        self,
-        changes: Sequence[Change],
-        nodes: Sequence[NodeInfo],
-        there: Collection[Placed],
-        avoided: Collection[str],
-    ) -> list[Change]:
-        """Give each replica that starts a node."""
-        usable = [Node(node.node_id, node.free) for node in nodes if node.alive and node.node_id not in avoided]
-        where = assign([change.key for change in changes if change.start], usable, there, self._needs)
-        return [replace(change, node_id=where[change.key]) if change.start else change for change in changes]

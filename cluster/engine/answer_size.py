@@ -1,4 +1,4 @@
-"""How large an answer can become, told before the work for it. Pure.
+"""How large an answer can become, told before the work for it.
 
 gRPC clients refuse a message above 4 MiB unless they are told otherwise. An answer in one message that may be larger is
 refused while its request is checked; a stream sends pieces that never are.
@@ -19,7 +19,7 @@ class AnswerSize:
 
     def token(self, alternatives: int, token_ids: bool = False) -> int:
         """The most that a token adds: its text, its id if asked for, and with `alternatives` >= 0 its log-probability
-        and those of so many others. Ids are below 2**21, so that they take 3 bytes.
+        and as many of other tokens. Ids are below 2**21, so that they take 3 bytes.
         """
         info = 4 + self.longest + 2 + 5  # id, bytes, logprob, each with what says so
         own = max(3, self.longest) + 5 * token_ids  # a byte that is no UTF-8 becomes three

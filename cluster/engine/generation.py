@@ -6,42 +6,22 @@ Text is decoded here, off the engine's thread, which hands over each step's even
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 
 from cluster.engine.engine import Engine
-from cluster.engine.request import Event, FailureEvent, SequenceRequest, TokenEvent
-from cluster.engine.text import OutputText, Piece, StopRules
+from cluster.engine.events import Event, Failed, Sampled, Started
+from cluster.engine.request import GenerationRequest
+from cluster.engine.text import OutputText, Piece
 from cluster.observe.requests import RequestStats
-from model.batch import Alternatives, SamplingParams
+from cluster.policy.scheduling.request import SequenceRequest
+from model.batch import Alternatives
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """A validated request. `sampling.seed` is used for all `n` outputs, told apart by their index. `client` is whom it
-    counts for where clients share the server; `prompt_logprobs` and `tenant` as in `SequenceRequest`.
-    """
-
-    request_id: str
-    prompt_ids: tuple[int, ...]
-    sampling: SamplingParams
-    max_tokens: int
-    stop_ids: frozenset[int]
-    rules: StopRules
-    n: int = 1
-    priority: int = 0
-    special_tokens: bool = False
-    trace: bool = False
-    client: str = ""
-    prompt_logprobs: int = -1
-    tenant: str = ""
-
-
 class GenerationFailed(Exception):
-    """The request could not be finished; `kind` as in FailureEvent."""
+    """The request could not be finished; `kind` as in Failed."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -50,8 +30,8 @@ class GenerationFailed(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What a request has used so far; times are seconds since it was accepted, on a monotonic clock. Cached tokens and
-    scores of the prompt are those of the first output, which runs it.
+    """What a request has used so far; times are seconds since it was accepted. Cached tokens and scores of the prompt
+    are those of the first output, which runs it.
     """
 
     completion_tokens: int = 0
@@ -67,8 +47,8 @@ class Progress:
 class Generation:
     """One request under way. Iterate it for pieces; `close` drops what is unfinished.
 
-    Who does not read holds nobody up: what is put out meanwhile waits here, and with more than `max_buffered` tokens
-    the request fails (`slow`).
+    A slow reader delays nobody: its tokens are buffered here, and with more than `max_buffered` of them the request
+    fails (`slow`).
     """
 
     def __init__(
@@ -77,8 +57,9 @@ class Generation:
         self.request, self.progress = request, Progress()
         self._engine, self._max_buffered, self._stats = engine, max_buffered, stats
         self._last = [0.0] * request.n  # when each output's last token came
-        self._accepted, self._retries_before = time.monotonic(), 0
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._accepted = engine.clock()
+        self._retries_before: int | None = None  # None until an output has started
+        self._events: asyncio.Queue[Sampled | Failed] = asyncio.Queue()
         self._too_slow = False
         self._open = {f"{secrets.token_hex(8)}/{i}": i for i in range(request.n)}
         self._texts = [
@@ -88,32 +69,29 @@ class Generation:
 
     def sequences(self) -> list[SequenceRequest]:
         """What the engine is asked to run, one per output."""
-        r = self.request
+        shared = self.request.sequence
         return [
-            SequenceRequest(
-                key,
-                r.prompt_ids,
-                replace(r.sampling, output_index=index),
-                r.max_tokens,
-                r.stop_ids,
-                r.priority,
-                r.trace,
-                r.client,
-                family=next(iter(self._open)) if r.n > 1 else "",
-                prompt_logprobs=r.prompt_logprobs if index == 0 else -1,
-                tenant=r.tenant,
+            replace(
+                shared,
+                sequence_id=sequence_id,
+                family=next(iter(self._open)) if self.request.n > 1 else "",
+                sampling=replace(shared.sampling, output_index=index),
+                prompt_logprobs=shared.prompt_logprobs if index == 0 else -1,
             )
-            for key, index in self._open.items()
+            for sequence_id, index in self._open.items()
         ]
 
     def deliver(self, event: Event) -> None:
         """Hand over an event; called on the event loop."""
         if self._too_slow:
             return
+        if isinstance(event, Started):
+            self._note_start(event)
+            return
         self._events.put_nowait(event)
         if self._events.qsize() > self._max_buffered:
             self._too_slow = True
-            self._events = asyncio.Queue()  # nobody waits on one that has something in it
+            self._events = asyncio.Queue()  # safe to replace: a reader blocks only on an empty queue
             self._abort()
 
     async def pieces(self) -> AsyncIterator[list[tuple[int, Piece]]]:
@@ -134,44 +112,49 @@ class Generation:
         self._open.clear()
 
     def _abort(self) -> None:
-        for key in self._open:
-            self._engine.abort(key)
+        for sequence_id in self._open:
+            self._engine.abort(sequence_id)
 
-    def _take(self, event: Event) -> tuple[int, Piece] | None:
-        index = self._open.get(event.key)
-        if index is None:  # ended by a stop string; the engine had drawn further
+    def _take(self, event: Sampled | Failed) -> tuple[int, Piece] | None:
+        index = self._open.get(event.sequence_id)
+        if index is None:  # ended by a stop string; the engine had gone further
             return None
-        if isinstance(event, FailureEvent):
+        if isinstance(event, Failed):
             raise GenerationFailed(event.kind)
         self._count(index, event)
         piece = self._texts[index].push(event)
         if piece.finish is not None:
             self._stats.finished[piece.finish.reason.value] = self._stats.finished.get(piece.finish.reason.value, 0) + 1
-            del self._open[event.key]
+            del self._open[event.sequence_id]
             if not self._open:
                 self._stats.total.observe(self.progress.total_seconds)
             if event.finish is None:
-                self._engine.abort(event.key)
+                self._engine.abort(event.sequence_id)
         return index, piece
 
-    def _count(self, index: int, event: TokenEvent) -> None:
-        p, s, now = self.progress, self._stats, time.monotonic()
+    def _note_start(self, event: Started) -> None:
+        p = self.progress
+        if self._open.get(event.sequence_id) == 0:
+            p.cached_prompt_tokens = event.cached_tokens
+            p.prompt_scores = event.prompt_scores
+        if self._retries_before is None:
+            self._retries_before = event.retries
+            p.queue_seconds = event.at - self._accepted
+            self._stats.queue.observe(p.queue_seconds)
+            self._stats.prompt_tokens += len(self.request.sequence.prompt_ids)
+
+    def _count(self, index: int, event: Sampled) -> None:
+        p, s, now = self.progress, self._stats, self._engine.clock()
         if self._last[index]:
             s.gap.observe(now - self._last[index])
         self._last[index] = now
         s.generation_tokens += 1
-        if index == 0:
-            p.cached_prompt_tokens = event.cached_tokens
-            p.prompt_scores = p.prompt_scores or event.prompt_scores
         if p.completion_tokens == 0:
-            p.queue_seconds = max(0.0, event.started - self._accepted)
-            self._retries_before = event.retries_before
             p.first_token_seconds = now - self._accepted
-            s.queue.observe(p.queue_seconds)
             s.first_token.observe(p.first_token_seconds)
-            s.prompt_tokens += len(self.request.prompt_ids)
         p.total_seconds = now - self._accepted
         p.completion_tokens += 1
+        assert self._retries_before is not None, "a token of an output that has not started"
         p.retries = event.retries - self._retries_before
         if event.routing:
             if p.routing is None:
@@ -181,7 +164,7 @@ class Generation:
                     total[expert] += count
 
     @property
-    def keys(self) -> list[str]:
+    def open_ids(self) -> list[str]:
         """Sequences that are not finished."""
         return list(self._open)
 
@@ -189,11 +172,11 @@ class Generation:
 class Generations:
     """All requests under way; the engine's sink."""
 
-    def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop, max_buffered: int = 4096) -> None:
+    def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop, max_buffered: int) -> None:
         """`max_buffered`: tokens that one request may leave unread."""
         self._tokenizer, self._loop, self._max_buffered = tokenizer, loop, max_buffered
         self.stats = RequestStats()
-        self._by_key: dict[str, Generation] = {}
+        self._by_id: dict[str, Generation] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -203,20 +186,19 @@ class Generations:
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
-            generation = self._by_key.get(event.key)
+            generation = self._by_id.get(event.sequence_id)
             if generation is not None:
                 generation.deliver(event)
 
     def start(self, request: GenerationRequest, engine: Engine) -> Generation:
         """Queue a request; raises QueueFull or EngineStopped."""
         generation = Generation(request, engine, self._tokenizer, self._max_buffered, self.stats)
-        keys = generation.keys
-        for key in keys:
-            self._by_key[key] = generation
+        ids = generation.open_ids
+        self._by_id.update(dict.fromkeys(ids, generation))
         try:
             engine.submit(generation.sequences())
         except Exception:  # whatever it was, nothing of the request may stay behind
-            self._forget(keys)
+            self._forget(ids)
             raise
         self._idle.clear()
         return generation
@@ -225,17 +207,17 @@ class Generations:
     def running(self, request: GenerationRequest, engine: Engine) -> Iterator[Generation]:
         """A context for one request: started on entry, dropped and forgotten on exit, however that comes."""
         generation = self.start(request, engine)
-        keys = generation.keys
+        ids = generation.open_ids
         try:
             yield generation
         finally:
             generation.close()
-            self._forget(keys)
+            self._forget(ids)
 
-    def _forget(self, keys: list[str]) -> None:
-        for key in keys:
-            self._by_key.pop(key, None)
-        if not self._by_key:
+    def _forget(self, ids: list[str]) -> None:
+        for sequence_id in ids:
+            self._by_id.pop(sequence_id, None)
+        if not self._by_id:
             self._idle.set()
 
     async def drained(self, grace: float) -> bool:
@@ -246,5 +228,10 @@ class Generations:
 
     def cut_off(self) -> None:
         """End every request that is under way with a failure."""
-        for key, generation in self._by_key.items():
-            generation.deliver(FailureEvent(key, "stopped"))
+        for sequence_id, generation in self._by_id.items():
+            generation.deliver(Failed(sequence_id, "stopped"))
+
+    def check(self, *under_way: Generation) -> None:
+        """Raise AssertionError unless these requests are under way, and no others."""
+        assert set(self._by_id.values()) == set(under_way), "a request is forgotten, or one that has ended is not"
+        assert self._idle.is_set() == (not self._by_id), "idle, and something is under way, or the reverse"

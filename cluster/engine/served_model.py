@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.engine.request import SAMPLING_RANGES
 from cluster.policy.scheduling.limits import Limits
+from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import SamplingParams
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.generation_config import eos_ids, generation_config
@@ -92,7 +92,7 @@ def _default_sampling(folder: Path) -> SamplingParams:
         value = generation.get(key)
         if value is None:
             continue
-        kind = int if key == "top_k" else int | float
+        kind = int if isinstance(getattr(SamplingParams(), key), int) else int | float
         if not isinstance(value, kind) or isinstance(value, bool) or not good(value):
             raise ValueError(f"{folder / 'generation_config.json'}: {key} is {value!r}, but {text}")
         given[key] = value

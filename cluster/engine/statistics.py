@@ -1,19 +1,17 @@
-"""What the engine notes down of its steps: when each sequence started, how fast requests end, what experts ran."""
+"""What the engine notes of its steps: when each sequence started, how fast requests end, what experts ran."""
 
 import collections
 import copy
 
-from cluster.engine.request import Finish, FinishReason, TokenEvent
+from cluster.engine.events import Event, Finish, FinishReason, Sampled, Started
 from cluster.observe.histogram import Histogram
 from cluster.observe.view import EngineCounters
-from cluster.policy.scheduling.sequence import Drawn, Sequence
+from cluster.policy.scheduling.sequence import NextToken, Sequence
 from model.batch import StepPlan, StepResult
 
 
-class Accounts:
-    """Written by the engine's thread; any may ask for `retry_seconds` and `counters`. Times are seconds on the engine's
-    clock.
-    """
+class Statistics:
+    """Written by the engine's thread, read by any. Times are seconds on the engine's clock."""
 
     def __init__(self) -> None:
         self.faults: collections.Counter[str] = collections.Counter({"numeric": 0, "constraint": 0})
@@ -29,13 +27,14 @@ class Accounts:
     def start(self, sequences: list[Sequence], now: float) -> None:
         """These run from now on, unless they did before."""
         if self._idle_since is not None:
-            self._idle, self._idle_since = self._idle + now - self._idle_since, None
+            self._idle += now - self._idle_since
+            self._idle_since = None
         for sequence in sequences:
-            self._started.setdefault(sequence.key, (now, self.retries))
+            self._started.setdefault(sequence.id, (now, self.retries))
 
-    def forget(self, key: str, now: float) -> None:
+    def forget(self, sequence_id: str, now: float) -> None:
         """A sequence is gone."""
-        if self._started.pop(key, None) and not self._started:
+        if self._started.pop(sequence_id, None) and not self._started:
             self._idle_since = now
 
     def count(self, plan: StepPlan, result: StepResult) -> None:
@@ -52,29 +51,22 @@ class Accounts:
             for expert, count in enumerate(row):
                 total[expert] += count
 
-    def event(self, drawn: Drawn, now: float) -> TokenEvent:
-        """What its client is told of a token."""
-        sequence, token, finish = drawn.sequence, drawn.token, None
-        started, retries_before = self._started[sequence.key]
-        if drawn.stopped or drawn.exhausted:
-            stopped = Finish(FinishReason.STOP, stop_token_id=token.token_id)
-            finish = stopped if drawn.stopped else Finish(FinishReason.LENGTH)
-            self.forget(sequence.key, now)
-            self._ended.append(now - self._idle)
-        first = sequence.output_length == 1
-        return TokenEvent(
-            sequence.key,
-            token.token_id,
-            finish,
-            token.logprob,
-            token.top,
-            drawn.routing,
-            self.retries,
-            retries_before,
-            started,
-            sequence.cached or 0,
-            tuple(sequence.scores) if first else (),
-        )
+    def events(self, tokens: list[NextToken], now: float) -> list[Event]:
+        """What the clients are told of a step's tokens."""
+        events: list[Event] = []
+        for token in tokens:
+            sequence = token.sequence
+            if sequence.output_length == 1:
+                started, retries = self._started[sequence.id]
+                scores = tuple(sequence.scores)
+                events.append(Started(sequence.id, started, sequence.cached or 0, scores, retries))
+            finish = None
+            if token.stopped or token.exhausted:
+                finish = _finish(token)
+                self.forget(sequence.id, now)
+                self._ended.append(now - self._idle)
+            events.append(Sampled(sequence.id, token.token, finish, token.routing, self.retries))
+        return events
 
     def counters(self, running: int, waiting: int, free_pages: int, page_count: int) -> EngineCounters:
         """What is counted here, as it is now, beside what the scheduler holds."""
@@ -91,12 +83,18 @@ class Accounts:
         )
 
     def retry_seconds(self, now: float, waiting: int) -> float:
-        """Time in which an eighth of those that wait come in at the pace of late, between 1 and 60 s.
+        """Estimated time until an eighth of the queue has been admitted at the recent rate, between 1 and 60 s.
 
-        At least one place is free by then; a full queue sends away for longer, so that those it refuses do not come
-        back all at once. Time in which nothing ran says nothing about the pace.
+        At least one place is free by then; a full queue sends away for longer, so that the refused clients do not come
+        back all at once. Time in which nothing ran says nothing about the rate.
         """
         if len(self._ended) < 2:
             return 1.0
         busy = (now if self._idle_since is None else self._idle_since) - self._idle - self._ended[0]
         return min(60.0, max(1.0, max(1.0, waiting / 8) * busy / len(self._ended)))
+
+
+def _finish(token: NextToken) -> Finish:
+    if token.stopped:
+        return Finish(FinishReason.STOP, stop_token_id=token.token.token_id)
+    return Finish(FinishReason.LENGTH)

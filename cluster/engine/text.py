@@ -1,20 +1,21 @@
-"""Turns the tokens of one output into text pieces, and finds its stop strings. Pure."""
+"""Turns the tokens of one output into text pieces, and finds its stop strings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.engine.request import Finish, FinishReason, TokenEvent
+from cluster.engine.events import Finish, FinishReason, Sampled
+from model.batch import SampledToken
 from model.text.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one event adds to an output. `text` may lag behind the tokens: half a character and what may become
+    """What one token adds to an output. `text` may lag behind the tokens: half a character and what may become
     a stop string are held back.
     """
 
     text: str
-    event: TokenEvent
+    token: SampledToken
     finish: Finish | None
 
 
@@ -35,12 +36,12 @@ class OutputText:
         self._held = ""  # decoded but not yet given out: it may begin a stop string
         self._tokens = 0
 
-    def push(self, event: TokenEvent) -> Piece:
+    def push(self, event: Sampled) -> Piece:
         """Add a token. The piece's `finish` is the output's: the engine's own, or a stop string found here."""
         self._tokens += 1
         stopped = event.finish is not None and event.finish.stop_token_id is not None
         if not stopped or self._rules.include_stop:
-            self._held += self._decoded(event.token_id)
+            self._held += self._decoded(event.token.token_id)
         if event.finish is not None:
             self._held += self._detokenizer.flush()
         if self._tokens > self._rules.min_tokens:
@@ -48,9 +49,9 @@ class OutputText:
             if match is not None:
                 begin, stop = match
                 end = begin + len(stop) if self._rules.include_stop else begin
-                return Piece(self._take(end), event, Finish(FinishReason.STOP, stop=stop))
+                return Piece(self._take(end), event.token, Finish(FinishReason.STOP, stop=stop))
         keep = 0 if event.finish is not None else _overlap(self._held, self._rules.strings)
-        return Piece(self._take(len(self._held) - keep), event, event.finish)
+        return Piece(self._take(len(self._held) - keep), event.token, event.finish)
 
     def _decoded(self, token_id: int) -> str:
         try:

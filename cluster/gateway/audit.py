@@ -1,4 +1,4 @@
-"""One line in the log for every change an operator asks for: who, from where, what, and what came of it."""
+"""One line in the log for each change that an operator asks for: caller, peer, request and outcome."""
 
 import logging
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from google.protobuf.message import Message
 from google.protobuf.text_format import MessageToString
 
-from cluster.gateway.errors import ApiError, Context
-from cluster.gateway.rpc.auth import caller
+from cluster.gateway.auth import Caller
+from cluster.gateway.errors import ApiError, cut
 
 log = logging.getLogger("eightwinds.audit")
 
@@ -16,7 +16,7 @@ _LONGEST = 500
 
 
 @contextmanager
-def audited(request: Message, context: Context) -> Iterator[None]:
+def audited(request: Message, caller: Caller) -> Iterator[None]:
     """Write the line when the change has been made or refused. The caller is `-` where no tokens are asked for."""
     outcome = "failed"
     try:
@@ -26,7 +26,6 @@ def audited(request: Message, context: Context) -> Iterator[None]:
         outcome = f"refused: {error.reason}"
         raise
     finally:
-        what = MessageToString(request, as_one_line=True)
-        text = what if len(what) <= _LONGEST else what[: _LONGEST - 3] + "..."
+        text = cut(MessageToString(request, as_one_line=True), _LONGEST)
         name = type(request).__name__.removesuffix("Request")
-        log.info("caller=%s peer=%s %s {%s} %s", caller() or "-", context.peer(), name, text, outcome)
+        log.info("caller=%s peer=%s %s {%s} %s", caller.name or "-", caller.peer, name, text, outcome)

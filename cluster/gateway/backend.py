@@ -13,6 +13,7 @@ from cluster.engine.generation import Generations
 from cluster.gateway.errors import unavailable
 from cluster.gateway.health import Health
 from cluster.observe.events import EventLog
+from cluster.observe.metrics import exposition
 from cluster.observe.view import ClusterView, take
 
 _SHOWN_EVENTS = 10  # in a view
@@ -69,6 +70,10 @@ class Backend:
     async def view(self) -> ClusterView:
         """The server as it is now, or UNAVAILABLE."""
         return await asyncio.to_thread(self._view, self.look())
+
+    async def metrics(self) -> bytes:
+        """The text of /metrics; nothing while the server starts."""
+        return exposition(await self.view()) if isinstance(self.state, Serving) else b""
 
     def _view(self, at: Serving) -> ClusterView:
         return replace(

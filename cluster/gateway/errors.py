@@ -1,52 +1,33 @@
-"""Every failure's way to the client: one mapping to a gRPC status with details, applied by `gateway_calls`.
+"""Failures without a protocol: their kind, and what the client is told. Each door maps them to its own statuses.
 
-An exception's text never leaves the server; what clients see is written here.
+An exception's text never leaves the server; what clients see is written here or where the failure is raised.
 """
 
-from __future__ import annotations  # grpc's generic types exist only in its type stubs
-
-import asyncio
 import logging
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import grpc
-from google.protobuf import any_pb2, duration_pb2, message
-from google.rpc import error_details_pb2, status_pb2
+from enum import Enum, auto
 
 from cluster.engine.engine import EngineStopped, QueueFull
 from cluster.engine.generation import GenerationFailed
-from cluster.gateway.examination.pool import Busy
-from cluster.gateway.rpc.uploads import UploadTooSlow
 
 log = logging.getLogger("eightwinds.gateway")
 
-DOMAIN = "eightwinds.dev"
-_DETAILS_KEY = "grpc-status-details-bin"
-REQUEST_ID_KEY = "x-request-id"
-
-# A status travels in HTTP headers, and clients refuse more than 8 to 16 KB of those.
-_MOST_VIOLATIONS = 32
-_LONGEST_TEXT = 1000
+LONGEST_TEXT = 1000
 
 
-class DeparturesFilter(logging.Filter):
-    """Drops what gRPC logs, with a traceback, when a client is gone before the last message to it is sent."""
+class Kind(Enum):
+    """What went wrong, as far as a protocol's status codes tell failures apart."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """False for such a record."""
-        return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
-
-
-_departures = DeparturesFilter()
-
-
-def hide_departures() -> None:
-    """Put the filter into gRPC's logger; once is enough, and more do no harm."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_departures)
+    INVALID = auto()
+    UNAUTHENTICATED = auto()
+    FORBIDDEN = auto()
+    NOT_FOUND = auto()
+    PRECONDITION = auto()  # the server does not run in the way that the request needs
+    ABORTED = auto()  # the same request may succeed after a look at what has changed, or with another seed
+    EXHAUSTED = auto()
+    UNAVAILABLE = auto()
+    INTERNAL = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,81 +38,58 @@ class Violation:
     description: str
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)  # without slots: a pickle of an exception carries its arguments and its __dict__
 class ApiError(Exception):
-    """A failure as the client is told it: code, UPPER_SNAKE reason, sentence, and further details."""
+    """A failure as the client is told it: kind, UPPER_SNAKE reason, sentence, and details.
 
-    code: grpc.StatusCode
+    `violations` are the wrong fields, `retry_seconds` says when another try is worth it, and `model` is the one that
+    is not served.
+    """
+
+    kind: Kind
     reason: str
     text: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-    details: Sequence[message.Message] = ()
+    violations: Sequence[Violation] = ()
+    retry_seconds: float | None = None
+    model: str = ""
 
 
 def invalid(violations: Sequence[Violation], metadata: Mapping[str, str] | None = None) -> ApiError:
-    """All wrong fields of a request at once (of a list with very many wrong entries, the first ones)."""
-    detail = error_details_pb2.BadRequest(
-        field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=_cut(v.description, 200))
-            for v in violations[:_MOST_VIOLATIONS]
-        ]
-    )
-    text = _cut("; ".join(f"{v.field}: {v.description}" for v in violations), _LONGEST_TEXT)
-    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", text, metadata or {}, [detail])
+    """All wrong fields of a request at once."""
+    text = cut("; ".join(f"{v.field}: {v.description}" for v in violations), LONGEST_TEXT)
+    return ApiError(Kind.INVALID, "INVALID_FIELDS", text, metadata or {}, violations)
 
 
 def unknown_model(name: str, served: str) -> ApiError:
-    """A model that is not served."""
-    name = _cut(name, 100)
+    """The request names a model that is not served."""
+    name = cut(name, 100)
     text = f"model {name!r} is not served here; use {served!r} or leave it empty"
-    detail = error_details_pb2.ResourceInfo(resource_type="eightwinds.v1.Model", resource_name=name, description=text)
-    return ApiError(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", text, details=[detail])
+    return ApiError(Kind.NOT_FOUND, "MODEL_NOT_FOUND", text, model=name)
 
 
 def unavailable(reason: str, text: str, retry_seconds: float) -> ApiError:
-    """Not now: starting, draining, or an expert without a replica."""
-    return ApiError(grpc.StatusCode.UNAVAILABLE, reason, text, details=[_retry(retry_seconds)])
+    """Not now: the server starts or drains, or an expert has no replica."""
+    return ApiError(Kind.UNAVAILABLE, reason, text, retry_seconds=retry_seconds)
 
 
-def exhausted(reason: str, text: str, retry_seconds: float) -> ApiError:
-    """Too much of something at the moment."""
-    return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, text, details=[_retry(retry_seconds)])
+def exhausted(reason: str, text: str, retry_seconds: float | None = None) -> ApiError:
+    """Too much: at the moment, or, without `retry_seconds`, however often the request is sent."""
+    return ApiError(Kind.EXHAUSTED, reason, text, retry_seconds=retry_seconds)
 
 
-def too_costly(text: str) -> ApiError:
-    """A request that would cost more than one may, however often it is sent."""
-    return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_COSTLY", text)
-
-
-def _cut(text: str, length: int) -> str:
+def cut(text: str, length: int) -> str:
+    """The text, or its beginning with three dots in at most `length` characters."""
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _retry(seconds: float) -> message.Message:
-    delay = duration_pb2.Duration()
-    delay.FromMilliseconds(int(seconds * 1000))
-    info: message.Message = error_details_pb2.RetryInfo(retry_delay=delay)
-    return info
-
-
-def _about(request_id: str) -> message.Message:
-    info: message.Message = error_details_pb2.RequestInfo(request_id=request_id)
-    return info
-
-
 def to_api_error(error: Exception, request_id: str) -> ApiError:
-    """The one mapping from what happened to what the client is told."""
+    """The one mapping from an exception to what the client is told; an unforeseen exception is logged."""
     match error:
         case ApiError():
             return error
         case QueueFull():
             return exhausted("QUEUE_FULL", "the queue is full; send the request again later", error.retry_seconds)
-        case Busy():
-            text = "too much is being tokenized and compiled at the moment; send the request again later"
-            return exhausted("EXAMINATION_BUSY", text, error.retry_seconds)
-        case UploadTooSlow():
-            text = "the message did not come in time, or others needed its place; send it whole, and at once"
-            return exhausted("MESSAGE_TOO_SLOW", text, 1.0)
         case EngineStopped() | GenerationFailed(kind="stopped"):
             return unavailable("ENGINE_STOPPED", "the server is shutting down or its engine has ended", 5.0)
         case GenerationFailed(kind="unavailable"):
@@ -141,58 +99,9 @@ def to_api_error(error: Exception, request_id: str) -> ApiError:
             return exhausted("CLIENT_TOO_SLOW", text, 1.0)
         case GenerationFailed(kind="numeric"):
             text = "the model gave NaN or infinity for this prompt; the server's log names the layer"
-            return ApiError(grpc.StatusCode.INTERNAL, "NUMERIC_FAULT", text, details=[_about(request_id)])
+            return ApiError(Kind.INTERNAL, "NUMERIC_FAULT", text)
         case GenerationFailed(kind="constraint"):
             text = "the text came to a place from which none that is allowed can be reached; try another seed"
-            return ApiError(grpc.StatusCode.ABORTED, "CONSTRAINT_FAILED", text)
+            return ApiError(Kind.ABORTED, "CONSTRAINT_FAILED", text)
     log.error("request %s failed", request_id, exc_info=error)
-    return ApiError(
-        grpc.StatusCode.INTERNAL,
-        "INTERNAL",
-        "the server failed; its log has the reason under this request id",
-        details=[_about(request_id)],
-    )
-
-
-def status_of(error: ApiError) -> status_pb2.Status:
-    """google.rpc.Status with exactly one ErrorInfo."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
-    status = status_pb2.Status(code=error.code.value[0], message=_cut(error.text, _LONGEST_TEXT))
-    for detail in (info, *error.details):
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status
-
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-async def abort(context: Context, error: ApiError, request_id: str) -> None:
-    """End the call with an error's status; the request id goes along. Raises, as gRPC's own abort does."""
-    details = (_DETAILS_KEY, status_of(error).SerializeToString())
-    trailing = (*(context.trailing_metadata() or ()), (REQUEST_ID_KEY, request_id), details)
-    with unless_gone():
-        await context.abort(error.code, _cut(error.text, _LONGEST_TEXT), trailing)
-
-
-@contextmanager
-def unless_gone() -> Iterator[None]:
-    """What gRPC raises when the call has ended meanwhile, by its deadline or its client, is a cancellation."""
-    try:
-        yield
-    except grpc.aio.InternalError as error:
-        raise asyncio.CancelledError from error
-
-
-def given_id(context: Context) -> str:
-    """The caller's `x-request-id`, or a new id."""
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and good_request_id(value):
-            return value
-    return secrets.token_hex(12)
-
-
-def good_request_id(text: str) -> bool:
-    """Whether it can travel as metadata: up to 256 printable ASCII characters."""
-    return 0 < len(text) <= 256 and text.isascii() and text.isprintable()
+    return ApiError(Kind.INTERNAL, "INTERNAL", "the server failed; its log has the reason under this request id")

@@ -1,4 +1,4 @@
-"""Which code an actor runs: one that an earlier server has started may run other code than this checkout's."""
+"""A digest of the code that actors run: an actor of an earlier server may run other code than this checkout's."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ _PACKAGES = ("actors", "model")  # what runs in an actor
 
 
 def code_digest(root: Path = _ROOT) -> str:
-    """Of every source file of the packages, in whatever folder, with its path."""
+    """Digest of every source file of the packages, in all folders, with its path."""
     digest = hashlib.sha256()
     for file in sorted(file for package in _PACKAGES for file in (root / package).rglob("*.py")):
         content = file.read_bytes()

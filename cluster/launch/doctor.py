@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.engine.served_model import ServedModel
-from cluster.launch.deployment import actor_specs, check_exposure, check_fits
+from cluster.launch.checks import check_exposure, check_fits
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, ray_auth
 from cluster.launch.machine import memory, memory_needed, open_files_problem, raise_open_files
+from cluster.launch.specs import actor_specs
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
 from cluster.settings.tokens import TokenFile
@@ -23,7 +24,7 @@ _PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflect
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One checked thing: `ok`, `warn` or `fail`, what was found, and what to do about it."""
+    """The result of one check: level (`ok`, `warn` or `fail`), what was found, and what to do about it."""
 
     level: str
     subject: str
@@ -44,7 +45,7 @@ def run(file: Path | None, settings: list[str]) -> int:
 
 
 def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
-    """Every finding, in the order of a start."""
+    """Run all checks, in the order of a start."""
     yield _python()
     yield from (_package(name) for name in _PACKAGES)
     try:
@@ -158,7 +159,7 @@ def _memory(config: Config, weights: int) -> Iterator[Finding]:
     needed = memory_needed(config, weights)
     if not needed:
         return
-    found = memory(os.environ, ray=config.transport != "local")
+    found = memory(os.environ, ray=config.runtime == "ray")
     try:
         taken_over = bool(daemon.left_behind(config.cluster.namespace))
     except (ValueError, OSError):

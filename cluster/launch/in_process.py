@@ -1,39 +1,69 @@
-"""`transport: local`: head and experts in this process, without Ray. For a laptop, and for tests."""
+"""`runtime: in_process`: head and experts in this process, without Ray. For a laptop, and for tests."""
 
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from actors.expert import Expert
 from actors.head import Head, LocalHead
-from actors.replica import one_each
+from actors.replica import ReplicaId, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
+from actors.seams import HeadHandle
 from actors.transport.local import LocalTransport
-from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs
+from actors.vitals import Pulse
+from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
+from cluster.launch.specs import actor_specs
 from cluster.settings.config import Config
 from model.checkpoint.folder import Checkpoint
 
 _PAUSE = 0.02
 
 
-def launch(config: Config, checkpoint: Checkpoint, report: ProgressReport, stop: threading.Event) -> Deployment:
-    """Load everything here; raises LaunchFailed or LaunchStopped."""
-    head_spec, expert_specs = actor_specs(config, checkpoint)
-    try:
-        head, experts = Head(head_spec), [Expert(spec) for spec in expert_specs]
-    except ValueError as error:
-        raise LaunchFailed(str(error)) from None
-    actors: dict[str, Head | Expert] = {"head": head, **{f"expert-{e.expert}": e for e in experts}}
-    while True:
-        progress = {name: actor.progress() for name, actor in actors.items()}
-        report("loading weights", progress)
-        failed = next((f"{name}: {p.error}" for name, p in progress.items() if p.error), None)
-        if failed:
-            raise LaunchFailed(failed)
-        if all(p.ready for p in progress.values()):
-            break
-        if stop.is_set():
-            raise LaunchStopped
-        time.sleep(_PAUSE)
-    head.connect(ExpertRouter(LocalTransport(), Replicas(one_each(experts))))
-    return Deployment(LocalHead(head), lambda keep: None)
+@dataclass(frozen=True, slots=True)
+class HeadOnly:
+    """A `Deployment` of a head in this process: its experts cannot be changed, and nothing outlives it."""
+
+    head: HeadHandle
+    ops: None = None
+    pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
+
+    def broken(self) -> str:
+        return ""
+
+    def close(self, keep: bool) -> None:
+        pass
+
+
+class InProcess:
+    """See `cluster.launch.runtime.Runtime`."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint, report: ProgressReport) -> None:
+        self._config, self._checkpoint, self._report = config, checkpoint, report
+
+    def start(self, stop: threading.Event) -> HeadOnly:
+        head_spec, expert_specs = actor_specs(self._config, self._checkpoint)
+        try:
+            head, experts = Head(head_spec), [Expert(spec) for spec in expert_specs]
+        except ValueError as error:
+            raise LaunchFailed(str(error)) from None
+        self._wait_for_weights({"head": head, **{f"expert-{e.expert}": e for e in experts}}, stop)
+        head.connect(ExpertRouter(LocalTransport(), Replicas(one_each(experts)), grace=self._config.experts.grace_s))
+        return HeadOnly(LocalHead(head))
+
+    def abandon(self) -> None:
+        pass
+
+    def _wait_for_weights(self, actors: Mapping[str, Head | Expert], stop: threading.Event) -> None:
+        while True:
+            progress = {name: actor.progress() for name, actor in actors.items()}
+            self._report("loading weights", progress)
+            for name, p in progress.items():
+                if p.error:
+                    raise LaunchFailed(f"{name}: {p.error}")
+            if all(p.ready for p in progress.values()):
+                return
+            if stop.is_set():
+                raise LaunchStopped
+            time.sleep(_PAUSE)

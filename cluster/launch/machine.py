@@ -1,5 +1,5 @@
-"""What this machine must have before anything starts on it: memory below Ray's threshold, and open files. `doctor`
-reports it, `serve` refuses to start without, in the same words.
+"""Memory and open files that a start needs on this machine. `doctor` reports a lack of either and `serve` refuses to
+start, in the same words.
 """
 
 import os
@@ -20,7 +20,7 @@ _PROCESS_FILES, _ACTOR_FILES = 128, 8  # with nine actors Ray's processes have 7
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes: all that there is, what is free, and the share above which Ray ends processes."""
+    """A machine's memory in bytes, and the share of it above which Ray ends processes."""
 
     total: int
     available: int
@@ -28,24 +28,26 @@ class Memory:
 
     @property
     def room(self) -> int:
-        """What may be taken before Ray ends processes."""
+        """Bytes that may be allocated before Ray ends processes."""
         return max(0, self.available - round((1.0 - self.threshold) * self.total))
 
     def problem(self, needed: int, taken_over: bool = False) -> str:
-        """Why that does not fit, or "". What is `taken_over` is in memory already, and only compared with all."""
+        """Why `needed` bytes do not fit, or "". Bytes that are `taken_over` are in memory already and are compared with
+        the whole memory only.
+        """
         if needed <= (self.threshold * self.total if taken_over else self.room):
             return ""
         return f"{needed / 1e9:.1f} GB needed here, {self.words()}"
 
     def words(self) -> str:
-        """How much there is."""
+        """The memory, for the operator."""
         return (
             f"{self.room / 1e9:.1f} GB free: {(self.total - self.available) / 1e9:.1f} of {self.total / 1e9:.1f} GB "
             f"are in use, and above {self.threshold:.0%} Ray ends processes"
         )
 
     def advice(self) -> str:
-        """What to do where it does not fit."""
+        """What the operator can do about a lack of it."""
         if self.room <= 0:
             return (
                 "end what uses the memory, join a cluster, or move Ray's threshold with RAY_memory_usage_threshold=0.98"
@@ -54,7 +56,7 @@ class Memory:
 
 
 def memory(environ: Mapping[str, str], cgroup: Path = _CGROUP, ray: bool = True) -> Memory:
-    """This machine's, or this container's where that has less; all of it counts where no `ray` looks after it."""
+    """Memory of this machine, or of this container if that has less. Without `ray` there is no threshold."""
     found = psutil.virtual_memory()
     total, available = found.total, found.available
     try:
@@ -74,16 +76,16 @@ def memory(environ: Mapping[str, str], cgroup: Path = _CGROUP, ray: bool = True)
 
 
 def memory_needed(config: Config, weights: int) -> int:
-    """Bytes that a start takes on this machine, `weights` among them; 0 where it is other machines' or a GPU's."""
+    """Bytes that a start takes on this machine, `weights` included; 0 if actors are on other machines or on GPUs."""
     if config.cluster.ray_address or config.experts.num_gpus:
         return 0
-    actors = 1 if config.transport == "local" else 1 + config.experts.count * config.experts.replicas
+    actors = 1 if config.runtime == "in_process" else 1 + config.experts.count * config.experts.replicas
     cache = 0 if config.head.num_gpus else config.kv.memory_bytes or 0  # a share follows what there is
     return weights + cache + actors * ACTOR_BYTES
 
 
 def raise_open_files() -> int:
-    """As many files as this process and its children may have open, which it returns."""
+    """Raise the limit on open files as far as allowed, for this process and its children; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -95,9 +97,9 @@ def raise_open_files() -> int:
 
 
 def open_files_problem(limit: int, config: Config) -> str:
-    """Why that many are too few, or ""."""
+    """Why a limit of so many open files is too low, or ""."""
     needed = _PROCESS_FILES + _ACTOR_FILES * (1 + config.experts.count * config.experts.replicas)
-    if config.transport == "local" or limit >= needed:
+    if config.runtime == "in_process" or limit >= needed:
         return ""
     return (
         f"{limit} open files are allowed, {needed} are needed: ulimit -n {max(needed, 4096)}, or LimitNOFILE= in a unit"
@@ -105,11 +107,11 @@ def open_files_problem(limit: int, config: Config) -> str:
 
 
 def check_machine(config: Config, weights: int, taken_over: bool) -> None:
-    """ValueError if a start would fail for want of memory or files. `weights` is in bytes; `taken_over`, an earlier
-    serve has left behind what is needed.
+    """ValueError if a start would fail for lack of memory or open files. `weights` is in bytes; `taken_over` says that
+    actors of an earlier serve are there to be adopted.
     """
     if problem := open_files_problem(raise_open_files(), config):
         raise ValueError(problem)
-    found = memory(os.environ, ray=config.transport != "local")
+    found = memory(os.environ, ray=config.runtime == "ray")
     if problem := found.problem(memory_needed(config, weights), taken_over):
         raise ValueError(f"{problem}: {found.advice()}")

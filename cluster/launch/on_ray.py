@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -18,35 +18,43 @@ from actors.remote.actors import (
 )
 from actors.remote.exits import memory_exits
 from actors.remote.head import RemoteHead
-from actors.remote.replicas import RayReplicas, machines
-from actors.replica import Key
-from actors.specs import ActorOptions, ActorSpec, RouterOptions
-from cluster.launch.deployment import Deployment, LaunchFailed, LaunchStopped, ProgressReport, actor_specs, needs_of
+from actors.remote.machines import machines
+from actors.remote.replicas import RayReplicas
+from actors.replica import ReplicaId
+from actors.specs import ActorOptions, ActorSpec
+from actors.vitals import Pulse
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
-from cluster.policy.replicas.membership import MOST_FAILURES
-from cluster.policy.replicas.placement import Node, Placed, assign, missing
-from cluster.policy.replicas.readiness import RollCall
+from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
+from cluster.launch.specs import actor_specs, needs_of, router_options
+from cluster.policy.replicas.adoption import Actor, Adoption, adopt
+from cluster.policy.replicas.lifecycle import MOST_FAILURES
+from cluster.policy.replicas.readiness import Readiness
 from cluster.settings.config import ActorSection, Config
 from model.checkpoint.folder import Checkpoint
 
 log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
-HEAD_NAME = "head"
+_BEGIN_SECONDS = 120.0  # for a head whose process has not answered yet
+HEAD_NAME: Literal["head"] = "head"
 _EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
 
 
-def expert_name(expert: int, replica: int) -> str:
+def expert_name(expert: int, index: int) -> str:
     """The Ray name of an expert's replica."""
-    return f"expert-{expert}-{replica}"
+    return f"expert-{expert}-{index}"
 
 
-def _key(name: str) -> Key | None:
+def _replica(name: str) -> ReplicaId | None:
     """What `expert_name` was given, or None for another name."""
     found = _EXPERT_NAME.fullmatch(name)
-    return (int(found[1]), int(found[2])) if found else None
+    return ReplicaId(int(found[1]), int(found[2])) if found else None
+
+
+def _name(actor: Actor) -> str:
+    return HEAD_NAME if actor == "head" else expert_name(*actor)
 
 
 def launch(
@@ -55,7 +63,7 @@ def launch(
     local: LocalRay | None,
     report: ProgressReport,
     stop: threading.Event,
-) -> Deployment:
+) -> "RayDeployment":
     """Start or adopt all actors and wait for their weights; raises LaunchFailed or LaunchStopped, and then leaves
     nothing new behind. `local` is the Ray that `local_ray.prepare` began to start, None to join
     `cluster.ray_address`.
@@ -68,33 +76,52 @@ def launch(
             local.keep_fresh()
         _connect(config, local)
         handles = actors.start_all(stop)
-        call = RollCall(handles, actors.spare(handles))
+        readiness = Readiness(handles, actors.dispensable())
         try:
-            _wait_for_weights(call, handles, report, stop, config.cluster.start_timeout_s)
+            _wait_for_weights(readiness, handles, report, stop, config.cluster.start_timeout_s)
         finally:  # what failed is not to be found by the next launch, nor routed to by this one
-            for name, why in call.failed.items():
+            for name, why in readiness.failed.items():
                 log.warning("%s is ended: %s", name, why)
-            stop_actors(list(call.failed), config.cluster.namespace)
+            stop_actors(list(readiness.failed), config.cluster.namespace)
     except BaseException:
         _let_go(actors.new, config, local)
         raise
-    handles, found = {name: handles[name] for name in call.names}, call.pulses
-    experts = {key: (name, handle) for name, handle in handles.items() if (key := _key(name)) is not None}
-    pulses = {key: found[name] for key, (name, _) in experts.items()}
-    ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
-    ops.adopt(pulses)
-    options = RouterOptions(config.experts.grace_s, config.experts.fault_tolerance, config.load.enabled)
-    head = RemoteHead(handles[HEAD_NAME], ops.members, options, config.head.hang_s)
+    return RayDeployment(config, local, actors, {name: handles[name] for name in readiness.names}, readiness.pulses)
 
-    def close(keep: bool) -> None:
-        if keep:
-            ray.shutdown()
-            if local is not None:
-                local.let_go()
-        else:
-            _let_go([HEAD_NAME, *ops.names()], config, local)
 
-    return Deployment(head, close, ops, pulses, daemon.essentials(local) if local is not None else lambda: "")
+class RayDeployment:
+    """See `cluster.launch.runtime.Deployment`."""
+
+    def __init__(
+        self,
+        config: Config,
+        local: LocalRay | None,
+        actors: "_Actors",
+        handles: Mapping[str, Any],
+        pulses: Mapping[str, Pulse],
+    ) -> None:
+        """`handles` and `pulses` of all actors that run, by name."""
+        self._config, self._local = config, local
+        self._essentials = daemon.essentials(local) if local is not None else {}
+        experts = {r: (name, handle) for name, handle in handles.items() if (r := _replica(name)) is not None}
+        self.pulses = {r: pulses[name] for r, (name, _) in experts.items()}
+        self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
+        self.ops.adopt(self.pulses)
+        self.head = RemoteHead(
+            handles[HEAD_NAME], self.ops.routes, router_options(config), config.head.hang_s, _BEGIN_SECONDS
+        )
+
+    def broken(self) -> str:
+        """Which of Ray's own processes on this machine have ended: nothing starts them anew."""
+        return daemon.broken(self._essentials)
+
+    def close(self, keep: bool) -> None:
+        if not keep:
+            _let_go([HEAD_NAME, *self.ops.names()], self._config, self._local)
+            return
+        ray.shutdown()
+        if self._local is not None:
+            self._local.let_go()
 
 
 def _connect(config: Config, local: LocalRay | None) -> None:
@@ -115,7 +142,7 @@ def _connect(config: Config, local: LocalRay | None) -> None:
 
 
 def _resolved(address: str) -> str:
-    """HOST:PORT of `auto` too, or as it is."""
+    """HOST:PORT, also for `auto`; unchanged if Ray cannot tell."""
     try:
         services: Any = ray._private.services
         return str(services.canonicalize_bootstrap_address(address) or address)
@@ -129,71 +156,57 @@ class _Actors:
     def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
         self._config, self._namespace = config, config.cluster.namespace
         self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
+        self._adoption = Adoption({}, False, [], [])
         self.new: list[str] = []
 
     def start_all(self, stop: threading.Event) -> dict[str, Any]:
-        """Handles by name. Replicas of an earlier serve are kept, however many; each expert has as many as configured
-        at least, in whatever slots are free.
-        """
+        """Handles by name, of the actors of an earlier serve that can be kept and of those that are missing."""
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
-        good = {name: report for name, report in reports.items() if report.spec == self._spec(name)}
-        if stale := [name for name in running if name not in good]:
+        found = {actor: reports.get(name) for name, actor in running.items()}
+        adoption = adopt(found, self._head_spec, self._expert_specs, self._config.experts.replicas)
+        if stale := [_name(actor) for actor in adoption.replaced]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
-        placed = [Placed(*key, report.node_id) for name, report in good.items() if (key := _key(name)) is not None]
-        new = missing([(p.expert, p.slot) for p in placed], len(self._expert_specs), self._config.experts.replicas)
-        self.new = [expert_name(*key) for key in new] + ([] if HEAD_NAME in good else [HEAD_NAME])
-        handles = {HEAD_NAME: self._start(HEAD_NAME, self._head_spec)}
-        nodes = self._nodes(handles[HEAD_NAME], new, placed, stop)
-        for expert, slot in [(p.expert, p.slot) for p in placed] + new:
-            name = expert_name(expert, slot)
-            handles[name] = self._start(name, self._expert_specs[expert], nodes.get(name, ""))
+        self._adoption = adoption
+        self.new = [_name(r) for r in adoption.missing] + ([] if adoption.head_kept else [HEAD_NAME])
+        handles: dict[str, Any] = {HEAD_NAME: self._start(HEAD_NAME, self._head_spec)}
+        nodes = self._nodes(handles[HEAD_NAME], stop)
+        for replica_id in [*adoption.kept, *adoption.missing]:
+            name, handle = self.start_expert(replica_id, nodes.get(replica_id, ""))
+            handles[name] = handle
         return handles
 
-    def spare(self, names: Collection[str]) -> dict[str, list[str]]:
-        """Those that ran before, each with others of the same expert: it may fail as long as one of them does not."""
-        keys = {name: key for name in names if (key := _key(name)) is not None}
-        return {
-            name: [other for other in keys if keys[other][0] == keys[name][0] and other != name]
-            for name in keys
-            if name not in self.new
-        }
+    def dispensable(self) -> dict[str, list[str]]:
+        """See `Adoption.dispensable`, by name."""
+        return {_name(r): [_name(other) for other in others] for r, others in self._adoption.dispensable().items()}
 
-    def _spec(self, name: str) -> ActorSpec | None:
-        """What the actor of this name should be; None if there should be none."""
-        key = _key(name)
-        if key is None:
-            return self._head_spec if name == HEAD_NAME else None
-        return self._expert_specs[key[0]] if key[0] < len(self._expert_specs) else None
-
-    def _nodes(self, head: Any, keys: list[Key], placed: list[Placed], stop: threading.Event) -> dict[str, str]:
-        """Nodes for new experts, by name, once it is known what the head takes; none where there is no choice."""
+    def _nodes(self, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
+        """Nodes for new experts, once it is known what the head takes; none where there is no choice."""
         alive = [node for node in machines() if node.alive]
-        if len(alive) < 2 or not keys:
+        if len(alive) < 2 or not self._adoption.missing:
             return {}
         if needs_of(self._config.head):
             _wait_for_node(head, stop, self._config.cluster.start_timeout_s)
             alive = [node for node in machines() if node.alive]
-        first = sorted(keys, key=lambda key: key[::-1])  # one of each expert before second ones
-        where = assign(first, [Node(n.node_id, n.free) for n in alive], placed, needs_of(self._config.experts))
-        return {expert_name(*key): node_id for key, node_id in where.items()}
+        return self._adoption.nodes(alive, needs_of(self._config.experts))
 
-    def start_expert(self, key: Key, node_id: str, avoided: Collection[str]) -> tuple[str, Any]:
-        """Begin to start one more replica: its name and handle."""
-        name = expert_name(*key)
-        return name, self._start(name, self._expert_specs[key[0]], node_id, avoided)
+    def start_expert(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str] = ()) -> tuple[str, Any]:
+        """Begin to start a replica, or find it: its name and handle."""
+        name = _name(replica_id)
+        return name, self._start(name, self._expert_specs[replica_id.expert], node_id, avoided)
 
     def _start(self, name: str, spec: ActorSpec, node_id: str = "", avoided: Collection[str] = ()) -> Any:
         section = self._config.head if spec.expert is None else self._config.experts
         return start_actor(name, spec, _options(section), self._namespace, node_id, avoided)
 
 
-def _running(namespace: str) -> list[str]:
-    """Names of our actors there."""
+def _running(namespace: str) -> dict[str, Actor]:
+    """Our actors there, by name."""
     named = ray.util.list_named_actors(all_namespaces=True)
     names = [entry["name"] for entry in named if entry["namespace"] == namespace]
-    return [name for name in names if name == HEAD_NAME or _key(name) is not None]
+    found = {name: HEAD_NAME if name == HEAD_NAME else _replica(name) for name in names}
+    return {name: actor for name, actor in found.items() if actor is not None}
 
 
 def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
@@ -210,22 +223,22 @@ def _options(section: ActorSection) -> ActorOptions:
 
 
 def _wait_for_weights(
-    call: RollCall, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
+    readiness: Readiness, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
 ) -> None:
-    """Call until all have their weights at the same time: one that had may have ended since."""
+    """Call all actors until all have their weights at the same time: one that had may have ended meanwhile."""
     end, known = time.monotonic() + timeout, memory_exits()
     while True:
-        refs = {handles[name].pulse.remote(): name for name in call.names}
+        refs = {handles[name].pulse.remote(): name for name in readiness.names}
         done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_POLL)
         pulses, lost, away = pulses_in((ref, refs[ref]) for ref in done)
-        missed = call.note(pulses, lost, away, now=time.monotonic())
+        missed = readiness.note(pulses, lost, away, now=time.monotonic())
         full = [why for process, why in memory_exits().items() if process not in known] if lost or away else []
         if len(full) >= MOST_FAILURES:
             raise LaunchFailed(f"{len(full)} processes ended before all were ready: {full[-1]}")
-        report("loading weights", call.progress())
+        report("loading weights", readiness.progress())
         for name, why in missed.items():
             raise LaunchFailed(f"{name} could not load: {why}")
-        if not (waiting := call.waiting):
+        if not (waiting := readiness.waiting):
             return
         if stop.is_set():
             raise LaunchStopped
@@ -238,7 +251,7 @@ def _wait_for_weights(
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
-    """End these actors, or with a Ray of our own all of it."""
+    """End these actors, or all of Ray if it is our own."""
     if local is None:
         if ray.is_initialized():
             stop_actors(names, config.cluster.namespace)
@@ -250,10 +263,10 @@ def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
 
 
 def down(config: Config) -> list[str]:
-    """Remove this namespace's actors from `cluster.ray_address`; answers what was removed, a line each."""
+    """Remove this namespace's actors from `cluster.ray_address`; returns a line for each."""
     _connect(config, None)
     namespace = config.cluster.namespace
-    ours = _running(namespace)
+    ours = list(_running(namespace))
     stop_actors(ours, namespace)
     ray.shutdown()
     return [f"removed actor {name}" for name in ours]

@@ -6,64 +6,32 @@ said early. Ray starts in a thread, so that a signal is heard at any moment.
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
+import socket
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.replica import Key
-from actors.seams import ClusterOps, HeadLost
-from actors.vitals import Pulse
-from cluster.control.autoscaler import Autoscaler
-from cluster.control.controller import Controller, ControllerOptions
-from cluster.control.fixed import FixedReplicas
-from cluster.engine.engine import Engine, EngineConfig
-from cluster.engine.generation import GenerationFailed, GenerationRequest, Generations
+from actors.seams import HeadLost
+from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
-from cluster.engine.text import StopRules
-from cluster.gateway.backend import Serving
-from cluster.gateway.health import Health, obstacle
-from cluster.gateway.rpc.server import Gateway
-from cluster.gateway.web.server import HttpServer, application
-from cluster.launch.deployment import (
-    Deployment,
-    LaunchFailed,
-    LaunchStopped,
-    actor_specs,
-    check_exposure,
-    check_fits,
-    needs_of,
-)
-from cluster.launch.heap import trim_for_ever
+from cluster.launch.checks import check_exposure, check_fits
 from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.machine import check_machine
-from cluster.launch.progress import ProgressLines
-from cluster.launch.shutdown import Shutdown
-from cluster.observe.events import EventLog
-from cluster.observe.metrics import exposition
-from cluster.policy.replicas.membership import Membership
-from cluster.policy.replicas.scaling import ScalingPolicy
+from cluster.launch.process.heap import trim_for_ever
+from cluster.launch.process.progress import ProgressLines
+from cluster.launch.process.shutdown import Shutdown
+from cluster.launch.runtime import LaunchFailed, LaunchStopped, Runtime
+from cluster.launch.server import Server
+from cluster.launch.specs import actor_specs, scaling_policy
 from cluster.settings.address import bind, split
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile
-from model.batch import SamplingParams
 
 log = logging.getLogger("eightwinds.serve")
 
 _END_SECONDS = 8.0  # that ending may take, beyond what running requests get
-
-
-@dataclass(frozen=True, slots=True)
-class Launcher:
-    """A start under way: `launch` waits for it, `abandon` undoes it if `launch` never came to run."""
-
-    launch: Callable[[threading.Event], Deployment]
-    abandon: Callable[[], None]
 
 
 def serve(config: Config, keep_actors: bool = False) -> int:
@@ -82,98 +50,53 @@ def serve(config: Config, keep_actors: bool = False) -> int:
 
 
 async def _serve(config: Config, keep_actors: bool) -> int:
-    loop = asyncio.get_running_loop()
-    launcher: Launcher | None = None
+    runtime: Runtime | None = None
 
     def force() -> None:
-        if launcher is not None and not keep_actors:
-            launcher.abandon()
+        if runtime is not None and not keep_actors:
+            runtime.abandon()
         os._exit(1)
 
-    shutdown = Shutdown(loop, config.gateway.grace_s + _END_SECONDS, force)
+    shutdown = Shutdown(asyncio.get_running_loop(), config.gateway.grace_s + _END_SECONDS, force)
     shutdown.listen()
+    given = _examined(config)
+    runtime = _runtime(config, given.served)  # begins to start Ray, before gRPC's threads exist
+    trimming = asyncio.create_task(trim_for_ever())
+    server = Server(config, given.served, runtime, given.tokens)
+    try:
+        grpc_address = await server.listen(given.http)
+        await server.start(shutdown.stop)
+        await server.warm_up()
+        shutdown.hurry = server.generations.cut_off
+        await server.open()
+        _say_ready(config, given, server, grpc_address)
+        await _until(shutdown.asked, server, config.head.grace_s + config.head.hang_s)
+        return await _drain(server, config.gateway.grace_s, asked=shutdown.asked.is_set())
+    finally:
+        trimming.cancel()
+        await server.close(keep_actors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What is there before anything starts."""
+
+    tokens: TokenFile | None
+    http: socket.socket
+    served: ServedModel
+
+
+def _examined(config: Config) -> _Given:
+    """Look at everything that can be wrong early; ValueError or OSError."""
     check_exposure(config)
-    policy_of(config)
+    scaling_policy(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
     bind(config.gateway.listen).close()
-    http_socket = bind(config.gateway.http)  # kept, so that of two that start at once one ends here
+    http = bind(config.gateway.http)  # kept, so that of two that start at once one ends here
     served = ServedModel.open(config.model.path)
     check_fits(config, served.checkpoint)
     _check_machine(config, served)
-    launcher = _launcher(config, served)  # begins to start Ray, before gRPC's threads exist
-
-    trimming = asyncio.create_task(trim_for_ever())
-    gateway = Gateway(served, config.gateway.max_message_bytes, tokens, config.limits)
-    page = application(lambda: gateway.backend.ready, lambda: _metrics(gateway))
-    http = HttpServer(page, config.limits, gateway.refusals)
-    deployment: Deployment | None = None
-    try:
-        grpc_address = await gateway.listen(config.gateway.listen)
-        await http.start(http_socket)
-        deployment = await asyncio.to_thread(launcher.launch, shutdown.stop)
-        generations = Generations(served.tokenizer, loop, config.gateway.max_buffered_tokens)
-        bounds = engine_config(config, served.checkpoint.config.sliding_window)
-        engine = await asyncio.to_thread(
-            Engine, deployment.head, bounds, generations.sink, events=gateway.backend.events
-        )
-        await _warm_up(served, generations, engine)
-        shutdown.hurry = generations.cut_off
-        controller, autoscaler = _replicas(config, deployment, gateway.backend.events)
-        look = functools.partial(obstacle, engine, controller, deployment.broken)
-        health = Health(look, lambda good: loop.call_soon_threadsafe(gateway.tell, good))
-        device = "cuda" if config.experts.num_gpus else "cpu"
-        gateway.backend.state = Serving(
-            generations, engine, controller, autoscaler, health, time.monotonic(), device, config.transport
-        )
-        for thread in (controller, autoscaler, health):
-            thread.start()
-        await gateway.serve()
-        print(served.capacity(engine.limits), file=sys.stderr, flush=True)
-        http_host, _ = split(config.gateway.http)
-        print(
-            f"ready grpc={grpc_address} http={http_host}:{http_socket.getsockname()[1]} model={served.id} "
-            f"experts={served.checkpoint.config.num_local_experts}",
-            flush=True,
-        )
-        await _until(shutdown.asked, engine, health, config.head.grace_s + config.head.hang_s)
-        if shutdown.asked.is_set():
-            print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
-        grace = config.gateway.grace_s if shutdown.asked.is_set() else 0.0
-        if not await gateway.drain(grace):
-            print(f"some requests were cut off after {grace:g} s", file=sys.stderr)
-        await asyncio.to_thread(engine.stop)
-        return 0 if shutdown.asked.is_set() else 1
-    finally:
-        trimming.cancel()
-        await gateway.drain(0)
-        await http.stop()
-        if isinstance(state := gateway.backend.state, Serving):
-            for running in (state.health, state.autoscaler, state.controller):
-                await asyncio.to_thread(running.stop)
-        if deployment is None:
-            await asyncio.to_thread(launcher.abandon)
-        else:
-            await asyncio.to_thread(deployment.close, keep_actors)
-
-
-def _launcher(config: Config, served: ServedModel) -> Launcher:
-    report = ProgressLines().report
-    if config.transport == "local":
-        from cluster.launch import in_process
-
-        return Launcher(lambda stop: in_process.launch(config, served.checkpoint, report, stop), lambda: None)
-    from cluster.launch.local_ray import daemon
-
-    # Ray's own handler turns SIGTERM into an abort after 3 s; the variable is read when Ray is imported.
-    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
-    local = daemon.prepare(config.cluster.namespace, config.cluster.ray_address, 1 + config.experts.count)
-
-    def launch_on_ray(stop: threading.Event) -> Deployment:
-        from cluster.launch import on_ray  # imports Ray, while Ray itself starts
-
-        return on_ray.launch(config, served.checkpoint, local, report, stop)
-
-    return Launcher(launch_on_ray, lambda: local.remove() if local is not None else None)
+    return _Given(tokens, http, served)
 
 
 def _check_machine(config: Config, served: ServedModel) -> None:
@@ -184,96 +107,45 @@ def _check_machine(config: Config, served: ServedModel) -> None:
     check_machine(config, served.checkpoint.held_bytes(head.dtype), bool(left))
 
 
-def engine_config(config: Config, window: int | None) -> EngineConfig:
-    """The engine's bounds for a model with this sliding window."""
-    return EngineConfig(
-        max_running=config.scheduler.max_running_requests,
-        max_tokens_per_step=config.scheduler.max_tokens_per_step,
-        max_queued=config.gateway.max_queued_requests,
-        max_queued_tokens=config.gateway.max_queued_tokens,
-        window=window,
-        head_grace=config.head.grace_s,
-        prefill_slowdown=config.scheduler.prefill_slowdown,
-        prefix_caching=config.kv.prefix_caching,
-        prefixes_by_tenant=config.kv.prefix_sharing == "tenant",
-        static_batching=config.scheduler.batching == "static",
+def _runtime(config: Config, served: ServedModel) -> Runtime:
+    report = ProgressLines().report
+    if config.runtime == "in_process":
+        from cluster.launch.in_process import InProcess
+
+        return InProcess(config, served.checkpoint, report)
+    from cluster.launch.ray_runtime import RayRuntime
+
+    return RayRuntime(config, served.checkpoint, report)
+
+
+def _say_ready(config: Config, given: _Given, server: Server, grpc_address: str) -> None:
+    print(given.served.capacity(server.engine.limits), file=sys.stderr, flush=True)
+    http_host, _ = split(config.gateway.http)
+    print(
+        f"ready grpc={grpc_address} http={http_host}:{given.http.getsockname()[1]} model={given.served.id} "
+        f"experts={given.served.checkpoint.config.num_local_experts}",
+        flush=True,
     )
 
 
-async def _metrics(gateway: Gateway) -> bytes:
-    """What is counted now; nothing while the server starts."""
-    return exposition(await gateway.backend.view()) if isinstance(gateway.backend.state, Serving) else b""
-
-
-def _replicas(
-    config: Config, deployment: Deployment, events: EventLog
-) -> tuple[Controller, Autoscaler] | tuple[FixedReplicas, FixedReplicas]:
-    """What keeps the replicas as they should be, and what scales them by load."""
-    if deployment.ops is None:
-        fixed = FixedReplicas(config.experts.count)
-        return fixed, fixed
-    controller = controller_of(config, deployment.ops, deployment.pulses, events)
-    return controller, Autoscaler(controller, policy_of(config), events=events)
-
-
-def policy_of(config: Config) -> ScalingPolicy:
-    """The policy that a server begins with; ValueError names what is wrong with it."""
-    s = config.scaling
-    policy = ScalingPolicy(
-        s.enabled,
-        s.min_replica_count,
-        s.max_replica_count,
-        s.max_total_replica_count,
-        s.scale_up_utilization,
-        s.scale_down_utilization,
-        s.cooldown_s,
-    )
-    if s.enabled and (problems := policy.problems(config.experts.count)):
-        raise ValueError("; ".join(f"scaling.{field}: {why}" for field, why in problems))
-    return policy
-
-
-def controller_of(config: Config, ops: ClusterOps, pulses: Mapping[Key, Pulse], events: EventLog) -> Controller:
-    """A controller of the replicas that run; those that an earlier serve has added are wanted still."""
-    running = [sum(expert == e for expert, _ in pulses) for e in range(config.experts.count)]
-    membership = Membership([max(config.experts.replicas, count) for count in running])
-    now = time.monotonic()
-    for key, pulse in pulses.items():
-        membership.begin(key, pulse.node_id, now)
-        membership.alive(key, pulse.incarnation, pulse.pid, pulse.node_id, True, now)
-        membership.joined(key, now)
-    options = ControllerOptions(
-        placement_timeout=config.scaling.placement_timeout_s,
-        start_timeout=config.cluster.start_timeout_s,
-        needs=needs_of(config.experts),
-    )
-    return Controller(ops, membership, options, events=events)
-
-
-async def _warm_up(served: ServedModel, generations: Generations, engine: Engine) -> None:
-    """One request through everything, so that the first client does not pay for lazy initialisation."""
-    request = GenerationRequest(
-        "warm-up",
-        tuple(served.tokenizer.encode("warm up")),
-        SamplingParams(temperature=0.0),
-        max_tokens=2,
-        stop_ids=frozenset(),
-        rules=StopRules(),
-    )
-    with generations.running(request, engine) as generation:
-        async for _ in generation.pieces():
-            pass
-
-
-async def _until(stopped: asyncio.Event, engine: Engine, health: Health, patience: float) -> None:
-    """Until a signal comes, the engine has ended by itself, or no request has got through for so many seconds: then a
-    supervisor can do more than this process.
-    """
-    while engine.alive and health.lasting_seconds < patience:
+async def _until(asked: asyncio.Event, server: Server, patience: float) -> None:
+    """Until a signal comes, or a supervisor can do more than this process."""
+    while not (why := server.beyond_help(patience)):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), 1.0)
+            await asyncio.wait_for(asked.wait(), 1.0)
             return
-    log.error("this server ends: %s", health.why or "the engine has ended")
+    log.error("this server ends: %s", why)
+
+
+async def _drain(server: Server, grace: float, asked: bool) -> int:
+    """The exit code, once requests have ended: those of a server that ends by itself are cut off."""
+    if asked:
+        print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
+    else:
+        grace = 0.0
+    if not await server.drain(grace):
+        print(f"some requests were cut off after {grace:g} s", file=sys.stderr)
+    return 0 if asked else 1
 
 
 def down(config: Config) -> int:

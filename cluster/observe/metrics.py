@@ -50,9 +50,9 @@ def _balance(view: ClusterView) -> Samples:
 
 
 def _busy(view: ClusterView) -> Samples:
-    nodes = {m.key: m.node_id for m in view.replicas.members}
-    for (expert, slot), load in view.head.replicas.items() if view.head else ():
-        yield (str(expert), str(slot), nodes.get((expert, slot), "")), load.busy_seconds
+    nodes = {m.id: m.node_id for m in view.replicas.members}
+    for replica_id, load in view.head.replicas.items() if view.head else ():
+        yield (str(replica_id.expert), str(replica_id.index), nodes.get(replica_id, "")), load.busy_seconds
 
 
 def _queued(view: ClusterView) -> Samples:
@@ -65,7 +65,7 @@ def _queued(view: ClusterView) -> Samples:
 
 
 def _replicas(view: ClusterView) -> Samples:
-    return Counter((str(member.key[0]), member.state.value) for member in view.replicas.members).items()
+    return Counter((str(member.id.expert), member.state.value) for member in view.replicas.members).items()
 
 
 def _by_expert(counts: Iterable[int]) -> Samples:

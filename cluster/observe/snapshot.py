@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.vitals import NodeInfo
-from cluster.policy.replicas.membership import Member
+from cluster.policy.replicas.lifecycle import Member
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What there is: copies, which stay as they are."""
+    """What there is."""
 
     revision: int
     desired: tuple[int, ...]

@@ -60,9 +60,9 @@ def _relative(rows: Sequence[int]) -> list[Load]:
 def _whole(load: Load, head: HeadUsage, then: HeadUsage | None, seconds: float, replicas: int) -> Load:
     e = load.expert
     busy, times = 0.0, list[int]()
-    for (expert, slot), now in head.replicas.items():
-        if expert == e:
-            past = then.replicas.get((expert, slot)) if then else None
+    for replica_id, now in head.replicas.items():
+        if replica_id.expert == e:
+            past = then.replicas.get(replica_id) if then else None
             busy += now.busy_seconds - (past.busy_seconds if past else 0.0)
             times = _added(times, now, past)
     return Load(

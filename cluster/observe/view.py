@@ -9,7 +9,7 @@ from cluster.observe.events import Event
 from cluster.observe.histogram import Histogram
 from cluster.observe.requests import RequestStats
 from cluster.observe.snapshot import Snapshot
-from cluster.policy.replicas.membership import State
+from cluster.policy.replicas.lifecycle import State
 from cluster.policy.replicas.scaling import ScalingPolicy
 
 
@@ -53,7 +53,7 @@ class ClusterView:
     @property
     def ready(self) -> list[int]:
         """How many replicas of each expert are ready."""
-        ready = [member.key[0] for member in self.replicas.members if member.state is State.READY]
+        ready = [member.id.expert for member in self.replicas.members if member.state is State.READY]
         return [ready.count(expert) for expert in range(len(self.replicas.desired))]
 
 

@@ -1,17 +1,17 @@
-"""HOST:PORT, and whether it can be listened on."""
+"""Addresses of the form HOST:PORT."""
 
 import ipaddress
 import socket
 
 
 def split(address: str) -> tuple[str, int]:
-    """Host (brackets of IPv6 removed) and port of HOST:PORT."""
+    """Split HOST:PORT into host (without the brackets of IPv6) and port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach HOST:PORT, or a host without a port, as clients may name one."""
+    """Whether only this machine can reach the address, which may lack a port, as clients may give it."""
     host = address.rpartition(":")[0].strip("[]") or address
     if host == "localhost":
         return True

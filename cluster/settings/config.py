@@ -1,7 +1,7 @@
 """Configuration of a server: YAML, then environment (`EIGHTWINDS_A__B=c`), then `--set a.b=c`; later ones win.
 
-One frozen, strict model per component. Each default is written once, here. An unknown key is refused with the
-nearest known one.
+One frozen, strict model per component. Each default is written here and nowhere else. The error for an unknown key
+names the nearest known one.
 """
 
 import difflib
@@ -36,8 +36,8 @@ class ActorSection(_Section):
 
 
 class HeadSection(ActorSection):
-    """The head actor. A restarted head is waited for `grace_s` seconds; one that has work and does not even say that it
-    lives for `hang_s` seconds is ended and begins anew.
+    """The head actor. The engine waits `grace_s` seconds for a head that restarts. A head that has work and does not
+    answer a pulse for `hang_s` seconds is ended, and restarts.
     """
 
     grace_s: float = Field(default=60.0, gt=0)
@@ -45,22 +45,21 @@ class HeadSection(ActorSection):
 
 
 class ExpertsSection(ActorSection):
-    """The expert actors: `replicas` of each to begin with. `count` must be the checkpoint's; a silent expert is waited
-    for `grace_s` seconds. With `fault_tolerance` a call that is late or slow is sent to another replica as well.
+    """The expert actors, at first `replicas` of each expert. `count` must be the checkpoint's. A step fails after
+    `grace_s` seconds without an answer from an expert.
     """
 
     count: int = Field(default=8, ge=1)
     replicas: int = Field(default=1, ge=1, le=64)
     grace_s: float = Field(default=60.0, gt=0)
-    fault_tolerance: bool = True
 
 
 class KvSection(_Section):
     """The KV cache, in pages of `page_size` tokens: `memory_bytes` in all, or `memory_share` of what is free on the
     head's device once its weights are loaded; with neither, a quarter of it (on a GPU four fifths), and no more than
     `scheduler.max_running_requests` whole contexts take. With `prefix_caching` a prompt's beginning that is in the
-    cache already is not run again; `prefix_sharing` says whether callers with different tokens may find each other's
-    pages, and by how soon they are answered each other's prompts.
+    cache is not computed again. `prefix_sharing` all lets callers with different tokens share pages, and so learn from
+    the time to the first token what others have asked.
     """
 
     memory_bytes: int | None = Field(default=None, gt=0)
@@ -77,14 +76,11 @@ class KvSection(_Section):
 
 
 class SchedulerSection(_Section):
-    """What bounds a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long.
-    `batching` static lets nothing enter until all that runs has ended; it is there to be compared with.
-    """
+    """What bounds a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long."""
 
     max_running_requests: int = Field(default=64, ge=1, le=4096)
     max_tokens_per_step: int = Field(default=512, ge=1)
     prefill_slowdown: float = Field(default=1.5, gt=1)
-    batching: Literal["continuous", "static"] = "continuous"
 
 
 class GatewaySection(_Section):
@@ -119,15 +115,9 @@ class ClusterSection(_Section):
     start_timeout_s: float = Field(default=600.0, gt=0)
 
 
-class LoadSection(_Section):
-    """Whether the head counts what each replica does."""
-
-    enabled: bool = True
-
-
 class ScalingSection(_Section):
-    """Scaling by load (see `cluster.policy.replicas.scaling`), and how long a new replica may look for a node, which an
-    autoscaler may have to bring, before it is given up.
+    """Scaling by utilization (see `cluster.policy.replicas.scaling`). A new replica that finds no node within
+    `placement_timeout_s` is given up; an autoscaler of nodes may have to bring one meanwhile.
     """
 
     placement_timeout_s: float = Field(default=120.0, gt=0)
@@ -141,8 +131,8 @@ class ScalingSection(_Section):
 
 
 class SecuritySection(_Section):
-    """`token_file` holds the hashes of the bearer tokens that callers need (`eightwinds token`); empty: everybody may
-    call. `insecure` allows to listen beyond loopback without tokens.
+    """`token_file` holds the hashes of the bearer tokens that callers need (`eightwinds token`); without one everybody
+    may call. `insecure` allows listening beyond loopback without tokens.
     """
 
     token_file: str = ""
@@ -150,7 +140,7 @@ class SecuritySection(_Section):
 
 
 class LimitsSection(_Section):
-    """What somebody may cost before it is known who it is, gRPC and HTTP alike; docs/limits.md says why of each.
+    """Bounds on what a caller may cost before it is authenticated, on gRPC and HTTP; docs/limits.md gives the reasons.
 
     `connections` of gRPC with `streams` calls on each and `calls` on all; `header_bytes` of a call's or request's head;
     `settings_s` for a connection's first words, and it is closed after `idle_s` without a call; a client may ping every
@@ -181,24 +171,35 @@ class LimitsSection(_Section):
 
 
 class Config(_Section):
-    """All of it. `transport` is object_refs (Ray), or local: everything in this process, without Ray."""
+    """All of it. `runtime` is where actors run: on Ray, or all of them in this process, without Ray. `transport` is how
+    rows travel between actors on Ray.
+    """
 
     model: ModelSection = ModelSection()
-    transport: Literal["object_refs", "local"] = "object_refs"
+    runtime: Literal["ray", "in_process"] = "ray"
+    transport: Literal["object_refs"] = "object_refs"
     head: HeadSection = HeadSection()
     experts: ExpertsSection = ExpertsSection()
     kv: KvSection = KvSection()
     scheduler: SchedulerSection = SchedulerSection()
     gateway: GatewaySection = GatewaySection()
-    load: LoadSection = LoadSection()
     scaling: ScalingSection = ScalingSection()
     cluster: ClusterSection = ClusterSection()
     security: SecuritySection = SecuritySection()
     limits: LimitsSection = LimitsSection()
 
+    @field_validator("transport", mode="before")
+    @classmethod
+    def _not_a_place(cls, value: object) -> object:
+        if value == "local":
+            raise ValueError(
+                "says how rows travel between actors on Ray; to have all of them in one process set runtime: in_process"
+            )
+        return value
+
 
 def load_config(file: Path | None, environment: Mapping[str, str], settings: Iterable[str] = ()) -> Config:
-    """Merge the three sources; ValueError lists everything that is wrong, one line each."""
+    """Merge the three sources. ValueError lists everything that is wrong, one line each."""
     values: dict[str, Any] = {}
     if file is not None:
         try:
@@ -211,10 +212,9 @@ def load_config(file: Path | None, environment: Mapping[str, str], settings: Ite
             raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
         values = {name: section for name, section in content.items() if section is not None}
     for name, text in environment.items():
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name.removeprefix(ENVIRONMENT_PREFIX):
-            _put(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text, name)
-        elif name == ENVIRONMENT_PREFIX + "TRANSPORT":
-            values["transport"] = text
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and ("__" in key or key in known_keys()):
+            _put(values, key.split("__"), text, name)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

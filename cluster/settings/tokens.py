@@ -1,11 +1,11 @@
-"""Bearer tokens: a file of their SHA-256 hashes says who may do what.
+"""Bearer tokens: a file of their SHA-256 hashes gives each caller's scopes.
 
     # name   scopes              hash
     alice    inference           sha256:9f86d081...
     ops      inference,cluster   sha256:60303ae2...    priority=100
 
-A line names a caller; two lines may name the same one, while a token is being replaced. Tokens are 256 random bits,
-which makes a plain hash of them safe to keep: there is nothing to guess that a slow hash would protect.
+A line names a caller; two lines may name the same caller while a token is being replaced. A plain hash is safe because
+a token is 256 random bits: there is nothing to guess that a slow hash would protect.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ from pathlib import Path
 
 log = logging.getLogger("eightwinds.tokens")
 
-_PREFIX = "ew_"  # so that a token is found by those who search for leaked ones
+_PREFIX = "ew_"  # so that scanners for leaked secrets recognise a token
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PRIORITY = re.compile(r"-?(\d{1,2}|100)")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Scope(StrEnum):
-    """What a token allows."""
+    """A service that a token allows to call."""
 
     INFERENCE = "inference"  # InferenceService
     CLUSTER = "cluster"  # ClusterService
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Whom a token belongs to, and what they may do. A request of theirs may have a priority up to the highest."""
+class Holder:
+    """The owner of a token, with the services it may call and the highest priority of its requests."""
 
     name: str
     scopes: frozenset[Scope]
@@ -48,17 +48,17 @@ class Caller:
 class Entry:
     """A line of the file; `digest` is the SHA-256 of the token."""
 
-    caller: Caller
+    holder: Holder
     digest: bytes
 
     def line(self) -> str:
-        """As it stands in the file."""
-        priority = f" priority={self.caller.highest_priority}" if self.caller.highest_priority else ""
-        return f"{self.caller.name} {','.join(sorted(self.caller.scopes))} sha256:{self.digest.hex()}{priority}"
+        """The line of the file."""
+        priority = f" priority={self.holder.highest_priority}" if self.holder.highest_priority else ""
+        return f"{self.holder.name} {','.join(sorted(self.holder.scopes))} sha256:{self.digest.hex()}{priority}"
 
 
 def parse(text: str) -> list[Entry]:
-    """The entries of a file's text; ValueError names every wrong line, without what it holds."""
+    """The entries of a file's text. ValueError names every wrong line, but does not quote it."""
     entries: list[Entry] = []
     wrong: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -85,12 +85,12 @@ def _entry(words: list[str]) -> Entry:
         raise ValueError("a name has up to 64 letters, digits and ._@-")
     if not _HASH.fullmatch(digest):
         raise ValueError("a hash is sha256: and 64 digits 0-9a-f; `eightwinds token NAME` makes one")
-    found = Caller(name, parse_scopes(scopes), int(highest))
+    found = Holder(name, parse_scopes(scopes), int(highest))
     return Entry(found, bytes.fromhex(digest.removeprefix("sha256:")))
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
-    """Scopes between commas."""
+    """Scopes, separated by commas."""
     try:
         return frozenset(Scope(word) for word in text.split(","))
     except ValueError:
@@ -98,13 +98,13 @@ def parse_scopes(text: str) -> frozenset[Scope]:
 
 
 def new_token(name: str, scopes: Iterable[Scope], priority: int = 0) -> tuple[str, Entry]:
-    """A fresh token, shown once, and the entry to keep. ValueError for a bad name."""
+    """A new token, to be shown once, and its entry for the file. ValueError for a bad name."""
     token = _PREFIX + secrets.token_urlsafe(32)
     return token, _entry([name, ",".join(scopes), f"sha256:{_digest(token).hex()}", f"priority={priority}"])
 
 
 def keep_secret(path: Path, token: str) -> None:
-    """Write a token to a new file that its owner alone can read. ValueError if there is one already, or it fails."""
+    """Write a token to a new file that only its owner can read. ValueError if the file exists or cannot be written."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(token + "\n")
@@ -115,7 +115,7 @@ def keep_secret(path: Path, token: str) -> None:
 
 
 def distrusted(status: os.stat_result, owners: Iterable[int]) -> str:
-    """Why a file that decides who may call cannot be trusted, or "". Whoever can write to it can let himself in."""
+    """Why a token file cannot be trusted, or "": another user who can write to it could add a token of his own."""
     if status.st_uid not in owners:
         return f"it belongs to user {status.st_uid}: chown it to the user that serves"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -124,7 +124,7 @@ def distrusted(status: os.stat_result, owners: Iterable[int]) -> str:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add an entry to a file, which is made for its owner's eyes only if there is none. ValueError if that fails."""
+    """Add an entry to a file; a new file is readable by its owner only. ValueError if that fails."""
     try:
         with open(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
             text = file.read()
@@ -140,20 +140,20 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def find(token: str, entries: Iterable[Entry]) -> Caller | None:
-    """Whose token it is. Looks at every entry, so that the time says nothing about which one, or how nearly."""
+def find(token: str, entries: Iterable[Entry]) -> Holder | None:
+    """The caller with this token. Compares with every entry, so that the time taken says nothing about the match."""
     digest, found = _digest(token), None
     for entry in entries:
         if hmac.compare_digest(digest, entry.digest):
-            found = entry.caller
+            found = entry.holder
     return found
 
 
 class TokenFile:
     """The entries of a file, read again when it has changed.
 
-    A file that has become unreadable or wrong is reported once and its last good state holds: an editor's half-written
-    file neither locks everybody out nor lets anybody in.
+    A file that becomes unreadable or wrong is reported once, and its last good state stays in force: an editor's
+    half-written file neither locks all callers out nor lets a stranger in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,8 +168,8 @@ class TokenFile:
         if not self._entries:
             raise ValueError(f"the token file {path} holds no token: `eightwinds token NAME --file {path}` adds one")
 
-    def find(self, token: str) -> Caller | None:
-        """Whose token it is now."""
+    def find(self, token: str) -> Holder | None:
+        """The caller with this token now."""
         self._refresh()
         return find(token, self._entries)
 

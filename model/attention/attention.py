@@ -1,4 +1,4 @@
-"""Causal grouped-query attention over the paged cache: one small interface, and the choice of who does it.
+"""Causal grouped-query attention over the paged cache: one small interface, and the choice of a backend.
 
 T: tokens of the batch, H: query heads, N: KV heads, d: head dimension. The sliding window is HF's: query i sees keys j
 with i-W < j <= i.
@@ -18,12 +18,12 @@ from model.config import MixtralConfig
 
 log = logging.getLogger("eightwinds.attention")
 
-_SHORT = 5  # a window that a few keys are enough to try
-_CLOSE = 5e-2  # some last bits of bf16 where values are around 1; a window or a page taken wrong is off by far more
+_SHORT = 5  # a window so short that a few keys test it
+_CLOSE = 5e-2  # a few last bits of bf16 at values around 1; a wrong window or page is off by far more
 
 
 class AttentionBackend(Protocol):
-    """`prepare` is called once a step, `attend` once a layer with what it returned."""
+    """Computes attention: `prepare` is called once a step, `attend` once a layer with its result."""
 
     name: str
     page_multiple: int  # page_size must be a multiple of this
@@ -43,7 +43,7 @@ Make = Callable[[int | None, int], AttentionBackend]  # window, page size
 def choose_backend(
     dtype: torch.dtype, device: torch.device, head_dim: int, window: int | None, page_size: int
 ) -> AttentionBackend:
-    """The fastest backend that runs here and gives the right answer; why others are left alone is logged."""
+    """The fastest backend that runs here and gives the right answer; the log says why faster ones were not chosen."""
     windows = {window, _SHORT} if device.type == "cuda" else {window}  # a long window shows nothing in a few keys
     *fast, plain = _makers(dtype, device, head_dim, page_size)
     for make in fast:
@@ -59,14 +59,14 @@ def choose_backend(
 def backends(
     dtype: torch.dtype, device: torch.device, head_dim: int, window: int | None, page_size: int
 ) -> list[AttentionBackend]:
-    """Every backend that is installed and knows such tensors, fastest first; the last one runs everywhere."""
+    """Every installed backend that takes such tensors, fastest first; the last one runs everywhere."""
     return [make(window, page_size) for make in _makers(dtype, device, head_dim, page_size)]
 
 
 def _makers(dtype: torch.dtype, device: torch.device, head_dim: int, page_size: int) -> list[Make]:
     if device.type == "cuda":
-        # cuDNN's attention would come first on Hopper. It builds a plan for every new shape, which takes longer than a
-        # step, and does not promise the same bits twice.
+        # On Hopper torch would choose cuDNN's attention. It builds a plan for every new shape, which takes longer than
+        # a step, and does not promise the same bits twice.
         torch.backends.cuda.enable_cudnn_sdp(False)
     found: list[Make] = []
     for make in (Flash3Backend, FlashBackend, VarlenBackend) if flash_can_serve(dtype, device, head_dim) else ():
@@ -74,7 +74,7 @@ def _makers(dtype: torch.dtype, device: torch.device, head_dim: int, page_size: 
             backend = make(None, page_size)
         except ImportError as error:
             log.debug("%s: %s", make.name, error)
-        except Exception as error:  # a library that was built for another torch fails in any way when it is imported
+        except Exception as error:  # a library built for another torch may raise anything on import
             log.warning("attention by %s is left alone: %s: %s", make.name, type(error).__name__, error)
         else:
             if page_size % backend.page_multiple == 0:
@@ -90,15 +90,15 @@ def fault(
     window: int | None,
     page_size: int,
 ) -> str:
-    """What is wrong with a backend on this device, tried on a few keys; empty if nothing is.
+    """The fault of a backend on this device, found by trying it on a few keys; empty if there is none.
 
-    A library may be installed and yet not have been built for this card, or mean something else by its window.
+    An installed library may be built for another card, or define its window in another way.
     """
     chunks, heads = [(0, 7), (page_size - 1, 4), (page_size + 2, 1), (0, 1)], (8, 2)
     config = MixtralConfig(
         num_hidden_layers=1, num_attention_heads=heads[0], num_key_value_heads=heads[1], head_dim=head_dim
     )
-    pages = -(-max(7, page_size + 3) // page_size)  # of each sequence, in an order of no use
+    pages = -(-max(7, page_size + 3) // page_size)  # of each sequence; their order is scrambled below
     cache = PagedKVCache(config, pages * len(chunks), page_size, torch.float32)
     random = torch.Generator().manual_seed(0)
     for values in (cache.keys, cache.values):
@@ -117,7 +117,7 @@ def fault(
 
     try:
         found = attended(backend, dtype, device)
-    except Exception as error:  # whatever a foreign library raises
+    except Exception as error:  # a foreign library may raise anything
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     expected = attended(SdpaBackend(window, page_size), torch.float32, torch.device("cpu"))
     furthest = (found - expected).abs().max().item()

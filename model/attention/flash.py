@@ -1,8 +1,8 @@
 """Attention by the flash-attention kernels of a CUDA device (Dao 2023, Shah et al. 2024).
 
-What a sequence gets must not depend on who shares its batch. These kernels treat sequences apart, but choose their
-tiles by the longest query and split keys by how full the device is. So sequences with one query have a call of their
-own, the chunks of prompts another, and keys are never split.
+A sequence's result must not depend on the other sequences of its batch. These kernels treat sequences separately, but
+choose their tiles by the longest query and split keys by how full the device is. So sequences with one query have a
+call of their own, the chunks of prompts have another, and keys are never split.
 T: tokens of the batch, B: sequences of a call, H: query heads, N: KV heads, d: head dimension.
 """
 
@@ -24,8 +24,8 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Sequences of one kernel call: their rows of the batch, where queries and keys of each begin (int32 [B + 1]), how
-    many keys each has (int32 [B]), and their page tables (int32 [B, most pages]).
+    """Sequences of one kernel call: their rows of the batch, the offsets of each one's queries and keys (int32
+    [B + 1]), the number of keys of each (int32 [B]), and their page tables (int32 [B, most pages]).
     """
 
     rows: slice | torch.Tensor
@@ -38,7 +38,7 @@ class _Call:
 
     @classmethod
     def of(cls, segments: Sequence[Segment], device: torch.device) -> "_Call":
-        """One transfer for all of it."""
+        """Lay these segments out in one transfer to the device."""
         q, k = [s.length for s in segments], [s.kv_length for s in segments]
         width, count = max(len(s.pages) for s in segments), len(segments)
         table = [page for s in segments for page in (*s.pages, *[0] * (width - len(s.pages)))]
@@ -50,8 +50,8 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Chunks whose keys are gathered first: their rows of the batch, the KV slots of all their keys, and bounds: where
-    queries and keys of each begin (int32 [B + 1]), the most of each.
+    """Chunks whose keys are gathered first: their rows of the batch, the cache rows of all their keys, and bounds: the
+    offsets of each one's queries and keys (int32 [B + 1]), and the largest number of each.
     """
 
     rows: slice | torch.Tensor
@@ -79,7 +79,7 @@ class FlashBackend:
     page_multiple = 256  # it reads pages in multiples of 256 rows
 
     def __init__(self, window: int | None, page_size: int) -> None:
-        """ImportError unless flash-attn 2 is there; other packages install a `flash_attn` of their own."""
+        """ImportError unless flash-attn 2 is installed; other packages install a `flash_attn` of their own."""
         import flash_attn
 
         if not hasattr(flash_attn, "flash_attn_varlen_func") or not hasattr(flash_attn, "flash_attn_with_kvcache"):
@@ -88,11 +88,9 @@ class FlashBackend:
         self._window = (-1, -1) if window is None else (window - 1, 0)
 
     def prepare(self, batch: RaggedBatch) -> list[_Call]:
-        """See `AttentionBackend.prepare`."""
         return [_Call.of(segments, batch.positions_T.device) for segments in _calls(batch)]
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Call]) -> torch.Tensor:
-        """See `AttentionBackend.attend`."""
         out = torch.empty_like(q_THd)
         for call in prepared:
             out[call.rows] = self._attend(q_THd[call.rows], cache.keys[layer], cache.values[layer], call)
@@ -116,7 +114,7 @@ class Flash3Backend(FlashBackend):
     page_multiple = 1
 
     def __init__(self, window: int | None, page_size: int) -> None:
-        """ImportError unless FlashAttention-3 is there."""
+        """ImportError unless FlashAttention-3 is installed."""
         import flash_attn_interface
 
         if not hasattr(flash_attn_interface, "flash_attn_with_kvcache"):
@@ -161,7 +159,6 @@ class VarlenBackend:
         self._sdpa = SdpaBackend(window, page_size)
 
     def prepare(self, batch: RaggedBatch) -> tuple[Any, _Gathered | None]:
-        """See `AttentionBackend.prepare`."""
         decodes = replace(batch, segments=tuple(s for s in batch.segments if s.length == 1))
         chunks = [s for s in batch.segments if s.length > 1]
         return self._sdpa.prepare(decodes), self._gathered(chunks, batch.positions_T.device) if chunks else None
@@ -179,7 +176,6 @@ class VarlenBackend:
     def attend(
         self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: tuple[Any, _Gathered | None]
     ) -> torch.Tensor:
-        """See `AttentionBackend.attend`."""
         decodes, chunks = prepared
         out = self._sdpa.attend(q_THd, cache, layer, decodes)
         if chunks is not None:
@@ -189,5 +185,5 @@ class VarlenBackend:
 
 
 def flash_can_serve(dtype: torch.dtype, device: torch.device, head_dim: int) -> bool:
-    """Whether kernels of this family know such tensors."""
+    """Whether kernels of this family take such tensors."""
     return device.type == "cuda" and dtype in _HALVES and head_dim % 8 == 0 and head_dim <= 256

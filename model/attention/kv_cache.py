@@ -11,7 +11,7 @@ from model.config import MixtralConfig
 
 
 class PagedKVCache:
-    """Keys and values of all layers, each [layers, P, S, N, d]. Which page belongs to whom is not its business."""
+    """Keys and values of all layers, each [layers, P, S, N, d]. The scheduler owns the pages; the cache only stores."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class PagedKVCache:
     ) -> None:
         self.page_count, self.page_size = page_count, page_size
         shape = (config.num_hidden_layers, page_count, page_size, config.num_key_value_heads, config.head_dim)
-        # Written to, so that memory that is not there shows now and not under load (zeros() alone maps it lazily).
+        # zero_() writes to it, so that missing memory shows now and not under load; zeros() would map it lazily.
         self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
 

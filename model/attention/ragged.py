@@ -17,7 +17,7 @@ class Segment:
 
     Rows [row, row + length) of the batch are its positions [start, start + length). `pages` is its absolute page
     table: position p lies in page `pages[p // page_size]`. Entries wholly older than the sliding window may name
-    pages that belong to others by now; they are never read.
+    pages that now belong to other sequences; they are never read.
     """
 
     row: int
@@ -27,11 +27,11 @@ class Segment:
 
     @property
     def kv_length(self) -> int:
-        """Keys that exist once the chunk's own are written."""
+        """The number of keys once the chunk's own are written."""
         return self.start + self.length
 
     def slots(self, first: int, page_size: int) -> list[int]:
-        """Where keys and values of positions [first, kv_length) lie in the cache, as page * page_size + offset."""
+        """The cache rows of positions [first, kv_length), as page * page_size + offset."""
         slots: list[int] = []
         for index in range(first // page_size, -(-self.kv_length // page_size)):
             slots += range(self.pages[index] * page_size, (self.pages[index] + 1) * page_size)
@@ -43,8 +43,8 @@ class Segment:
 class RaggedBatch:
     """Tensors that every layer of one step shares.
 
-    `token_ids_T` and `positions_T` (int64); `kv_slots_T`: where each token's key and value go, as
-    page * page_size + offset; `logit_rows`: rows whose logits are wanted.
+    `token_ids_T` and `positions_T` (int64); `kv_slots_T`: the cache row of each token's key and value, as
+    page * page_size + offset; `logit_rows`: rows whose logits are needed.
     """
 
     segments: tuple[Segment, ...]

@@ -19,7 +19,7 @@ _STACKED_ROWS = 1 << 16  # keys that one call of decodes may gather, which bound
 
 @dataclass(frozen=True, slots=True)
 class _Prefill:
-    """A chunk of several queries: its rows of the batch, the KV slots of its keys [L], and who sees whom."""
+    """A chunk of several queries: its rows of the batch, the cache rows of its keys [L], and the mask."""
 
     rows: slice
     slots_L: torch.Tensor
@@ -29,7 +29,7 @@ class _Prefill:
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
-    """B sequences with one query each and up to L keys; what they have too few of is masked."""
+    """B sequences with one query each and up to L keys; the mask excludes the keys that pad a shorter one."""
 
     rows_B: torch.Tensor
     slots_BL: torch.Tensor
@@ -37,11 +37,11 @@ class _Decode:
 
 
 class SdpaBackend:
-    """See `model.attention.attention.AttentionBackend`.
+    """An `AttentionBackend` (model/attention/attention.py).
 
-    What a sequence gets does not depend, to the bit, on who shares its batch. A prompt's chunk is a call of its own.
-    Sequences with one query are stacked with those of about their length, padded to a size that their own length
-    decides; the kernel treats each by itself.
+    A sequence's result does not depend, to the bit, on the other sequences of its batch. A prompt's chunk is a call of
+    its own. Sequences with one query are stacked with others of about their length and padded to a size that follows
+    from their own length; the kernel treats each by itself.
     """
 
     name = "sdpa"
@@ -51,7 +51,7 @@ class SdpaBackend:
         self.window, self.page_size = window, page_size
 
     def prepare(self, batch: RaggedBatch) -> list[_Prefill | _Decode]:
-        """The calls of a layer: which keys are read, and what is masked."""
+        """The calls of each layer: the keys they read, and their masks."""
         device = batch.positions_T.device
         stacks: dict[int, list[Segment]] = {}
         calls: list[_Prefill | _Decode] = []
@@ -97,7 +97,6 @@ class SdpaBackend:
     def attend(
         self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Prefill | _Decode]
     ) -> torch.Tensor:
-        """See `AttentionBackend.attend`."""
         out = torch.empty_like(q_THd)
         for call in prepared:
             if isinstance(call, _Prefill):
@@ -108,7 +107,7 @@ class SdpaBackend:
 
     @staticmethod
     def _attend_prefill(q_QHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Prefill) -> torch.Tensor:
-        """On CUDA no fused kernel takes both a mask and heads that share keys: without one, all scores would be in
+        """On CUDA no fused kernel takes both a mask and heads that share keys, and the unfused one keeps all scores in
         memory. So keys are copied for each head there.
         """
         keys, values = cache.read(layer, call.slots_L)
@@ -128,17 +127,17 @@ class SdpaBackend:
 
     @staticmethod
     def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:
-        """The query heads that share a KV head are its queries, so that no key is copied for each of them."""
+        """Query heads that share a KV head are passed as its queries, so that keys need no copy for each head."""
         (count, width), (_, heads, d) = call.slots_BL.shape, q_BHd.shape
         keys, values = cache.read(layer, call.slots_BL.flatten())
         k_BNLd = keys.view(count, width, -1, d).transpose(1, 2)
         v_BNLd = values.view(count, width, -1, d).transpose(1, 2)
         q_BNGd = q_BHd.view(count, k_BNLd.shape[1], -1, d)
         y_BNGd = F.scaled_dot_product_attention(q_BNGd, k_BNLd, v_BNLd, attn_mask=call.mask_B11L)
-        return y_BNGd.reshape(count, heads, d)  # not a view: CUDA's kernels keep the queries outermost in memory
+        return y_BNGd.reshape(count, heads, d)  # a view would fail: CUDA's kernels keep the queries outermost in memory
 
 
 def padded(keys: int) -> int:
-    """So many keys rounded up to a multiple of 64, beyond 512 to an eighth of the next power of two."""
+    """The number of keys rounded up to a multiple of 64, beyond 512 to an eighth of the next power of two."""
     step = max(64, 1 << max(0, (keys - 1).bit_length() - 3))
     return -(-keys // step) * step

@@ -1,1 +1,1 @@
-"""What a checkpoint folder holds, checked before a tensor is read."""
+"""A checkpoint folder: its headers, checked before a tensor is read, its tensors and its settings."""

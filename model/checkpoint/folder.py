@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, read from headers alone: no tensor is loaded and torch is not imported."""
+"""The contents of a checkpoint folder, read from headers alone: no tensor is loaded and torch is not imported."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from model.config import DTYPES, MixtralConfig, names_dtype, refuse_pointer
 
 _DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 _STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_OTHER_FORMATS = (  # in this order: what files are, and what makes a checkpoint of them that can be read
+_OTHER_FORMATS = (  # looked for in this order: files, their format, and how to get a checkpoint that can be read
     ("consolidated*", "Mistral's own layout", "fetch the HF layout (hf download mistralai/Mixtral-8x7B-v0.1)"),
     (
         "pytorch_model*.bin",
@@ -22,14 +22,14 @@ _OTHER_FORMATS = (  # in this order: what files are, and what makes a checkpoint
     ),
     ("*.gguf", "llama.cpp's format", "fetch the checkpoint it was made from"),
 )
-_IGNORED = ("rotary_emb.inv_freq",)  # buffers that old exports carry and every reader recomputes
+_IGNORED = ("rotary_emb.inv_freq",)  # a buffer in old exports, which every reader recomputes
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where one tensor lies: `file`, its safetensors dtype name, shape, and size in bytes."""
+    """One stored tensor: its file, safetensors dtype name, shape, and size in bytes."""
 
     name: str
     file: Path
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
-        """Verify a folder; ValueError names the file and key of the first thing found wrong."""
+        """Verify a folder; ValueError names the file and key of the first fault."""
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder: give the folder of a checkpoint in HF layout")
         config = MixtralConfig.load(folder)
@@ -74,7 +74,7 @@ class Checkpoint:
         return cls(folder, config, tensors, digest.hexdigest())
 
     def head_names(self) -> list[str]:
-        """Names of the tensors that the head reads: everything that belongs to no expert."""
+        """Names of the tensors that the head reads: all that belong to no expert."""
         return [name for name in self.tensors if ".experts." not in name]
 
     def expert_names(self, expert: int) -> list[str]:
@@ -96,7 +96,7 @@ def dtype_bytes(dtype: str) -> int:
 
 
 def _stored(tensors: Mapping[str, TensorEntry]) -> str:
-    """The dtype that most bytes are stored in: a few tensors (norms, gates) may be kept finer than the rest."""
+    """The dtype of most stored bytes: a few tensors (norms, gates) may have a finer one than the rest."""
     sizes = {name: sum(t.nbytes for t in tensors.values() if t.dtype == code) for name, code in _STORED_AS.items()}
     return max(DTYPES, key=lambda name: sizes[name])
 
@@ -174,7 +174,7 @@ def _entries(file: Path, header: Mapping[str, Any], data_start: int) -> Iterator
         try:
             dtype, shape, (begin, end) = info["dtype"], tuple(info["shape"]), info["data_offsets"]
             sound = all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end))
-            width = _DTYPE_BYTES.get(dtype)  # None: refused by name later, should the tensor be ours
+            width = _DTYPE_BYTES.get(dtype)  # None: `_match` refuses it by name if the tensor is one of ours
             sound &= end >= begin and (width is None or end - begin == math.prod(shape) * width)
         except (KeyError, TypeError, ValueError):
             sound = False
@@ -217,7 +217,7 @@ def _match(folder: Path, config: MixtralConfig, found: dict[str, TensorEntry]) -
 
 
 def _samples(file: Path, header: Mapping[str, Any], start: int, length: int = 4096) -> Iterator[bytes]:
-    """A block from the middle of every tensor: enough to tell two trainings of one architecture apart."""
+    """A block from the middle of every tensor, enough to tell two trainings of one architecture apart."""
     with file.open("rb") as stream:
         for name in sorted(header):
             begin, end = header[name]["data_offsets"]

@@ -1,4 +1,4 @@
-"""A checkpoint's generation_config.json: the settings of generation that its makers chose. It may be missing."""
+"""A checkpoint's generation_config.json, which may be missing: its makers' settings of generation."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from model.config import refuse_pointer
 
 
 def generation_config(folder: Path) -> dict[str, Any]:
-    """What the file says; ValueError if it is no JSON. A `top_k` of -1 is given as 0: both keep all."""
+    """The file's content; ValueError if it is not valid JSON. A `top_k` of -1 becomes 0: both keep all."""
     path = folder / "generation_config.json"
     if not path.exists():
         return {}
@@ -24,7 +24,7 @@ def generation_config(folder: Path) -> dict[str, Any]:
 
 
 def eos_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Ids that end an output, of config.json and generation_config.json together; ValueError for what is no id."""
+    """Ids that end an output, of config.json and generation_config.json together; ValueError if one is no id."""
     eos = generation_config(checkpoint.folder).get("eos_token_id")
     ids = {*checkpoint.config.eos_token_ids, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
     for token in ids:

@@ -1,4 +1,4 @@
-"""Reads tensors of a verified checkpoint by name, so that a process touches only what is its own."""
+"""Reads tensors of a verified checkpoint by name, so that a process touches only its own."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,7 +27,7 @@ def read_tensors(
 ) -> dict[str, torch.Tensor]:
     """Load `names` as `dtype` on `device`; `progress` is told the stored bytes of each tensor as it arrives.
 
-    Every tensor is copied out of the file's mapping, so that no page of a neighbour's tensors stays resident.
+    Every tensor is copied out of the file's mapping, so that no page of its neighbours stays resident.
     """
     by_file: dict[Path, list[str]] = {}
     for name in names:

@@ -1,7 +1,7 @@
-"""Which numbers of a JSON schema the generator follows exactly: it keeps them as doubles and as 64-bit integers. Pure.
+"""Numbers of a JSON schema that the generator follows exactly: it keeps them as doubles and as 64-bit integers.
 
-A number that it would change is refused. A bound of integers beyond 2**53 is moved inwards to the nearest one that it
-can keep, so that what is written fits the schema, at the price of at most 1,024 values at the very edge.
+A number that it would change is refused. A bound of integers beyond 2**53 moves inwards to the nearest number that it
+can keep, so that every output fits the schema, at the price of at most 1,024 values at the very edge.
 """
 
 import math
@@ -11,7 +11,7 @@ LARGEST = (1 << 63) - 1024  # the largest integer that is a double and fits 64 b
 
 
 def parse_float(text: str) -> float:
-    """A number with a point or an exponent; ValueError if a double would be another one."""
+    """A number with a point or an exponent; ValueError if a double cannot hold it exactly."""
     value = float(text)
     if not math.isfinite(value) or Decimal(repr(value)) != Decimal(text):
         raise ValueError(f"the number {text[:40]} has more digits than can be kept exactly")
@@ -19,7 +19,7 @@ def parse_float(text: str) -> float:
 
 
 def check_constant(value: object) -> None:
-    """ValueError if a number under `const` or `enum` would come out as another one."""
+    """ValueError if the generator would write another number than one under `const` or `enum`."""
     todo = [value]
     while todo:
         item = todo.pop()
@@ -32,7 +32,7 @@ def check_constant(value: object) -> None:
 
 
 def lowest(bound: int) -> int:
-    """The lower bound to use instead of `bound`; ValueError if no number that can be kept lies above."""
+    """The lower bound to use instead of `bound`; ValueError if no number above it can be kept."""
     if bound > LARGEST:
         raise ValueError(f"the bound {str(bound)[:40]} is larger than can be kept exactly")
     if abs(bound) <= 1 << 53:
@@ -48,8 +48,8 @@ def highest(bound: int) -> int:
 
 
 def check_multiples(steps: list[int | float], most: int) -> None:
-    """ValueError if steps under `multipleOf` cannot be followed exactly, or take an automaton of more than `most`
-    states: one for each remainder, zeros at the end not counted; all steps may meet in one number.
+    """ValueError if steps under `multipleOf` cannot be followed exactly, or need an automaton of more than `most`
+    states: one for each remainder of their common multiple, without its trailing zeros.
     """
     multiple, scaled = 1, list[Decimal]()
     for step in steps:
@@ -70,7 +70,7 @@ def check_multiples(steps: list[int | float], most: int) -> None:
 
 
 def _as_read(value: float) -> Decimal:
-    """A double as the generator takes it apart: times 10 until it is whole, each time rounded."""
+    """A double as the generator reads it: multiplied by 10, and rounded each time, until it is whole."""
     places = 0
     while value % 1 and places < 30:
         value, places = value * 10, places + 1

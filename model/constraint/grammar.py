@@ -1,8 +1,8 @@
-"""Keeps an output to a JSON schema or a regular expression: which token ids may be drawn next.
+"""Keeps an output to a JSON schema or a regular expression by masks of the token ids that may come next.
 
-llguidance does the work: it walks the text's bytes through the grammar and, for each step, the vocabulary through what
-may follow, so nothing is tabulated beforehand. Masks are numpy, for the gateway checks with this module what the head
-will run, and has no torch. V: vocabulary of the model.
+llguidance does the work: it walks the text's bytes through the grammar and, for each step, the vocabulary through the
+possible continuations, so nothing is tabulated beforehand. Masks are numpy, because the gateway checks constraints with
+the same module as the head, and has no torch. V: vocabulary of the model.
 """
 
 import json
@@ -25,19 +25,19 @@ from model.text.tokenizer import Tokenizer
 
 MAX_TEXT_BYTES = 64 * 1024
 
-# Whatever else takes long at the gateway is refused there, since the head's step would wait as long.
+# A constraint that takes longer at the gateway is refused there, because the head's step would wait as long.
 _MAX_CPU_SECONDS = 0.25
-# An automaton grows by what is visited; 50,000 states are some 30 MB. The other limits are the library's own: they end
-# a mask after some 15 ms.
+# An automaton grows by the states that it visits; 50,000 are some 30 MB. The other limits are the library's own: they
+# end a mask after some 15 ms.
 _LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 
-# Bytes that only one text can begin with are not forced in one fixed tokenization: every piece that fits is allowed.
+# Where only one text can follow, its bytes are not forced in one fixed tokenization: every piece that fits is allowed.
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
-# Where JSON allows space: one blank, or a line end with an indent. A model cannot stay in it for ever.
+# Where JSON allows space: one blank, or a line end with an indent, so that a model cannot write space for ever.
 _JSON_OPTIONS = {"whitespace_pattern": r" |\n {0,32}"}
 
 _TOO_LARGE = "it is too large, or too many readings of it must be followed at once"
-# What the library says (searched for), and how a caller is told.
+# The library's message (searched for), and the sentence for a caller.
 _SAYINGS = (
     (r'Unimplemented keys: \[(.*?)\]', r"these keywords are not supported: \1"),
     (r"Pointer '(.*?)' does not exist", r"a $ref points to '#\1', which it does not have"),
@@ -54,26 +54,26 @@ _MAX_SENTENCE = 300
 
 
 class Matcher:
-    """One sequence's way through its constraint. Ids of the output are pushed in their order; pushing the same ids
+    """One sequence's way through its constraint. The ids of the output are pushed in their order; pushing the same ids
     into a new matcher gives the same state. Not for two threads at once.
 
-    `failure` is "" as long as all is well. Once it says why the text cannot be followed further (a limit of the
-    library, an id was pushed that was not allowed, a place from which no whole text can be reached), the text is none
-    that the constraint allows: whoever asked for it must be told so, and never that it has ended.
+    `failure` is "" as long as the text can become one that the constraint allows. Otherwise it says why not (a limit of
+    the library, an id that was not allowed, a place from which no whole text can be reached). The request must then
+    fail: its client must never be told that the output ended.
     """
 
     def __init__(self, walker: LLMatcher, vocab_size: int, eos_ids: list[int], pieces: Pieces | None = None) -> None:
-        """With `pieces` the text is JSON, in which no name may come twice in an object."""
+        """With `pieces` the text is JSON, in which no object may have a name twice."""
         self._walker, self._vocab_size, self._eos_ids = walker, vocab_size, eos_ids
         self._pieces, self._place = pieces, Place()
         self._ended = False
         self.failure = ""
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which ids may be drawn next: a mask of its own for the caller, bool [V], never all false.
+        """The ids that may come next: a mask that the caller owns, bool [V], never all false.
 
-        End-of-sequence ids where the text is complete; they alone where nothing can follow, after a `failure`, and
-        ever after.
+        It has the end-of-sequence ids where the text is complete. They alone are left where nothing can follow, after
+        a `failure`, and after the end.
         """
         if not self._ended and not self.failure:
             bits = self._walker.compute_bitmask()
@@ -93,7 +93,7 @@ class Matcher:
         return mask
 
     def push(self, token_id: int) -> None:
-        """Take the id that was drawn. Never raises: an id that was not allowed becomes the `failure`."""
+        """Follow the output by one sampled id. Never raises: an id that was not allowed becomes the `failure`."""
         if self._ended or self.failure:
             return
         if token_id in self._eos_ids:
@@ -115,10 +115,10 @@ class Matcher:
 class Constraints:
     """Makes matchers for one model's vocabulary. May be shared between threads.
 
-    JSON comes without space around the document; inside, where JSON allows space, there is at most one blank, or a line
-    end with up to 32 blanks. Properties come in the schema's order, those it does not name last, and the names of the
-    latter may repeat. A regular expression (Rust's syntax) means the whole text, with or without ^ and $. A schema that
-    only an endless text fits is not found out; its outputs run to max_tokens.
+    JSON has no space around the document; inside, where JSON allows space, it has at most one blank, or a line end with
+    up to 32 blanks. Properties come in the schema's order, undeclared ones last; no name comes twice in an object. A
+    regular expression (Rust's syntax) means the whole text, with or without ^ and $. A schema that only an endless text
+    fits is not detected; its outputs run to max_tokens.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class Constraints:
         attempt: Callable[[str], str] = attempt,
     ) -> None:
         """`vocab_size` (V) may exceed the tokenizer's: ids beyond are never part of a text, nor are control ids,
-        <unk> and `eos_ids`. Any of `eos_ids` ends a text (none: the tokenizer's). Takes 0.1 s and 13 MB for 32,000 ids.
+        <unk> and `eos_ids`. Each of `eos_ids` ends a text (none: the tokenizer's). Needs 0.1 s and 13 MB for 32,000.
         """
         assert vocab_size >= tokenizer.vocab_size
         self._vocab_size, self._cpu_clock, self._attempt = vocab_size, cpu_clock, attempt
         self._eos_ids = sorted(set(eos_ids)) or [tokenizer.eos_id]
         silent = {tokenizer.unk_id, *self._eos_ids}
-        # A control piece has no bytes already. An id without bytes can never be part of a text.
+        # A control piece has no bytes anyway. An id without bytes can never be part of a text.
         pieces = [b"" if i in silent else tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
         pieces += [b""] * (vocab_size - tokenizer.vocab_size)
         vocabulary = SimpleNamespace(
@@ -145,20 +145,20 @@ class Constraints:
         )
         self._pieces = Pieces(pieces)
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=vocab_size, eos_token=self._eos_ids)
-        # n outputs, and often many requests, share a constraint. Few are kept: a large one holds up to 20 MB.
+        # A request's outputs, and often many requests, share a constraint. Few are kept: a large one holds up to 20 MB.
         self._compiled = lru_cache(maxsize=16)(self._compile)
         self._verdict = lru_cache(maxsize=128)(self._judge)
 
     def check(self, constraint: Constraint) -> None:
-        """Raise ValueError with a sentence for the API's caller if this cannot be used.
+        """Raise ValueError with a sentence for the API's caller if this constraint cannot be used.
 
-        Takes milliseconds for what is usual, a second or two for the worst that is known; never in the head.
+        Takes milliseconds for a usual constraint, a second or two for the worst one known. The head must not call it.
         """
         if verdict := self._verdict(constraint):
             raise ValueError(verdict)
 
     def matcher(self, constraint: Constraint) -> Matcher:
-        """A matcher at the text's beginning. `check` comes first, elsewhere; errors: its ValueError."""
+        """A matcher at the text's beginning. The gateway has called `check` before; errors: its ValueError."""
         return self._matcher(constraint, self._compiled(constraint).deep_copy())
 
     def _matcher(self, constraint: Constraint, walker: LLMatcher) -> Matcher:
@@ -166,13 +166,13 @@ class Constraints:
         return Matcher(walker, self._vocab_size, self._eos_ids, pieces)
 
     def _judge(self, constraint: Constraint) -> str:
-        """What is wrong with it, or ""."""
+        """The fault of a constraint as a sentence, or ""."""
         started = self._cpu_clock()
         try:
             matcher = self._matcher(constraint, self._compile(constraint, tried=False))
         except ValueError as error:
             return str(error)
-        for _ in range(4):  # what is too ambiguous, or fits no text, shows at the latest after the opening bracket
+        for _ in range(4):  # an ambiguous or unsatisfiable one shows at the latest after the opening bracket
             allowed = matcher.allowed()
             allowed[self._eos_ids] = False
             if matcher.failure or not allowed.any():
@@ -198,7 +198,7 @@ class Constraints:
 
 
 def _grammar(constraint: Constraint) -> str:
-    """The constraint in the library's own language; ValueError with a reason if it is refused before that."""
+    """The constraint in the library's own language; ValueError with a reason if it is refused here already."""
     text = constraint.text
     try:
         size = len(text.encode())
@@ -212,7 +212,7 @@ def _grammar(constraint: Constraint) -> str:
         return f"{_OPTIONS}start: %json {json.dumps(read(text, names) | {'x-guidance': _JSON_OPTIONS})}"
     if re.sub(r"\\.", "", text, flags=re.DOTALL).endswith("\\"):
         raise ValueError("it ends in a lone backslash")
-    # Slashes delimit it in that language; written as code points they cannot end it.
+    # Slashes delimit an expression in that language; as code points they cannot end it.
     slashless = re.sub(r"\\.|/", lambda found: r"\x2f" if found[0][-1] == "/" else found[0], text, flags=re.DOTALL)
     return f"{_OPTIONS}start: /{slashless}/"
 
@@ -224,7 +224,7 @@ def _sentence(kind: ConstraintKind, reason: str) -> str:
 
 
 def _reason(error: str) -> str:
-    """The library's message, without what is about its own grammar and its stack."""
+    """The library's message, without its own grammar and its stack."""
     for pattern, saying in _SAYINGS:
         if found := re.search(pattern, error):
             return found.expand(saying)

@@ -1,8 +1,8 @@
-r"""The property names of a JSON text while it is written: none may come twice in one object. Pure.
+r"""The property names of a JSON text while it is written: none may come twice in one object.
 
-A grammar cannot count them, so that the text is followed here beside it. Each name has one spelling: control characters
-with a short escape take that, and `\u` and `\/` are for nothing that could not be written plainly. So equal spelling
-means equal meaning, and a declared name cannot come again in disguise.
+A grammar cannot count names, so this follows the text beside it. Each name has one spelling: a control character is
+written with its short escape, and `\u` and `\/` are not used in names. So equal spelling means equal meaning, and a
+declared name cannot come again in disguise.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,8 +16,9 @@ _FORBIDDEN_ESCAPES = b"u/"
 
 
 class Place(NamedTuple):
-    """Where in the text one is. `stack` has the names of each open object, and None for an open array; `inside` is
-    "", "value" or "name" (of a string), `escaped` whether a backslash came last, `name` the beginning of a name.
+    """A place in the text. `stack` has the names of each open object, and None for an open array. `inside` tells of a
+    string whether it is a "value" or a "name" ("" outside of one), `escaped` whether a backslash came last, `name` the
+    beginning of a name.
     """
 
     stack: tuple[frozenset[bytes] | None, ...] = ()
@@ -28,7 +29,7 @@ class Place(NamedTuple):
 
 
 def advance(place: Place, piece: bytes) -> Place | None:
-    """The place after `piece`, or None if it completes a name for the second time, or spells one as none is spelled.
+    """The place after `piece`, or None if it completes a name for the second time, or has a forbidden escape in one.
 
     Example: from `{"a": 1, "`, the piece `a` is fine, and then `"` is not.
     """
@@ -62,19 +63,19 @@ def advance(place: Place, piece: bytes) -> Place | None:
 
 
 class Pieces:
-    """A vocabulary, and which of its pieces can complete or disguise a name at all; shared by all texts."""
+    """A vocabulary, and its pieces that can complete or disguise a name at all; shared by all texts."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self.all = list(pieces)
         self._in_name = self._ids(lambda p: b'"' in p or b"\\" in p or p[:1] in (b"u", b"/"))
-        # From outside of a name one must begin before it can end.
+        # Outside of a name a piece must begin one before it can end it.
         self._elsewhere = self._ids(lambda p: p.count(b'"') >= 2 or (b'"' in p and b"\\" in p))
 
     def _ids(self, fits: Callable[[bytes], bool]) -> NDArray[np.int64]:
         return np.array([i for i, piece in enumerate(self.all) if piece and fits(piece)], np.int64)
 
     def forbid(self, place: Place, mask: NDArray[np.bool_]) -> None:
-        """Take out of the mask what `advance` refuses."""
+        """Take the ids out of the mask that `advance` refuses."""
         ids = self._in_name if place.inside == "name" else self._elsewhere
         for i in ids[mask[ids]]:
             if advance(place, self.all[i]) is None:

@@ -1,4 +1,4 @@
-"""Which property names patterns mean, as far as it matters whether there are many: found by walking them."""
+"""Property names that patterns match, up to the number that counts as many: found by walking the patterns."""
 
 from functools import cache
 
@@ -11,14 +11,14 @@ from model.constraint.trial import byte_tokenizer
 _LIMITS = LLParserLimits(max_lexer_states=10_000, initial_lexer_fuel=50_000, verbose_errors=False)
 _tokenizer = cache(byte_tokenizer)
 _MOST_STEPS = 4096
-_EXAMPLES = b"aA0_-. /:$@\xc3\xa9"  # bytes to go on with first: enough names are found soon where there are many
+_EXAMPLES = b"aA0_-. /:$@\xc3\xa9"  # bytes to try first, which finds enough names soon where there are many
 
 
 def names(inside: list[str], outside: list[str]) -> set[str]:
-    """Up to ENOUGH_NAMES names that all of the first and none of the second patterns match anywhere in them; with that
-    many they may be any.
+    """Up to ENOUGH_NAMES names that every pattern `inside` and no pattern `outside` matches anywhere. With that many
+    names, their spelling is not promised.
 
-    ValueError if a pattern cannot be read, or is too large to tell.
+    ValueError if a pattern cannot be read, or is too large to walk.
     """
     terms = ["/(?s:.*)/"]
     terms += [f"/{_anywhere(p)}/" for p in inside] + [f"~/{_anywhere(p)}/" for p in outside]
@@ -30,14 +30,14 @@ def names(inside: list[str], outside: list[str]) -> set[str]:
     for _ in range(_MOST_STEPS):
         if not todo or len(found) >= ENOUGH_NAMES:
             break
-        if not outside and len(todo) > 2 * ENOUGH_NAMES:  # without a complement whatever is begun can be ended
+        if not outside and len(todo) > 2 * ENOUGH_NAMES:  # without a complement every beginning has an end
             return {str(i) for i in range(ENOUGH_NAMES)}
         walker, text = todo.pop(0)
         bits = np.unpackbits(np.frombuffer(walker.compute_bitmask(), np.uint8), bitorder="little")
         if walker.is_accepting():
             found.add(text.decode(errors="replace"))
         following = [int(b) for b in np.flatnonzero(bits[:256])]
-        # Many ways to go on mean many names; some of them will do.
+        # Many continuations mean many names; some of them are enough.
         following.sort(key=lambda b: _EXAMPLES.find(b) if b in _EXAMPLES else 99)
         for byte in following[: ENOUGH_NAMES + 1]:
             further = walker.deep_copy()
@@ -49,7 +49,7 @@ def names(inside: list[str], outside: list[str]) -> set[str]:
 
 
 def _anywhere(pattern: str) -> str:
-    """A pattern that means a part of a name as one that means the whole."""
+    """A pattern for a part of a name, as a pattern for the whole name."""
     slashless = pattern.replace("/", r"\x2f")
     begin = "" if pattern.startswith("^") else "(?s:.*)"
     end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else "(?s:.*)"

@@ -1,7 +1,7 @@
-"""A caller's JSON schema, made ready for the generator: what it would not follow to the letter is refused, or said in
-words that it does follow. Pure.
+"""A caller's JSON schema, made ready for the generator: a part that it would not follow to the letter is refused, or
+rewritten into one that it does follow.
 
-It is strict where the generator is lax: numbers stay what they are (`exact.py`), formats ask what they should
+This is strict where the generator is lax: numbers keep their value (`exact.py`), formats have their full meaning
 (`formats.py`), patternProperties leave a name to write, and a `$ref` leads to a schema.
 """
 
@@ -13,14 +13,14 @@ from urllib.parse import unquote
 from model.constraint.exact import check_constant, check_multiples, highest, lowest, parse_float
 from model.constraint.formats import ENFORCED, PATTERNS, RANGES
 
-# What compiles slowly although its text is short. Measured, in seconds: 7 for a multipleOf of 1,000,003 (one state of
-# an automaton for each remainder), 10 for 400 patternProperties (every two are compared), 1 for 4,000 properties that
-# may all be left out (every one may follow every earlier one).
+# Limits on schemas that compile slowly although their text is short. Measured, in seconds: 7 for a multipleOf of
+# 1,000,003 (one state of an automaton for each remainder), 10 for 400 patternProperties (every two are compared), 1 for
+# 4,000 optional properties (every one may follow every earlier one).
 _MAX_MULTIPLE = 10_000
 _MAX_PATTERN_PROPERTIES = 10
 _MAX_PROPERTIES = 1_000
 _MAX_DEPTH = 100
-# So many names must be left to a patternProperties, or a text could come to a comma after which nothing can follow.
+# The least number of names for a patternProperties: with fewer a text could reach a comma with nothing to follow.
 ENOUGH_NAMES = 64
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
@@ -28,12 +28,12 @@ _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _ONES = ("items", "additionalItems", "additionalProperties")
 _DATA = ("const", "enum", "default", "examples", "example")
 
-# Names that all of the first and none of the second patterns match, at most ENOUGH_NAMES of them.
+# At most ENOUGH_NAMES names that all of the first and none of the second patterns match.
 Names = Callable[[list[str], list[str]], set[str]]
 
 
 def read(text: str, names: Names) -> dict[str, Any]:
-    """The schema as the generator should read it; ValueError with a reason if it cannot be promised."""
+    """The schema as the generator should read it; ValueError with a reason if no output is sure to fit it."""
     try:
         schema = json.loads(text, parse_float=parse_float, parse_constant=_no_constant)
         json.dumps(schema, allow_nan=False, ensure_ascii=False).encode()
@@ -49,7 +49,7 @@ def read(text: str, names: Names) -> dict[str, Any]:
         raise ValueError("no text fits it: it is false")
     if not isinstance(schema, dict):
         raise ValueError("it is neither an object nor a boolean")
-    if "x-guidance" in schema:  # the library's, and would replace our options
+    if "x-guidance" in schema:  # the library's own keyword, which would replace our options
         raise ValueError("the keyword x-guidance is not supported")
     _check_sizes(schema)
     return _Reader(names).read(schema)
@@ -60,7 +60,7 @@ def _no_constant(text: str) -> float:
 
 
 def _check_sizes(schema: object) -> None:
-    """Refuse what would compile for seconds. Looks at every value, data under `const` and `default` included."""
+    """Refuse a schema that would compile for seconds. Counts every value, data under `const` and `default` included."""
     counts, steps = {"properties": 0, "patternProperties": 0}, list[int | float]()
     todo: list[tuple[object, int]] = [(schema, 0)]
     while todo:
@@ -83,7 +83,7 @@ def _check_sizes(schema: object) -> None:
 
 
 class _Reader:
-    """One walk through a schema: every schema in it is rewritten, and its pointer noted."""
+    """One walk through a schema, which rewrites every schema in it and notes its pointer."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -151,7 +151,7 @@ class _Reader:
 
 
 def _number(schema: dict[str, Any]) -> None:
-    """Bounds that can be kept; a range for `int32` and `int64`."""
+    """Move bounds to numbers that can be kept; give `int32` and `int64` their range."""
     for keyword, move in (("minimum", lowest), ("maximum", highest)):
         for key in (keyword, f"exclusive{keyword.capitalize()}"):
             value = schema.get(key)
@@ -179,7 +179,7 @@ def _tighten(schema: dict[str, Any], keyword: str, bound: float) -> None:
 
 
 def _format(schema: dict[str, Any]) -> None:
-    """Only what is enforced stays; dates and times become patterns."""
+    """Drop formats that are not enforced; turn dates and times into patterns."""
     name = schema.get("format")
     if not isinstance(name, str) or name in ENFORCED:
         return

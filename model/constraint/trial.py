@@ -1,8 +1,8 @@
 """Compiles a grammar in a process of its own first, with its time and memory limited, so that none harms the server.
 
-The library has no limit on memory, and its own on time begin late: twenty patterns that must all fit took 2.6 s and
-200 MB. A process can be stopped at any point, also in the library's own code. `python -m model.constraint.trial` is
-that process: it reads the grammar from stdin and prints what is wrong with it.
+The library has no limit on memory, and its limits on time begin late: twenty patterns that must all match took 2.6 s
+and 200 MB. A process can be stopped at any point, also in the library's own code. `python -m model.constraint.trial` is
+that process: it reads the grammar from stdin and prints the library's error, if there is one.
 """
 
 import os
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-CPU_SECONDS = 0.25  # of compiling; the interpreter and its imports come on top and are not counted
+CPU_SECONDS = 0.25  # for compiling; the interpreter and its imports are not counted
 MEMORY_BYTES = 128 << 20  # above what the process has when it begins
 _WALL_SECONDS = 10.0  # a machine may be busy
 
@@ -23,8 +23,8 @@ TOO_COSTLY = "it takes too long, or too much memory, to compile; use a smaller o
 
 
 def costly(grammar: str) -> bool:
-    """Whether compiling may cost more than the tens of milliseconds of a process of its own: patterns that may have to
-    fit at once, large counted repeats, and long texts. What is missed is still measured where it is compiled.
+    """Whether compiling may cost more than the tens of milliseconds of a process of its own: patterns that may all have
+    to match, large counted repeats, and long texts. A costly grammar missed here is still measured when it is compiled.
     """
     patterns = grammar.count('"pattern') + grammar.count('"format"')
     repeats = max((int(count) for count in re.findall(r"\{(?:\d+,)?(\d{2,9})\}", grammar)), default=0)
@@ -32,7 +32,7 @@ def costly(grammar: str) -> bool:
 
 
 def attempt(grammar: str) -> str:
-    """What is wrong with a grammar as the library says it, TOO_COSTLY, or "" if it compiles within the limits."""
+    """The library's error for a grammar, TOO_COSTLY, or "" if it compiles within the limits."""
     command = [sys.executable, "-m", "model.constraint.trial"]
     try:
         done = subprocess.run(
@@ -48,14 +48,14 @@ def _environment() -> dict[str, str]:
 
 
 def byte_tokenizer() -> LLTokenizer:
-    """A vocabulary of single bytes and an end: what a grammar costs to compile does not depend on the vocabulary."""
+    """A vocabulary of single bytes and an end: the cost of compiling a grammar does not depend on the vocabulary."""
     pieces = [bytes([i]) for i in range(256)] + [b""]
     vocabulary = SimpleNamespace(tokens=pieces, eos_token_id=256, bos_token_id=None, special_token_ids=[])
     return LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=257, eos_token=[256])
 
 
 def main() -> None:
-    """The process."""
+    """Compile the grammar from stdin under the limits; print its error."""
     limits = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
     tokenizer = byte_tokenizer()
     grammar = sys.stdin.buffer.read().decode()

@@ -1,1 +1,1 @@
-"""An expert's weights, in each form that they may have."""
+"""An expert's weights, one file per form."""

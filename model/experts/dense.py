@@ -12,7 +12,7 @@ from model.linear import linear
 
 
 class ExpertWeights:
-    """w1 and w3 of a layer as one matrix [2I, D] (one product instead of two), w2 as [D, I]."""
+    """One expert's matrices: w1 and w3 of a layer as one [2I, D] (one product instead of two), w2 as [D, I]."""
 
     def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """`tensors` holds the expert's tensors under their HF names."""
@@ -26,10 +26,9 @@ class ExpertWeights:
 
     @torch.inference_mode()
     def forward(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:
-        """w2(silu(w1 x) * w3 x) for rows [R, D]; a pure function of (layer, rows), so calls may be repeated."""
+        """w2(silu(w1 x) * w3 x) for rows [R, D]; a pure function of (layer, rows), so a call may be repeated."""
         gate, up = linear(x_RD, self.w13[layer]).chunk(2, dim=-1)
         return linear(F.silu(gate) * up, self.w2[layer])
 
     def nbytes(self) -> int:
-        """Bytes held."""
         return sum(t.nbytes for t in (*self.w13, *self.w2))

@@ -1,9 +1,9 @@
-"""Draws the next token of each sequence of a batch, vectorised over the batch.
+"""Samples the next token of each sequence of a batch, vectorised over the batch.
 
-Order: penalties, bias, masks, temperature, top-k, top-p, min-p, draw. The draw is Gumbel-max (Maddison et al. 2014)
-with noise hashed from (seed, output index, position, token id): a seeded sequence gets the same tokens whatever its
-batch mates, can be resumed anywhere, and is not flipped by a logit that differs in its last bit, as the inverse of
-a cumulative sum would be. B: sequences, R: some of them, V: vocabulary.
+Order: penalties, bias, masks, temperature, top-k, top-p, min-p, sampling. Sampling is Gumbel-max (Maddison et al.
+2014) with noise hashed from (seed, output index, position, token id): a seeded sequence gets the same tokens in any
+batch, can be resumed anywhere, and is not flipped by a logit that differs in its last bit, as the inverse of a
+cumulative sum would be. B: sequences, R: some of them, V: vocabulary.
 """
 
 import math
@@ -23,16 +23,16 @@ from model.sampling.penalties import Occurrences, ban, bias, penalise, penalised
 
 
 class TokenMask(Protocol):
-    """Follows an output and says what may come next (`model.constraint` has one). `failure` is "" until it cannot."""
+    """Follows an output and tells which ids may come next (`model.constraint` has one). `failure` says why none can."""
 
     failure: str
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Ids that may be drawn next, bool [V]; never all false."""
+        """Ids that may come next, bool [V]; never all false."""
         ...
 
     def push(self, token_id: int) -> None:
-        """Take the id that was drawn."""
+        """Follow the output by one sampled id."""
         ...
 
 
@@ -40,8 +40,8 @@ MaskMaker = Callable[[Constraint], TokenMask]
 
 
 class Sampler:
-    """What draws need to know of one sequence. It grows with it by `push`; a sequence that is admitted with an output
-    it has already drawn gets the same state as if it had never left.
+    """The sampling state of one sequence, which `push` extends by each token. A sequence that is admitted again with
+    the output it has so far gets the same state as if it had never left.
     """
 
     def __init__(self, new: NewSequence, make_mask: MaskMaker) -> None:
@@ -55,7 +55,6 @@ class Sampler:
                 self.mask.push(token_id)
 
     def push(self, token_id: int) -> None:
-        """Take the id that was drawn."""
         self.position += 1
         self.drawn += 1
         if self.seen is not None:
@@ -65,12 +64,12 @@ class Sampler:
 
     @property
     def banned(self) -> tuple[int, ...]:
-        """Ids that must wait until there are enough tokens."""
+        """Ids that must not be sampled until there are `min_tokens`."""
         return self.params.banned if self.drawn < self.params.min_tokens else ()
 
 
 def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
-    """Draw one token per row of fp32 logits; those of a row that holds what is no number say so."""
+    """Sample one token per row of fp32 logits; `numeric` is false for a row that holds NaN or infinity."""
     device = logits_BV.device
     scores_BV = shape(logits_BV, samplers)
     ids_B = scores_BV.argmax(dim=-1)
@@ -83,8 +82,8 @@ def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledTo
     asked = [b for b, s in enumerate(samplers) if s.params.logprobs >= 0]
     at_R = put(asked, device, torch.int64)
     scored = score(logits_BV[at_R], ids_B[at_R], [samplers[b].params.logprobs for b in asked])
-    # A sum is no number as soon as one of its parts is none.
-    host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored.columns)  # a step's only wait for the sampler
+    # A sum is not finite as soon as one of its parts is not.
+    host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored.columns)  # the only wait of sampling
     reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, scored.told(columns), strict=True))
     tokens = []
     for b, (s, token_id, total) in enumerate(zip(samplers, host_B.tolist(), sums_B.tolist(), strict=True)):
@@ -94,7 +93,7 @@ def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledTo
 
 
 def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """New scores: the logits with penalties, bias and masks applied."""
+    """A copy of the logits with penalties, bias and masks applied."""
     scores_BV = logits_BV.clone()
     penalise(scores_BV, [(b, s.params, s.seen) for b, s in enumerate(samplers) if s.seen is not None])
     bias(scores_BV, [(b, s.params) for b, s in enumerate(samplers)])
@@ -108,7 +107,7 @@ def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
 
 
 def _allowed(sampler: Sampler) -> NDArray[np.bool_]:
-    """What the constraint allows; of it, what is not banned, unless that leaves nothing."""
+    """Ids that the constraint allows, without the banned ones, unless that leaves nothing."""
     assert sampler.mask is not None
     allowed = sampler.mask.allowed()
     if not sampler.banned:

@@ -1,6 +1,6 @@
-"""Temperature, and what it leaves to be drawn from: top-k, top-p and min-p, in HF's order and by HF's rules.
+"""Temperature, then the filters top-k, top-p and min-p, in HF's order and by HF's rules.
 
-A row's cut depends on that row alone. R: rows, V: vocabulary.
+A row's result depends on that row alone. R: rows, V: vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ import torch
 from model.batch import SamplingParams
 from model.device.host_link import put
 
-_COLDEST = 1e-5  # dividing fp32 logits by less may overflow, and two infinities cannot be told apart
+_COLDEST = 1e-5  # dividing fp32 logits by less may overflow, and infinities cannot be ordered
 
 
 def cut(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Scores after temperature, with all that top-k, top-p and min-p rule out at minus infinity."""
+    """Scores after temperature, minus infinity for every id that top-k, top-p or min-p rules out."""
     scores_RV = scores_RV / _column(params, lambda p: max(p.temperature, _COLDEST), scores_RV.device)
     for wanted, cut_rows in _CUTS:
         rows = [r for r, p in enumerate(params) if wanted(p)]
@@ -27,7 +27,7 @@ def cut(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tens
 
 
 def _top_k(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Keep the k best of each row, and what ties with the k-th (HF TopKLogitsWarper)."""
+    """Keep the k best of each row, and all that tie with the k-th (HF TopKLogitsWarper)."""
     limits = [min(p.top_k, scores_RV.shape[1]) for p in params]
     best = scores_RV.topk(max(limits), dim=-1).values
     kth_R1 = best.gather(1, put(limits, scores_RV.device)[:, None] - 1)
@@ -44,7 +44,7 @@ def _top_p(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.T
 
 
 def _min_p(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Keep what is at least min_p times as probable as the best (HF MinPLogitsWarper)."""
+    """Keep ids at least min_p times as probable as the best (HF MinPLogitsWarper)."""
     probabilities = scores_RV.softmax(-1)
     floor_R1 = _column(params, lambda p: p.min_p, scores_RV.device) * probabilities.max(-1, keepdim=True).values
     return scores_RV.masked_fill(probabilities < floor_R1, float("-inf"))

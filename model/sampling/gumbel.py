@@ -1,4 +1,4 @@
-"""Gumbel(0, 1) noise hashed from what it is for, so that a draw can be repeated anywhere.
+"""Gumbel(0, 1) noise hashed from its purpose, so that any sample can be repeated anywhere.
 
 All but the last two logarithms is integer arithmetic: machines can differ only in the last bits of a double.
 """
@@ -14,7 +14,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def noise_key(seed: int, output_index: int, position: int) -> int:
-    """A 64-bit key for one draw: SplitMix64's finaliser (Steele et al. 2014), chained over its arguments."""
+    """A 64-bit key for one sample: SplitMix64's finaliser (Steele et al. 2014), chained over its arguments."""
     key = _mix(seed & _MASK64)
     key = _mix((key + _GOLDEN * (output_index + 1)) & _MASK64)
     return _mix((key + _GOLDEN * (position + 1)) & _MASK64)

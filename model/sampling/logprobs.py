@@ -1,4 +1,4 @@
-"""Log-probabilities as they are reported: log-softmax of the raw logits, before anything is done to them.
+"""Reported log-probabilities: log-softmax of the raw logits, before penalties, masks and temperature.
 
 R: rows of logits, V: vocabulary, C: the most alternatives that any row asks for.
 """
@@ -14,17 +14,17 @@ from model.device.host_link import fetch
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores where they were computed, so that a caller can fetch them together with what else it waits for.
+    """Scores still on their device, so that a caller can fetch them together with its other results.
 
-    `columns`: each row's own logprob [R], ids and logprobs of its best alternatives [R, C]. `counts`: how many of
-    these each row asked for.
+    `columns`: each row's own logprob [R], ids and logprobs of its best alternatives [R, C]. `counts`: the number of
+    alternatives that each row asked for.
     """
 
     columns: tuple[torch.Tensor, ...]
     counts: tuple[int, ...]
 
     def told(self, columns: Sequence[torch.Tensor]) -> list[tuple[float, Alternatives]]:
-        """For each row its token's logprob and the alternatives it asked for, from the columns on the host."""
+        """For each row its token's logprob and its alternatives, from the columns on the host."""
         own, ids, values = (column.tolist() for column in columns)
         return [
             (own[r], tuple(zip(ids[r][:count], values[r][:count], strict=True))) for r, count in enumerate(self.counts)

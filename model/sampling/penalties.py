@@ -1,7 +1,7 @@
-"""Changes to single scores before a draw: penalties, bias and bans, for all rows of a batch at once.
+"""Changes to single scores before sampling: penalties, bias and bans, for all rows of a batch at once.
 
-Few scores of a row are touched (the ids that have occurred, or were named), so they are gathered, changed and put back
-rather than a [B, V] table kept beside the logits. B: rows, V: vocabulary, N: touched scores of all rows.
+Few scores of a row change (of ids that have occurred, or that a request names), so they are gathered, changed and put
+back; no [B, V] table is kept beside the logits. B: rows, V: vocabulary, N: changed scores of all rows.
 """
 
 from array import array
@@ -15,11 +15,11 @@ from model.device.host_link import put
 
 
 class Occurrences:
-    """Which ids occur in a sequence, and how often in its output; grows with it."""
+    """Ids that occur in a sequence, and how often each occurs in its output."""
 
     def __init__(self, token_ids: Sequence[int], prompt_length: int) -> None:
         self._place: dict[int, int] = {}
-        self.ids, self.counts = array("q"), array("q")  # side by side; the prompt alone counts 0
+        self.ids, self.counts = array("q"), array("q")  # side by side; an id of the prompt alone counts 0
         for token_id in token_ids[:prompt_length]:
             self._find(token_id)
         for token_id in token_ids[prompt_length:]:
@@ -38,7 +38,7 @@ class Occurrences:
 
 
 def penalised(params: SamplingParams) -> bool:
-    """Whether what has occurred matters."""
+    """Whether any penalty is set, so that occurrences matter."""
     return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
 
 

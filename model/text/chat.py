@@ -1,4 +1,4 @@
-r"""Mixtral's v1 chat template: which text each turn becomes, and which conversations it can express.
+r"""Mixtral's v1 chat template: the text of each turn, and the conversations that it can express.
 
 The template is the one that Mixtral-8x7B-Instruct was tuned on (version 1 of Mistral's instruct formats;
 its public implementation is `InstructTokenizerV1` of mistral-common). `[INST]` and `[/INST]` are ordinary
@@ -16,7 +16,7 @@ _PARAGRAPH = "\n\n"  # between system messages, and between them and the first u
 
 
 class Role(StrEnum):
-    """Who speaks a message."""
+    """The speaker of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -25,13 +25,13 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of a conversation: who speaks, and the text, which is taken as it is (no trimming)."""
+    """One message of a conversation: the speaker, and the text, which is not trimmed."""
 
     role: Role
     content: str
 
     def __post_init__(self) -> None:
-        """Refuse a plain string as role, which would equal a `Role` but is none to an `is`."""
+        """Refuse a plain string as role: it would equal a `Role`, but not be identical (`is`) to one."""
         assert isinstance(self.role, Role), f"the role {self.role!r} must be a Role"
 
 
@@ -46,11 +46,11 @@ class Turn:
 def render(messages: Sequence[ChatMessage], *, continue_final_message: bool = False) -> list[Turn]:
     """Lay a conversation out as turns; `continue_final_message` leaves the last one open for the model.
 
-    System messages are no turns. Wherever they stand, the non-empty ones are joined by a blank line and put
-    in front of the first user message; only directly after an assistant message is one refused. A
-    conversation whose first turn is the assistant's, or that has system messages only, gets an empty user
-    message in front. Neighbours of one role are joined by a blank line. All this is what mistral-common does;
-    two messages of one role with a system message between them are refused, though.
+    System messages are not turns. The non-empty ones, from anywhere, are joined by a blank line and put in front
+    of the first user message; only a system message directly after an assistant message is refused. A conversation
+    whose first turn is the assistant's, or that has system messages only, gets an empty user message in front.
+    Neighbours of one role are joined by a blank line. mistral-common does all this; unlike it, this function refuses
+    two messages of one role with a system message between them.
 
     Errors: `ValueError`, naming the message by its index as in `messages[0]`, and what to change.
     """
@@ -76,7 +76,7 @@ def _turn(message: ChatMessage) -> Turn:
 
 
 def _spoken(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """The user and assistant messages, once roles and contents are found to be in order."""
+    """The user and assistant messages, with neighbours of one role joined; ValueError for a wrong order."""
     spoken: list[ChatMessage] = []
     previous: Role | None = None
     for index, message in enumerate(messages):
@@ -103,7 +103,7 @@ def _spoken(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 def _check_end(messages: Sequence[ChatMessage], continue_final_message: bool) -> None:
-    """Refuse a conversation after which it is not the model's turn to speak."""
+    """Refuse a conversation after which the model has no turn."""
     last = len(messages) - 1
     final_role = messages[last].role
     if continue_final_message and final_role is not Role.ASSISTANT:

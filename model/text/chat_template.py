@@ -1,17 +1,17 @@
-"""Whether a checkpoint's folder asks for another chat than Mixtral's first template, the one that is rendered."""
+"""Whether a checkpoint's folder asks for another chat template than Mixtral's first, the only one that is rendered."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-# What other templates put between turns, as string literals of theirs.
+# Marks that other templates put between turns, as string literals.
 _OTHER_MARKS = re.compile(r"<\||\|>|<<SYS>>|###|\[(?!/?INST\])[A-Z_]+\]|USER:|ASSISTANT:|<start_of_turn>")
 
 
 def chat_refusal(folder: Path, vocab_size: int) -> str:
-    """Why conversations cannot be served from this folder, "" if nothing speaks against it; ValueError if a file of it
-    is no JSON. `vocab_size`: pieces of tokenizer.model; a token beyond them was added afterwards.
+    """The reason why conversations cannot be served from this folder, "" if there is none; ValueError if one of its
+    files is not valid JSON. `vocab_size`: pieces of tokenizer.model; a token beyond them was added afterwards.
     """
     settings = _object(folder / "tokenizer_config.json")
     added = {name for name, i in _object(folder / "added_tokens.json").items() if _beyond(i, vocab_size)}

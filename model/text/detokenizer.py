@@ -8,10 +8,10 @@ from model.text.tokenizer import Tokenizer
 class Detokenizer:
     """Incremental decoder of one output stream: `push` every id, then `flush` once.
 
-    What they returned, joined, equals `Tokenizer.decode` of all the ids with the same two options. A
-    character may span several ids (byte pieces); it is held back until complete. `continuation` is true by
-    default, since a stream usually follows a prompt: the space of its first word is then kept. One object
-    per stream, not shared between threads; many may share one tokenizer.
+    Their results, joined, equal `Tokenizer.decode` of all the ids with the same two options. A character may span
+    several ids (byte pieces); it is held back until complete. `continuation` is true by default because a stream
+    usually follows a prompt: the space of its first word is then kept. One object serves one stream and is not
+    shared between threads; many may share one tokenizer.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, continuation: bool = True, special_tokens: bool = False) -> None:

@@ -49,7 +49,7 @@ class Tokenizer:
             bytes([int(piece[3:5], 16)]) if is_byte[i] else piece.replace(_SPACE, " ").encode()
             for i, piece in enumerate(pieces)
         ]
-        # What differs with and without special tokens: id -> its form in text, id -> its name.
+        # These ids differ with and without special tokens: id -> its form in text, id -> its name.
         self._plain = dict.fromkeys(self._control, b"")
         self._plain[self.unk_id] = processor.decode([self.unk_id]).encode()
         self._names = {i: pieces[i].encode() for i in self._plain}
@@ -89,7 +89,7 @@ class Tokenizer:
             raise ValueError(f"{file} cannot be read ({error.strerror}): make it a readable file.") from error
         if data.startswith(b"version https://git-lfs"):
             raise ValueError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` there.")
-        if not data:  # which sentencepiece would take for "nothing to load yet"
+        if not data:  # sentencepiece would take no bytes for "nothing to load yet"
             raise ValueError(f"{file} is empty: {_FETCH_AGAIN}.")
         try:
             processor = SentencePieceProcessor(model_proto=data)
@@ -131,7 +131,7 @@ class Tokenizer:
         return token_id in self._control
 
     def token_bytes(self, token_id: int, *, special_tokens: bool = False, starts_text: bool = False) -> bytes:
-        """What one id adds to a running text; need not be whole UTF-8, since a byte piece is one byte.
+        """The bytes that one id adds to a running text; not always whole UTF-8, because a byte piece is one byte.
 
         A control piece adds nothing and `<unk>` sentencepiece's " \u2047 "; with `special_tokens` both add
         their names. `starts_text`: the id is the first of a whole text, so the space that encoding put in

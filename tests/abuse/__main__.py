@@ -23,7 +23,7 @@ HEADER = (
     *("what", "streams", "failed", "p99 gap ms", "against calm", "against a busy core"),
     *("MB before", "most", "after", "log bytes", "what was done"),
 )
-NOTES = """One server (`transport=local`, `ulimit -n 1024`, tokens), each abuse from a process of its own on the same
+NOTES = """One server (`runtime=in_process`, `ulimit -n 1024`, tokens), each abuse from a process of its own on the same
 machine, `everything` from one process with a thread for each and six times as long. The streams are alice's. What costs
 work before the queue and beyond is tried by mallory, who has a token, too; what comes before the token by strangers.
 *Against calm*: the p99 of the gaps between messages, as a multiple of the same streams' with nothing else going on;

@@ -34,7 +34,7 @@ class Server:
         self.tokens = dict(_token(tokens, name) for name in ("alice", "mallory"))
         settings = (*settings, f"security.token_file={tokens}")
         words = ["-m", "cluster.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-        for setting in ("transport=local", *settings):
+        for setting in ("runtime=in_process", *settings):
             words += ["--set", setting]
         limit = f"ulimit -n {descriptors}; " if descriptors else ""
         command = ["bash", "-c", f'{limit}exec "$0" "$@"', sys.executable, *words]

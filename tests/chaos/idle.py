@@ -62,7 +62,7 @@ def main() -> None:
     import actors.remote.actors  # noqa: F401  # what a replica's process imports
     from actors.expert import Expert
     from cluster.engine.served_model import DEMO_FOLDER
-    from cluster.launch.deployment import actor_specs
+    from cluster.launch.specs import actor_specs
     from cluster.settings.config import Config
     from model.checkpoint.folder import Checkpoint
 

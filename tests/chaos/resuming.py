@@ -4,7 +4,8 @@ import itertools
 import threading
 import time
 
-from cluster.client.client import CallFailed, Client
+from cluster.client.client import Client
+from cluster.client.failures import CallFailed
 from cluster.client.resume import resuming
 from tests.chaos.streams import DEADLINE, Streams, Tally
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import psutil
 
-from cluster.client.client import CallFailed, Options, failing_plainly, text_request
+from cluster.client.failures import CallFailed, failing_plainly
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.integration.second_node import SecondNode
 from tests.integration.server import Server

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import time
 
-from cluster.client.client import CallFailed, Options, text_request
+from cluster.client.failures import CallFailed
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from tests.chaos.streams import Streams, some_requests
 from tests.daily.report import Row
 from tests.integration.server import Server

@@ -6,7 +6,8 @@ when there is none. Prints `same` if all three answers are.
 
 import subprocess
 
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from tests.integration.server import Server
 
 

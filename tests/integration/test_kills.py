@@ -6,7 +6,8 @@ import signal
 import psutil
 import pytest
 
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server

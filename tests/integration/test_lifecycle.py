@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client.client import CallFailed, Options, failing_plainly, text_request
+from cluster.client.failures import CallFailed, failing_plainly
+from cluster.client.messages import text_request
 from cluster.client.resume import resuming
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server, wait_for

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server, wait_for

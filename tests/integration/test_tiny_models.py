@@ -10,13 +10,15 @@ import pytest
 import torch
 from transformers import MixtralForCausalLM
 
-from cluster.engine.engine import Engine, EngineConfig
-from cluster.engine.request import Event, SequenceRequest, TokenEvent
+from cluster.engine.engine import Engine
+from cluster.engine.events import Event, Failed, Sampled
 from cluster.launch.on_ray import launch
+from cluster.policy.scheduling.request import SequenceRequest
 from cluster.settings.config import Config
-from model.batch import SamplingParams
+from model.batch import SampledToken, SamplingParams
 from model.checkpoint.folder import Checkpoint
 from tests.checkpoints import tiny, write
+from tests.engines import engine_bounds
 from tests.integration.server import Server
 
 NEW_TOKENS = 64
@@ -55,13 +57,13 @@ def test_greedy_ids_and_log_probabilities_over_ray_equal_transformers(
     checkpoint = Checkpoint.open(folder)
     deployment = launch(config, checkpoint, None, lambda phase, progress: None, threading.Event())
     try:
-        events = _generate(deployment.head, checkpoint.config.sliding_window)
+        tokens = _generate(deployment.head, checkpoint.config.sliding_window)
     finally:
         deployment.close(False)
-    assert [event.token_id for event in events] == expected
-    for event, row in zip(events, logprobs, strict=True):
-        for token, logprob in event.top:
-            assert logprob == pytest.approx(float(row[token]), abs=1e-4)
+    assert [token.token_id for token in tokens] == expected
+    for token, row in zip(tokens, logprobs, strict=True):
+        for other, logprob in token.top:
+            assert logprob == pytest.approx(float(row[other]), abs=1e-4)
 
 
 def _transformers(folder: Path) -> tuple[list[int], torch.Tensor]:
@@ -74,16 +76,19 @@ def _transformers(folder: Path) -> tuple[list[int], torch.Tensor]:
     return ids[len(PROMPT) :], rows
 
 
-def _generate(head: Any, window: int | None) -> list[TokenEvent]:
+def _generate(head: Any, window: int | None) -> list[SampledToken]:
     """Greedy tokens with 20 alternatives each, the prompt in chunks of 7."""
     inbox: queue.Queue[list[Event]] = queue.Queue()
-    engine = Engine(head, EngineConfig(4, 7, 8, window), inbox.put)
-    engine.submit([SequenceRequest("one", PROMPT, SamplingParams(temperature=0.0, logprobs=20), NEW_TOKENS)])
-    events: list[TokenEvent] = []
-    while not events or events[-1].finish is None:
+    engine = Engine(head, engine_bounds(max_tokens_per_step=7, window=window), inbox.put)
+    engine.start()
+    engine.submit([SequenceRequest(PROMPT, SamplingParams(temperature=0.0, logprobs=20), NEW_TOKENS)])
+    tokens: list[SampledToken] = []
+    while len(tokens) < NEW_TOKENS:
         for event in inbox.get(timeout=60):
-            assert isinstance(event, TokenEvent), event
-            events.append(event)
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Sampled):
+                assert (event.finish is not None) == (len(tokens) == NEW_TOKENS - 1)
+                tokens.append(event.token)
     engine.stop()
     engine.check()
-    return events
+    return tokens

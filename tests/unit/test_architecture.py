@@ -18,11 +18,12 @@ HOMES = {
         "actors/expert.py",
         "actors/routing/receipt.py",
         "actors/routing/router.py",
+        "actors/routing/route_table.py",
         "actors/transport/seam.py",
         "actors/transport/local.py",
     ),
-    "grpc": ("cluster/gateway/*", "cluster/client/client.py"),
-    "protos": ("cluster/gateway/*", "cluster/client/client.py"),
+    "grpc": ("cluster/gateway/*", "cluster/client/*"),
+    "protos": ("cluster/gateway/*", "cluster/client/*"),
     "prometheus_client": ("cluster/observe/metrics.py",),
 }
 ALSO_COUNTS_AS = {
@@ -51,7 +52,7 @@ LAYERS = {
 }
 
 # A policy takes a snapshot and the time and returns a value. Beside its own it may read these modules of plain data.
-PLAIN_DATA = ("cluster.policy", "model.batch", "actors.replica", "actors.vitals")
+PLAIN_DATA = ("cluster.policy", "model.batch", "actors.replica", "actors.specs", "actors.vitals")
 NOT_IN_A_POLICY = {"time", "datetime", "random", "secrets", "uuid", "logging"}
 
 OURS = sources(*PACKAGES)

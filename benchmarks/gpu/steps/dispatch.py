@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from actors.replica import one_each
-from actors.routing.deadlines import Patience
+from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
 from actors.routing.usage_counter import UsageCounter
@@ -78,18 +77,18 @@ class WatchedTransport:
         self.slowest = 0.0
         self._transport = transport
 
+    def connect(self, replica: Replica) -> Replica:
+        return self._transport.connect(replica)
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
-        """See `ExpertTransport`."""
         self._transport.submit(calls)
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
-        """See `ExpertTransport`."""
-        replies = self._transport.poll(timeout, first)
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
+        replies = self._transport.poll(timeout, call_ids, first)
         self.slowest = max([self.slowest, *(reply.service_seconds for reply in replies)])
         return replies
 
     def abandon(self, call_ids: Collection[int]) -> None:
-        """See `ExpertTransport`."""
         self._transport.abandon(call_ids)
 
 
@@ -128,7 +127,7 @@ def _measure_all(endpoints: Sequence[Any], bench: Bench) -> None:
     sizes = _FULL if bench.full else _SMALL
     link, transport = TimedLink(host_link(bench.device), bench), WatchedTransport(RayTransport())
     replicas, load = Replicas(one_each(endpoints)), UsageCounter(EXPERTS)
-    router = ExpertRouter(transport, replicas, _GRACE, Patience(), load, link=link)
+    router = ExpertRouter(transport, replicas, load, _GRACE, link=link)
     for index, tokens in enumerate(sizes.tokens):
         if bench.left() < _LONGEST:
             left_out = ", ".join(map(str, sizes.tokens[index:]))

@@ -16,10 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from actors.replica import one_each
-from actors.routing.deadlines import Patience
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.local import LocalTransport
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.decode import DecodeHead, Prepared, random_expert
@@ -185,7 +183,7 @@ def _host(rows: int, head: DecodeHead, bench: Bench) -> None:
     """A whole step as the head does it, from the batch's layout to its tokens; all but the experts is real."""
     layers, experts = head.config.num_hidden_layers, head.config.num_local_experts
     replicas, link = Replicas(one_each([_AnswersAtOnce()] * experts)), host_link(bench.device)
-    router = ExpertRouter(LocalTransport(), replicas, patience=Patience(), load=UsageCounter(experts), link=link)
+    router = ExpertRouter(LocalTransport(), replicas, link=link)
 
     def step(trunk: Trunk) -> None:
         forward = trunk.forward(head.batch(rows), head.cache, head.attention)

@@ -16,8 +16,9 @@ from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from benchmarks.gpu.measure.processes import on_device
 from benchmarks.gpu.measure.same_outputs import PROMPTS, transformers_greedy
 from benchmarks.load import percentile
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
 from cluster.engine.served_model import DEMO_FOLDER
+from cluster.settings.request_options import Options
 from model.text.tokenizer import Tokenizer
 from tests.chaos.streams import Streams, Tally, some_requests
 from tests.chaos.victims import Victims, send

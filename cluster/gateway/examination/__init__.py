@@ -1,1 +1,1 @@
-"""What a request costs before it is queued, bounded in places, time and memory."""
+"""Work on a request before it is queued, bounded in places, time and memory."""

@@ -1,4 +1,4 @@
-"""What a request means: its prompt's ids, a text's, what the engine is to run. Pure, and so the same in any process."""
+"""Work on a request that grows with its length. It depends on the model alone, so any process gives the same result."""
 
 from typing import TypeVar
 
@@ -6,8 +6,9 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
 from cluster.engine.answer_size import MOST_BYTES
-from cluster.engine.generation import GenerationRequest
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.auth import Caller
 from cluster.gateway.errors import Violation, invalid
 from cluster.gateway.examination.fields import has_more_fields
 from cluster.gateway.validation import Validator
@@ -18,37 +19,35 @@ M = TypeVar("M", bound=Message)
 
 
 class Examiner:
-    """Works of the gateway that grow with a request's length. They raise ApiError for what the client has to change."""
+    """Counts fields, tokenizes, detokenizes and validates. Raises ApiError for what the client has to change."""
 
     def __init__(self, served: ServedModel) -> None:
         self._served, self._validator = served, Validator(served)
 
     def too_many_fields(self, raw: bytes, kind: str, most: int) -> bool:
-        """Whether the bytes of a message, named in full, have more than so many fields."""
+        """Whether the bytes of a message of this full name have more than `most` fields."""
         pool = descriptor_pool.Default()
         return has_more_fields(raw, pool.FindMessageTypeByName(kind), most)
 
     def tokenize(self, request: pb.TokenizeRequest, context_length: int) -> pb.TokenizeResponse:
-        """Ids of a prompt."""
+        """The ids of a prompt."""
         ids = self._validator.prompt_ids(request.prompt)
-        return _usual(pb.TokenizeResponse(token_ids=ids, context_length=context_length), "prompt")
+        return _fitting(pb.TokenizeResponse(token_ids=ids, context_length=context_length), "prompt")
 
     def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
-        """Text of ids."""
+        """The text of ids."""
         ids = self._validator.token_ids(list(request.token_ids))
         named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
         text = self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
-        return _usual(pb.DetokenizeResponse(text=text), "token_ids")
+        return _fitting(pb.DetokenizeResponse(text=text), "token_ids")
 
-    def generation(
-        self, request: pb.GenerateRequest, limits: Limits, caller: str, whole: bool, highest_priority: int
-    ) -> GenerationRequest:
+    def generation(self, request: pb.GenerateRequest, limits: Limits, caller: Caller, whole: bool) -> GenerationRequest:
         """See `Validator.generation`."""
-        return self._validator.generation(request, limits, caller, whole=whole, highest_priority=highest_priority)
+        return self._validator.generation(request, limits, caller, whole=whole)
 
 
-def _usual(response: M, path: str) -> M:
-    """The response, unless it is larger than clients take."""
+def _fitting(response: M, path: str) -> M:
+    """The response; raises ApiError if it is larger than clients take."""
     if response.ByteSize() > MOST_BYTES:
         raise invalid([Violation(path, f"makes an answer of more than {MOST_BYTES} bytes; send it in parts")])
     return response

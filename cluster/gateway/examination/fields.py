@@ -1,6 +1,6 @@
-"""How many fields a message has, seen from its bytes: two of them on the wire may be eighty in memory, or 900.
+"""Counts a message's fields from its bytes, because two bytes on the wire may become 80 in memory, or 900.
 
-A walk over tags and lengths alone, which ends as soon as the bound is passed.
+It walks over tags and lengths only, and stops as soon as the bound is passed.
 """
 
 from functools import cache
@@ -13,8 +13,8 @@ LEAST_FIELD_BYTES = 2  # of a field: tag, and a value or length
 def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
     """Whether a message of this kind has more than `most` fields, those of inner messages included.
 
-    A packed list is one field, which is all it costs. Malformed bytes are the parser's to name: IndexError, ValueError,
-    or False.
+    A packed list is one field, which is all it costs. Malformed bytes give IndexError, ValueError or False: the parser
+    names them.
     """
     if len(raw) <= most * LEAST_FIELD_BYTES:
         return False
@@ -40,18 +40,18 @@ def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
                 case 5:
                     at += 4
                 case _:
-                    return False  # groups, which no message of ours has
+                    return False  # a group; no message of ours has one
     return False
 
 
 @cache
 def _inner(kind: Descriptor) -> dict[int, Descriptor]:
-    """Which fields are messages themselves."""
+    """The fields that are messages, by number."""
     return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number there, and where the next one begins."""
+    """The number at this place, and the place after it."""
     value = shift = 0
     while True:
         byte = raw[at]

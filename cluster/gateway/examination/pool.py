@@ -1,9 +1,9 @@
-"""What a request costs before it is queued: its text turned into ids, its schema compiled; and ids turned into text.
+"""The pool for work on requests before they are queued: tokenizing, compiling a schema, detokenizing.
 
-Such work takes up to seconds of a core, in which no stream must stand still: it is done beside the event loop, one
-piece at a time, so that the engine keeps its share. Small work, large work and schemas have a lane each, so that none
-waits behind another kind; large work is done apart, in a process. Tenants take turns; each may have so much waiting, in
-number and in bytes, and nobody waits for ever.
+Such work takes up to seconds of a core, during which no stream may stall. It runs beside the event loop, one piece at a
+time, so that the engine keeps its share. Small work, large work and schemas have a lane each, so that none waits behind
+another kind; large work runs in a process of its own. Tenants take turns, and waiting work is bounded in number, bytes
+and time.
 """
 
 import asyncio
@@ -13,22 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cluster.gateway.errors import ApiError, exhausted
+
 T = TypeVar("T")
 
 SMALL_BYTES = 64 << 10
 
 
-class Busy(Exception):
-    """Not taken in, or not begun in time. `retry_seconds`: when it is worth another try."""
-
-    def __init__(self, retry_seconds: float) -> None:
-        super().__init__(retry_seconds)
-        self.retry_seconds = retry_seconds
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`waiting` pieces of work of one tenant, `waiting_bytes` of all tenants, `seconds` until a piece has begun."""
+    """At most `waiting` pieces of one tenant, `waiting_bytes` of all tenants, and `seconds` until a piece begins."""
 
     waiting: int = 16
     waiting_bytes: int = 64 << 20
@@ -44,7 +38,7 @@ class _Work:
 
 
 class Turns:
-    """Work that waits, by tenant; tenants take turns. Pure: holds and orders, runs nothing."""
+    """Waiting work by tenant; tenants take turns. It holds and orders work, and runs none."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[_Work]] = {}  # in the order of their turns; never an empty one
@@ -54,16 +48,16 @@ class Turns:
         return sum(map(len, self._queues.values()))
 
     def waiting(self, tenant: str) -> int:
-        """How much of a tenant's waits."""
+        """The number of a tenant's waiting pieces."""
         return len(self._queues.get(tenant, ()))
 
     def add(self, tenant: str, work: _Work) -> None:
-        """To the end of a tenant's own queue."""
+        """Append to the tenant's own queue."""
         self._queues.setdefault(tenant, deque()).append(work)
         self.bytes += work.size
 
     def pop(self) -> _Work:
-        """The oldest of the tenant whose turn it is, who then goes to the end."""
+        """Take the oldest piece of the tenant whose turn it is; the tenant's next turn is after the others'."""
         tenant, queue = next(iter(self._queues.items()))
         work = queue.popleft()
         del self._queues[tenant]
@@ -73,7 +67,7 @@ class Turns:
         return work
 
     def remove(self, tenant: str, work: _Work) -> None:
-        """Out of turn."""
+        """Take a piece out of turn."""
         queue = self._queues[tenant]
         queue.remove(work)
         self.bytes -= work.size
@@ -81,13 +75,13 @@ class Turns:
             del self._queues[tenant]
 
     def check(self) -> None:
-        """Bytes are those of what waits, and nobody is in the list who has nothing."""
+        """Assert that the bytes are those of the waiting work, and that no tenant has an empty queue."""
         assert self.bytes == sum(work.size for queue in self._queues.values() for work in queue)
         assert all(self._queues.values())
 
 
 class _Lane:
-    """One thread, what it does with a work, and who waits for it."""
+    """One thread, the function that it applies to each piece of work, and the work that waits for it."""
 
     def __init__(self, name: str, do: Callable[[Any], Any]) -> None:
         self.turns, self.running, self.do = Turns(), False, do
@@ -95,23 +89,24 @@ class _Lane:
 
 
 class Examination:
-    """The pool, on one event loop."""
+    """The pool; all calls are made on one event loop."""
 
     def __init__(self, here: Callable[[Any], Any], apart: Callable[[Any], Any], bounds: Bounds | None = None) -> None:
-        """`here` does a work in the thread that calls it; `apart` has it done elsewhere, and is for the large ones."""
+        """`here` does work in the thread that calls it; `apart` has large work done in another process."""
         self._bounds = bounds or Bounds()
         self._small, self._large, self._costly = _Lane("small", here), _Lane("large", apart), _Lane("costly", here)
         self._lanes = (self._small, self._large, self._costly)
 
     async def run(self, tenant: str, size: int, work: Callable[..., T], costly: bool = False) -> T:
-        """The result of `work` on `size` bytes, done in a thread; Busy if there is no room, or no turn in time.
+        """The result of `work` on `size` bytes, done in a thread; raises ApiError (EXAMINATION_BUSY) if there is no
+        room, or no turn in time.
 
         `costly` work, such as a schema, may take long though it is small.
         """
         lane = self._large if size > SMALL_BYTES else self._costly if costly else self._small
         waiting_bytes = sum(lane.turns.bytes for lane in self._lanes)
         if lane.turns.waiting(tenant) >= self._bounds.waiting or waiting_bytes + size > self._bounds.waiting_bytes:
-            raise Busy(5.0)
+            raise _busy(5.0)
         mine = _Work(size, work, asyncio.get_running_loop().create_future())
         lane.turns.add(tenant, mine)
         self._next(lane)
@@ -125,12 +120,12 @@ class Examination:
                 lane.turns.remove(tenant, mine)
 
     def close(self) -> None:
-        """End the threads once what they run is done."""
+        """End each thread after the work that it runs."""
         for lane in self._lanes:
             lane.thread.shutdown(wait=False, cancel_futures=True)
 
     def check(self) -> None:
-        """What must hold at any time; call it on the loop."""
+        """Assert what must hold at any time; call it on the loop."""
         for lane in self._lanes:
             lane.turns.check()
             assert lane.running or not len(lane.turns), "work waits and nothing runs"
@@ -146,7 +141,7 @@ class Examination:
     def _ended(self, lane: _Lane, work: _Work, ended: "asyncio.Future[Any]") -> None:
         lane.running = False
         error = None if ended.cancelled() else ended.exception()
-        if not work.done.done():  # else whoever asked is gone
+        if not work.done.done():  # else the caller has gone
             if ended.cancelled():
                 work.done.cancel()
             elif error is not None:
@@ -157,4 +152,9 @@ class Examination:
 
     def _give_up(self, work: _Work) -> None:
         if not work.begun and not work.done.done():
-            work.done.set_exception(Busy(self._bounds.seconds))
+            work.done.set_exception(_busy(self._bounds.seconds))
+
+
+def _busy(retry_seconds: float) -> ApiError:
+    text = "too much is being tokenized and compiled at the moment; send the request again later"
+    return exhausted("EXAMINATION_BUSY", text, retry_seconds)

@@ -1,8 +1,9 @@
-"""A process of its own for what long requests cost: a thread would take the interpreter's lock from every stream.
+"""A process for work on long requests, because a thread would keep the interpreter's lock from every stream.
 
-It starts with the first such request and ends after a while without one. It gives way to the server's own work, and
-what takes it too much time or memory ends with it. `python -m cluster.gateway.examination.process MODEL BYTES` is that
-process: it reads works from stdin, one at a time, and writes what came of them.
+It starts with the first such request and ends after a while without one. It yields to the server's own work, and it
+ends, together with the work, if that takes too much time or memory. The process is
+`python -m cluster.gateway.examination.process MODEL BYTES`: it reads work from stdin, one piece at a time, and writes
+each result or exception to stdout.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import IO, TypeVar
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import exhausted, too_costly
+from cluster.gateway.errors import exhausted
 from cluster.gateway.examination.examiner import Examiner
 
 T = TypeVar("T")
@@ -34,35 +35,35 @@ log = logging.getLogger("eightwinds.examiner")
 
 
 class ExaminerProcess:
-    """The server's end of it; for one thread at a time, but for `close`."""
+    """The server's end of the process. Only `close` may be called while another thread is in `run`."""
 
     def __init__(self, model: str, cpu_seconds: float, memory_bytes: int) -> None:
-        """A work may take so many seconds of a core, and so much memory more than the process has at rest."""
+        """Work may take `cpu_seconds` of a core, and `memory_bytes` more than the process has at rest."""
         self._command = [sys.executable, "-m", "cluster.gateway.examination.process", model, str(memory_bytes)]
         self._cpu_seconds = cpu_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, work: Callable[[Examiner], T]) -> T:
-        """What the work gives or raises; ApiError (RESOURCE_EXHAUSTED) if it takes more than it may; RuntimeError if
-        the process cannot do its work, as when the model's folder is gone.
+        """Return or raise what the work does. ApiError (EXHAUSTED) if it takes more than it may; RuntimeError if the
+        process cannot work, for example because the model's folder is gone.
         """
         request, answer = pickle.dumps((self._cpu_seconds, work)), None
-        with contextlib.suppress(OSError):  # of a process that could not be started
-            answer = self._ask(request) or self._ask(request)  # it may have ended, for want of work, as this came
+        with contextlib.suppress(OSError):  # the process could not be started
+            answer = self._ask(request) or self._ask(request)  # it may just have ended, being idle
         if answer is None:
             raise exhausted("EXAMINATION_BUSY", "the server cannot examine the request now; try again", 1.0)
         good, value = answer
         if isinstance(value, BaseException) and not good:
             raise value
-        return value  # type: ignore[return-value]  # what the work gave, there
+        return value  # type: ignore[return-value]  # the work's result
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """End the process, even in the middle of its work."""
         if self._process is not None:
             self._process.kill()
 
     def _ask(self, request: bytes) -> tuple[bool, object] | None:
-        """(whether it went well, its result or its exception); None if the process was gone before it began."""
+        """(True, result) or (False, exception); None if the process had ended before the work began."""
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -82,7 +83,7 @@ class ExaminerProcess:
         log.warning("examining a request was given up: its process ended with %s", code)
         limits = "limits.examination_cpu_s, limits.examination_memory_bytes"
         text = f"examining the request takes more time or memory than one may ({limits}); send less"
-        return False, too_costly(text)
+        return False, exhausted("REQUEST_TOO_COSTLY", text)
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
@@ -94,18 +95,18 @@ class ExaminerProcess:
 
 
 def _readable(file: IO[bytes], seconds: float) -> bool:
-    """Whether there is something to read in so many seconds, be it the end. Not `select`: descriptors may be many."""
+    """Whether data or the end can be read within so many seconds. `select` would fail for descriptors over 1023."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return bool(poll.poll(1000 * seconds))
 
 
 def main() -> None:
-    """The process."""
+    """Run the process."""
     model, memory_bytes = sys.argv[1], int(sys.argv[2])
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     os.nice(_NICE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the server's, which drains first
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which drains first
     examiner = Examiner(ServedModel.open(model))
     with open("/proc/self/statm", encoding="ascii") as file:
         held = int(file.read().split()[0]) * resource.getpagesize()

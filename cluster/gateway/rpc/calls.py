@@ -1,7 +1,7 @@
-"""What every call goes through: its message is read here, and what its handler raises becomes its status.
+"""The path of every call: its caller is found, its message read, and its handler's exception becomes its status.
 
 gRPC would read a message whole before it calls a handler of one message. Ours are registered as handlers of many: the
-call is settled first, and the message is then read within the bounds of `cluster.gateway.rpc.uploads`.
+caller is admitted first, and the message is then read within the bounds of `cluster.gateway.rpc.uploads`.
 """
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
@@ -16,52 +16,68 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.descriptor import Descriptor
 
-from cluster.gateway.errors import (
-    REQUEST_ID_KEY,
-    ApiError,
-    Context,
-    abort,
-    given_id,
-    good_request_id,
-    to_api_error,
-    unless_gone,
-)
+from cluster.gateway.auth import Caller, Tokens, admit
+from cluster.gateway.errors import ApiError, Kind, exhausted, to_api_error
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.fields import LEAST_FIELD_BYTES, has_more_fields
-from cluster.gateway.examination.pool import SMALL_BYTES, Busy, Examination
-from cluster.gateway.rpc.auth import tenant
+from cluster.gateway.examination.pool import SMALL_BYTES, Examination
 from cluster.gateway.rpc.limits import Places
+from cluster.gateway.rpc.refuser import Refuser
+from cluster.gateway.rpc.status import CODES, REQUEST_ID_KEY, Context, abort, given_id, unless_gone
 from cluster.gateway.rpc.uploads import Uploads
+from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
+from cluster.settings.tokens import Holder, Scope
 
 Handler = Callable[[Any, Any], Any]
 Ended = Callable[[grpc.StatusCode], None]
 
+_OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
+_SCOPES = {"/eightwinds.v1.InferenceService": Scope.INFERENCE, "/eightwinds.v1.ClusterService": Scope.CLUSTER}
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Reads and parses requests, so that rubbish becomes INVALID_ARGUMENT, and turns exceptions into statuses.
+    """Refuses calls without a known token (UNAUTHENTICATED) or without its scope (PERMISSION_DENIED), hands request and
+    caller of the others to their handlers, and turns exceptions into statuses.
 
-    Gives every call its request id, too: the request's own, else `x-request-id`, else a new one. It is written into
-    the request where that has room for it, and echoed in the metadata of the answer.
+    Health is open; a method of no service of ours, such as reflection, needs any token. A message that cannot be parsed
+    becomes INVALID_ARGUMENT. Each call has a request id: the request's own, else `x-request-id`, else a new one. It is
+    written into the request where that has a field for it, and echoed in the metadata of the answer.
     """
 
-    def __init__(self, message_bytes: int, limits: LimitsSection, examination: Examination, refusals: Refusals) -> None:
-        """A message has at most `message_bytes`; the fields of long ones are counted by `examination`."""
+    def __init__(
+        self,
+        message_bytes: int,
+        limits: LimitsSection,
+        examination: Examination,
+        refusals: Refusals,
+        tokens: Tokens | None,
+    ) -> None:
+        """A message has at most `message_bytes`; `examination` counts the fields of a long one. Without `tokens` every
+        method is open.
+        """
         self.handled: Counter[tuple[str, str, str]] = Counter()  # calls that ended: service, method, code
         self._message_bytes, self._message_fields = message_bytes, limits.message_fields
         self._uploads = Uploads(limits.uploads, limits.upload_s)
         self._places = Places(limits.calls, "TOO_MANY_CALLS", "calls")
-        self._examination, self._refusals = examination, refusals
+        self._examination, self._refusals, self._tokens = examination, refusals, tokens
+        self._refuser = Refuser(refusals)
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap our own methods; health and reflection stay as they are."""
+        """Wrap our own methods; health and reflection stay as they are. A refused call's handler says why."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith("/eightwinds."):
+        if handler is None:
+            return None
+        try:
+            holder = self._holder(details)
+        except ApiError as error:
+            return self._refuser.handler(handler, error)
+        if not details.method.startswith("/eightwinds."):
             return handler
         _, service, method = details.method.split("/")
 
@@ -70,20 +86,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         parse = handler.request_deserializer
         if handler.unary_stream is not None:
-            many = self._stream(handler.unary_stream, parse, ended)
+            many = self._stream(handler.unary_stream, parse, holder, ended)
             return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
         assert handler.unary_unary is not None, "our methods take one message"
-        one = self._unary(handler.unary_unary, parse, ended)
+        one = self._unary(handler.unary_unary, parse, holder, ended)
         return grpc.stream_unary_rpc_method_handler(one, None, handler.response_serializer)
 
-    def _unary(self, method: Handler, parse: Any, ended: Ended) -> Handler:
+    def _holder(self, details: grpc.HandlerCallDetails) -> Holder | None:
+        if self._tokens is None or details.method.startswith(_OPEN):
+            return None
+        given = [str(value) for key, value in details.invocation_metadata or () if key == "authorization"]
+        return admit(given, _SCOPES.get(details.method.rpartition("/")[0]), self._tokens)
+
+    def _unary(self, method: Handler, parse: Any, holder: Holder | None, ended: Ended) -> Handler:
         async def call(messages: object, context: Context) -> Any:
-            request_id = given_id(context)
+            caller, request_id = _caller(holder, context), given_id(context)
             try:
                 with self._places:
-                    request = await self._read(context, parse)
+                    request = await self._read(context, caller, parse)
                     request_id = _settle_id(request, request_id)
-                    response = await method(request, context)
+                    response = await method(request, caller)
                 with unless_gone():
                     await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
                 ended(grpc.StatusCode.OK)
@@ -93,14 +115,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: Handler, parse: Any, ended: Ended) -> Handler:
+    def _stream(self, method: Handler, parse: Any, holder: Holder | None, ended: Ended) -> Handler:
         async def call(messages: object, context: Context) -> AsyncIterator[Any]:
-            request_id, started = given_id(context), False
+            caller, request_id, started = _caller(holder, context), given_id(context), False
             try:
                 with self._places:
-                    request = await self._read(context, parse)
+                    request = await self._read(context, caller, parse)
                     request_id = _settle_id(request, request_id)
-                    async with aclosing(method(request, context)) as responses:
+                    async with aclosing(method(request, caller)) as responses:
                         async for response in responses:
                             if not started:
                                 with unless_gone():
@@ -113,54 +135,58 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def _read(self, context: Context, parse: Any) -> Any:
-        """The call's one message; ApiError for what is none."""
+    async def _read(self, context: Context, caller: Caller, parse: Any) -> Any:
+        """The call's one message; raises ApiError if it is none, too large or too slow."""
 
         async def reading() -> Any:
             with unless_gone():
                 return await context.read()
 
-        raw = await self._uploads.read(tenant(context), context.peer(), reading)
+        raw = await self._uploads.read(caller.tenant, caller.peer, reading)
         if raw is grpc.aio.EOF:
             raise _malformed("the call came without a message")
         if len(raw) > self._message_bytes:
             text = f"the message has {len(raw)} bytes; at most {self._message_bytes} are taken"
-            raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text)
+            raise exhausted("MESSAGE_TOO_LARGE", text)
         try:
-            if await self._has_too_many_fields(raw, parse.__self__.DESCRIPTOR, context):  # FromString of a class
+            if await self._has_too_many_fields(raw, parse.__self__.DESCRIPTOR, caller):  # FromString of a class
                 text = f"the message has too many fields: at most {self._message_fields} are taken, inner ones included"
-                raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text)
+                raise exhausted("MESSAGE_TOO_LARGE", text)
             return parse(raw)
-        except (ApiError, Busy):
+        except ApiError:
             raise
         except Exception:  # protobuf's DecodeError, or UnicodeDecodeError from its string fields
             raise _malformed("the bytes are no message of this method") from None
 
-    async def _has_too_many_fields(self, raw: bytes, kind: Descriptor, context: Context) -> bool:
+    async def _has_too_many_fields(self, raw: bytes, kind: Descriptor, caller: Caller) -> bool:
         """Counting takes longer than parsing, but a parsed message may take a hundred times the memory of its bytes."""
         if len(raw) <= SMALL_BYTES:
             return has_more_fields(raw, kind, self._message_fields)
         if len(raw) <= self._message_fields * LEAST_FIELD_BYTES:
             return False
         work = partial(Examiner.too_many_fields, raw=raw, kind=kind.full_name, most=self._message_fields)
-        return await self._examination.run(tenant(context), len(raw), work)
+        return await self._examination.run(caller.tenant, len(raw), work)
 
     async def _end(self, context: Context, error: BaseException, request_id: str, ended: Ended) -> NoReturn:
-        """End a call by what its handler raised. A cancellation is the client's or its deadline's."""
+        """End a call with the status of its handler's exception. A cancellation is the client's or its deadline's."""
         if not isinstance(error, Exception):
             left = context.time_remaining()
             late = left is not None and left <= 0
             ended(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
             raise error
         api_error = to_api_error(error, request_id)
-        ended(api_error.code)
+        ended(CODES[api_error.kind])
         self._refusals.note(api_error.reason, context.peer())
         await abort(context, api_error, request_id)
         raise AssertionError("abort raises")
 
 
+def _caller(holder: Holder | None, context: Context) -> Caller:
+    return Caller(holder.name, holder.highest_priority, context.peer()) if holder else Caller(peer=context.peer())
+
+
 def _malformed(text: str) -> ApiError:
-    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", text)
+    return ApiError(Kind.INVALID, "MALFORMED_MESSAGE", text)
 
 
 def _settle_id(request: Any, given: str) -> str:

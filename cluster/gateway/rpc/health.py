@@ -10,8 +10,9 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
-from cluster.gateway.errors import ApiError, Context, abort, given_id
+from cluster.gateway.errors import ApiError
 from cluster.gateway.rpc.limits import Places
+from cluster.gateway.rpc.status import Context, abort, given_id
 from cluster.observe.refusals import Refusals
 
 SERVICE = "grpc.health.v1.Health"
@@ -20,7 +21,9 @@ NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """The state of each service. (grpcio's own forgets watches when one of several leaves, and takes any number.)"""
+    """The state of each service. (grpcio's own servicer forgets watches when one of several ends, and takes any
+    number.)
+    """
 
     def __init__(self, watches: int, refusals: Refusals) -> None:
         self._states: dict[str, Any] = {}
@@ -29,27 +32,25 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._refusals = refusals
 
     def set(self, service: str, state: Any) -> None:
-        """Say so to whoever watches."""
+        """Set a service's state and tell its watches."""
         self._states[service] = state
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def Check(self, request: pb.HealthCheckRequest, context: Context) -> pb.HealthCheckResponse:
-        """The state now; NOT_FOUND for a service that there is not."""
+        """The state now; NOT_FOUND for an unknown service."""
         if request.service not in self._states:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         return pb.HealthCheckResponse(status=self._states[request.service])
 
     async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The state, and every other one that follows."""
+        """The state, then each change of it."""
         try:
             with self._places:
                 last = None
                 while True:
-                    changed, state = (
-                        self._changed,
-                        self._states.get(request.service, pb.HealthCheckResponse.SERVICE_UNKNOWN),
-                    )
+                    changed = self._changed
+                    state = self._states.get(request.service, pb.HealthCheckResponse.SERVICE_UNKNOWN)
                     if state != last:
                         yield pb.HealthCheckResponse(status=state)
                         last = state

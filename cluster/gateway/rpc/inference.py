@@ -1,27 +1,26 @@
 """The InferenceService: messages in, messages out; everything between is elsewhere."""
 
-from __future__ import annotations  # grpc's generic types exist only in its type stubs
-
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
 from cluster.engine.answer_size import PIECE_BYTES
 from cluster.engine.engine import Engine
-from cluster.engine.generation import Generation, GenerationRequest
-from cluster.engine.request import SAMPLING_RANGES, Finish, FinishReason
+from cluster.engine.events import Finish, FinishReason
+from cluster.engine.generation import Generation
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
+from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend, Serving
-from cluster.gateway.errors import Context, Violation, invalid, unknown_model
+from cluster.gateway.errors import Violation, invalid, unknown_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
-from cluster.gateway.rpc.auth import caller, highest_priority, tenant
 from cluster.gateway.rpc.times import duration, now
+from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
-from protos.eightwinds.v1 import inference_pb2_grpc
 
 T = TypeVar("T")
 Examined = pb.GenerateRequest | pb.TokenizeRequest | pb.DetokenizeRequest
@@ -30,23 +29,23 @@ _LONG_BYTES = 16 << 10
 _REASONS = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 
 
-class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
-    """See protos/eightwinds/v1/inference.proto."""
+class InferenceService:
+    """See protos/eightwinds/v1/inference.proto. Handlers take a Caller where gRPC's own have a context."""
 
     def __init__(self, served: ServedModel, backend: Backend, examiner: Examiner, examination: Examination) -> None:
-        """What a request costs before it is queued is paid by `examination`, unless it is next to nothing."""
+        """`examination` does the work for a request before it is queued, unless that is next to nothing."""
         self._served, self._backend, self._examiner, self._examination = served, backend, examiner, examination
 
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+    async def Generate(self, request: pb.GenerateRequest, caller: Caller) -> pb.GenerateResponse:
         """All outputs at once."""
         serving = self._backend.take()
         generations, engine = serving.generations, serving.engine
-        wanted = await self._wanted(request, context, engine, whole=True)
+        wanted = await self._wanted(request, caller, engine, whole=True)
         response = pb.GenerateResponse(
             request_id=wanted.request_id,
             model=self._served.id,
             create_time=now(),
-            seed=wanted.sampling.seed,
+            seed=wanted.sequence.sampling.seed,
             outputs=[pb.Output(index=i) for i in range(wanted.n)],
         )
         with generations.running(wanted, engine) as generation:
@@ -57,17 +56,17 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     _add(output, piece, request.output, self._served.tokenizer)
             response.usage.CopyFrom(_usage(generation))
             response.prompt_tokens.extend(self._prompt_tokens(generation))
-            if wanted.trace:
+            if request.output.trace:
                 response.trace.CopyFrom(_trace(generation))
         return response
 
     async def GenerateStream(
-        self, request: pb.GenerateRequest, context: Context
+        self, request: pb.GenerateRequest, caller: Caller
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        """Pieces as they come; those that gathered meanwhile share a message per output."""
+        """Pieces as they come; pieces that gathered meanwhile share a message per output."""
         serving = self._backend.take()
         generations, engine = serving.generations, serving.engine
-        wanted = await self._wanted(request, context, engine)
+        wanted = await self._wanted(request, caller, engine)
         opening: pb.GenerateStreamResponse | None = self._opening(wanted)  # for the first message
         with generations.running(wanted, engine) as generation:
             async for pieces in generation.pieces():
@@ -78,9 +77,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     messages = [*ahead, last_ahead, *messages[1:]]
                     messages[0].MergeFrom(opening)
                     opening = None
-                if not generation.keys:
+                if not generation.open_ids:
                     messages[-1].usage.CopyFrom(_usage(generation))
-                    if wanted.trace:
+                    if request.output.trace:
                         messages[-1].trace.CopyFrom(_trace(generation))
                 for message in messages:
                     if _says_something(message):
@@ -112,20 +111,20 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             size += info.ByteSize() + 4
         return messages
 
-    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+    async def Tokenize(self, request: pb.TokenizeRequest, caller: Caller) -> pb.TokenizeResponse:
         """Ids of a prompt."""
         work = partial(Examiner.tokenize, request=request, context_length=self._context)
-        return await self._examined(request, context, work)
+        return await self._examined(request, caller, work)
 
-    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
+    async def Detokenize(self, request: pb.DetokenizeRequest, caller: Caller) -> pb.DetokenizeResponse:
         """Text of ids."""
-        return await self._examined(request, context, partial(Examiner.detokenize, request=request))
+        return await self._examined(request, caller, partial(Examiner.detokenize, request=request))
 
     def _check_model(self, name: str) -> None:
         if name not in ("", self._served.id):
             raise unknown_model(name, self._served.id)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, caller: Caller) -> pb.ListModelsResponse:
         """The one model."""
         if request.page_size < 0:
             raise invalid([Violation("page_size", "must be at least 0")])
@@ -148,19 +147,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.ListModelsResponse(models=[model])
 
     async def _wanted(
-        self, request: pb.GenerateRequest, context: Context, engine: Engine, whole: bool = False
+        self, request: pb.GenerateRequest, caller: Caller, engine: Engine, whole: bool = False
     ) -> GenerationRequest:
-        work = partial(
-            Examiner.generation,
-            request=request,
-            limits=engine.limits,
-            caller=caller(),
-            whole=whole,
-            highest_priority=highest_priority(),
-        )
-        return await self._examined(request, context, work)
+        work = partial(Examiner.generation, request=request, limits=engine.limits, caller=caller, whole=whole)
+        return await self._examined(request, caller, work)
 
-    async def _examined(self, request: Examined, context: Context, work: Callable[[Examiner], T]) -> T:
+    async def _examined(self, request: Examined, caller: Caller, work: Callable[[Examiner], T]) -> T:
         """The result of `work`, beside the event loop if the request is long or constrained: 4 MB take the tokenizer
         more than a second, as a schema may, in which no other stream would move.
         """
@@ -169,7 +161,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         size = request.ByteSize()
         if size < _LONG_BYTES and not constrained:
             return work(self._examiner)
-        who = caller() or getattr(request, "user", "") or tenant(context)
+        who = caller.name or getattr(request, "user", "") or caller.tenant
         return await self._examination.run(who, size, work, costly=constrained)
 
     @property
@@ -180,16 +172,16 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""
-        if generation.request.prompt_logprobs < 0:
+        if generation.request.sequence.prompt_logprobs < 0:
             return
-        ids, tokenizer = generation.request.prompt_ids, self._served.tokenizer
+        ids, tokenizer = generation.request.sequence.prompt_ids, self._served.tokenizer
         yield pb.TokenInfo(id=ids[0], bytes=_bytes(tokenizer, ids[0]))
         for token, (logprob, top) in zip(ids[1:], generation.progress.prompt_scores, strict=True):
             yield _info(tokenizer, token, logprob, top)
 
     def _opening(self, wanted: GenerationRequest) -> pb.GenerateStreamResponse:
         return pb.GenerateStreamResponse(
-            request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sampling.seed
+            request_id=wanted.request_id, model=self._served.id, create_time=now(), seed=wanted.sequence.sampling.seed
         )
 
 
@@ -197,11 +189,11 @@ def _add(
     target: pb.Output | pb.GenerateStreamResponse, piece: Piece, options: pb.OutputOptions, tokenizer: Tokenizer
 ) -> None:
     """Ids, token infos and finish of a piece."""
-    event = piece.event
+    token = piece.token
     if options.token_ids:
-        target.token_ids.append(event.token_id)
-    if event.logprob is not None:
-        target.tokens.append(_info(tokenizer, event.token_id, event.logprob, event.top))
+        target.token_ids.append(token.token_id)
+    if token.logprob is not None:
+        target.tokens.append(_info(tokenizer, token.token_id, token.logprob, token.top))
     if piece.finish is not None:
         target.finish.CopyFrom(_finish(piece.finish))
 
@@ -233,7 +225,7 @@ def _says_something(message: pb.GenerateStreamResponse) -> bool:
 
 def _usage(generation: Generation) -> pb.Usage:
     return pb.Usage(
-        prompt_tokens=len(generation.request.prompt_ids),
+        prompt_tokens=len(generation.request.sequence.prompt_ids),
         completion_tokens=generation.progress.completion_tokens,
         cached_prompt_tokens=generation.progress.cached_prompt_tokens,
     )

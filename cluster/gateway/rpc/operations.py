@@ -1,30 +1,26 @@
 """The ClusterService: what operators see of the cluster and change in it."""
 
-from __future__ import annotations  # grpc's generic types exist only in its type stubs
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-
-import grpc
 
 from actors.vitals import NodeInfo
 from cluster.control.errors import HeadNode, NoSuchNode, ReplicasFixed, RevisionMoved
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.audit import audited
+from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
-from cluster.gateway.errors import ApiError, Context, Violation, invalid
-from cluster.gateway.rpc.auth import tenant
+from cluster.gateway.errors import ApiError, Kind, Violation, invalid
 from cluster.gateway.rpc.expert_stream import LoadWatches, whole
 from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.times import duration, now
-from cluster.observe.events import Event, Kind
+from cluster.observe.events import Event
+from cluster.observe.events import Kind as Happening
 from cluster.observe.usage import since_start
 from cluster.observe.view import ClusterView
-from cluster.policy.replicas.membership import Member, State
+from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from protos.eightwinds.v1 import cluster_pb2 as pb
-from protos.eightwinds.v1 import cluster_pb2_grpc
 
 _MOST_REPLICAS = 64
 _DRAIN_SECONDS = 600.0
@@ -37,16 +33,16 @@ _STATES = {
     State.UNREACHABLE: pb.REPLICA_STATE_UNREACHABLE,
     State.LOST: pb.REPLICA_STATE_LOST,
 }
-_REFUSED: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
-    ReplicasFixed: (grpc.StatusCode.FAILED_PRECONDITION, "REPLICAS_FIXED"),
-    RevisionMoved: (grpc.StatusCode.ABORTED, "REVISION_MOVED"),
-    NoSuchNode: (grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND"),
-    HeadNode: (grpc.StatusCode.FAILED_PRECONDITION, "HEAD_NODE"),
+_REFUSED: dict[type[Exception], tuple[Kind, str]] = {
+    ReplicasFixed: (Kind.PRECONDITION, "REPLICAS_FIXED"),
+    RevisionMoved: (Kind.ABORTED, "REVISION_MOVED"),
+    NoSuchNode: (Kind.NOT_FOUND, "NODE_NOT_FOUND"),
+    HeadNode: (Kind.PRECONDITION, "HEAD_NODE"),
 }
 
 
-class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
-    """See protos/eightwinds/v1/cluster.proto."""
+class ClusterService:
+    """See protos/eightwinds/v1/cluster.proto. Handlers take a Caller where gRPC's own have a context."""
 
     def __init__(self, served: ServedModel, backend: Backend, watches: int = 128) -> None:
         """Load and events together have at most so many `watches` at once."""
@@ -56,11 +52,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         config = served.checkpoint.config
         self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
 
-    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+    async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
         return _status(await self._backend.view(), request.summary_only)
 
     async def WatchExpertLoad(
-        self, request: pb.WatchExpertLoadRequest, context: Context
+        self, request: pb.WatchExpertLoadRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchExpertLoadResponse]:
         interval = request.interval.ToNanoseconds() * 1e-9 if request.HasField("interval") else 1.0
         if violations := list(self._watch_violations(interval, request)):
@@ -72,7 +68,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                     yield message
 
     async def WatchEvents(
-        self, request: pb.WatchEventsRequest, context: Context
+        self, request: pb.WatchEventsRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         self._backend.look()
         if request.after_sequence < 0:
@@ -87,9 +83,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                     return
                 await asyncio.sleep(_EVENT_SECONDS)
 
-    async def ScaleExperts(self, request: pb.ScaleExpertsRequest, context: Context) -> pb.ScaleExpertsResponse:
-        with audited(request, context), _refusing():
-            return await self._scale(request, tenant(context))
+    async def ScaleExperts(self, request: pb.ScaleExpertsRequest, caller: Caller) -> pb.ScaleExpertsResponse:
+        with audited(request, caller), _refusing():
+            return await self._scale(request, caller.tenant)
 
     async def _scale(self, request: pb.ScaleExpertsRequest, requester: str) -> pb.ScaleExpertsResponse:
         if violations := list(self._scale_violations(request)):
@@ -99,15 +95,16 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         expected = request.expected_revision if request.HasField("expected_revision") else None
         revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
         for expert, count in wanted.items() if not request.validate_only else ():
-            self._backend.events.add(Kind.EXPERT_SCALED, f"{count} replicas wanted", expert=expert, requester=requester)
+            cause = f"{count} replicas wanted"
+            self._backend.events.add(Happening.EXPERT_SCALED, cause, expert=expert, requester=requester)
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
-            changes=[pb.ReplicaChange(expert=c.key[0], node_id=c.node_id, start=c.start) for c in changes],
+            changes=[pb.ReplicaChange(expert=c.id.expert, node_id=c.node_id, start=c.start) for c in changes],
         )
 
-    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
-        with audited(request, context), _refusing():
-            return await self._drain(request, tenant(context))
+    async def DrainNode(self, request: pb.DrainNodeRequest, caller: Caller) -> pb.DrainNodeResponse:
+        with audited(request, caller), _refusing():
+            return await self._drain(request, caller.tenant)
 
     async def _drain(self, request: pb.DrainNodeRequest, requester: str) -> pb.DrainNodeResponse:
         seconds = request.deadline.ToNanoseconds() * 1e-9 if request.HasField("deadline") else _DRAIN_SECONDS
@@ -115,15 +112,15 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             raise invalid([Violation("deadline", "must be above 0 s")])
         controller = self._backend.take().controller
         await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
-        kind = Kind.NODE_RESTORED if request.cancel else Kind.NODE_DRAINED
+        kind = Happening.NODE_RESTORED if request.cancel else Happening.NODE_DRAINED
         self._backend.events.add(kind, node_id=request.node_id, requester=requester)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
-        self, request: pb.SetScalingPolicyRequest, context: Context
+        self, request: pb.SetScalingPolicyRequest, caller: Caller
     ) -> pb.SetScalingPolicyResponse:
-        with audited(request, context), _refusing():
-            return await self._set_policy(request, tenant(context))
+        with audited(request, caller), _refusing():
+            return await self._set_policy(request, caller.tenant)
 
     async def _set_policy(self, request: pb.SetScalingPolicyRequest, requester: str) -> pb.SetScalingPolicyResponse:
         p = request.policy
@@ -140,7 +137,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
         self._backend.take().autoscaler.set(policy)
         state = "on" if policy.enabled else "off"
-        self._backend.events.add(Kind.POLICY_CHANGED, f"scaling by load is {state}", requester=requester)
+        self._backend.events.add(Happening.POLICY_CHANGED, f"scaling by load is {state}", requester=requester)
         return pb.SetScalingPolicyResponse(policy=_policy(policy))
 
     def _watch_violations(self, interval: float, request: pb.WatchExpertLoadRequest) -> Iterator[Violation]:
@@ -195,8 +192,8 @@ def _status(view: ClusterView, summary_only: bool) -> pb.GetStatusResponse:
     response.nodes.extend(_node(node, node.node_id in replicas.draining) for node in replicas.nodes)
     doubted = view.head.doubted if view.head else frozenset()
     for expert, load in zip(response.experts, since_start(view).experts, strict=True):
-        members = [member for member in replicas.members if member.key[0] == expert.expert]
-        expert.replicas.extend(_replica(member, member.key in doubted, view.device) for member in members)
+        members = [member for member in replicas.members if member.id.expert == expert.expert]
+        expert.replicas.extend(_replica(member, member.id in doubted, view.device) for member in members)
         expert.load.CopyFrom(whole(load))
         expert.note = replicas.notes.get(expert.expert, "")
     return response
@@ -217,7 +214,7 @@ def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:
 def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
     state = State.UNREACHABLE if doubted and member.state is State.READY else member.state
     return pb.Replica(
-        replica=member.key[1],
+        replica=member.id.index,
         node_id=member.node_id,
         state=_STATES[state],
         pid=member.pid,

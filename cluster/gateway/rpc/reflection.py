@@ -1,4 +1,4 @@
-"""Server reflection under both of its names, with what Python's package leaves out: v1, and methods as symbols."""
+"""Server reflection as v1alpha and as v1. Python's package knows neither v1 nor methods as symbols."""
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
@@ -28,7 +28,7 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
 
 
 class _Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
-    """Finds `package.Service.Method` too, which the protobuf library's own look-up does not."""
+    """Finds `package.Service.Method` too, which the protobuf library's own look-up misses."""
 
     def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
         parent, _, method = fully_qualified_name.rpartition(".")
@@ -41,7 +41,7 @@ class _Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
 
 
 def _describe_v1() -> None:
-    """Make v1's messages known, which are those of v1alpha on the wire: who lists a service may describe it."""
+    """Add v1's descriptor, made from v1alpha's (alike on the wire), so that v1 can be described too."""
     pool = descriptor_pool.Default()
     try:
         pool.FindServiceByName(NAMES[1])

@@ -1,4 +1,4 @@
-"""Ends the calls that are not let in, before anything of their messages is taken in."""
+"""Ends refused calls before anything of their messages is read."""
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
@@ -8,29 +8,28 @@ from typing import Any
 
 import grpc
 
-from cluster.gateway.errors import ApiError, Context, abort, given_id
+from cluster.gateway.auth import machine
+from cluster.gateway.errors import ApiError
+from cluster.gateway.rpc.status import Context, abort, given_id
 from cluster.observe.refusals import Refusals
 from cluster.policy.reluctance import Reluctance
 
 _MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 
 
-def address(context: Context) -> str:
-    """The machine that a call comes from, as gRPC names it, without the port."""
-    return context.peer().rpartition(":")[0]
-
-
 class Refuser:
-    """Ends calls with the reason, those of a flood late: a stranger waits, and runs out of streams of a connection."""
+    """Ends calls with the reason; those of a flood late, so that a stranger waits, and runs out of the streams of its
+    connection.
+    """
 
     def __init__(self, refusals: Refusals, reluctance: Reluctance | None = None) -> None:
         self._refusals, self._reluctance, self._held = refusals, reluctance or Reluctance(), 0
 
     def handler(self, handler: grpc.RpcMethodHandler[Any, Any], error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
-        """In place of this handler.
+        """A handler that ends the call in place of the given one.
 
-        It is one of many messages even where the method has one, since gRPC reads that one whole before it calls
-        anybody.
+        It takes many messages even where the method has one, because gRPC reads a single message whole before it calls
+        a handler.
         """
 
         async def one(messages: object, context: Context) -> None:
@@ -46,7 +45,7 @@ class Refuser:
 
     async def _end(self, context: Context, error: ApiError) -> None:
         self._refusals.note(error.reason, context.peer())
-        seconds = self._reluctance.seconds(address(context), asyncio.get_running_loop().time(), self._held)
+        seconds = self._reluctance.seconds(machine(context.peer()), asyncio.get_running_loop().time(), self._held)
         if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
             self._held += 1
             try:

@@ -1,18 +1,18 @@
-"""The gRPC server: services, health, reflection, limits, and its way from starting over serving to drained."""
+"""The gRPC server: services, health, reflection and limits; it starts, serves and drains."""
 
+import logging
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.auth import Tokens
 from cluster.gateway.backend import Backend, Serving
-from cluster.gateway.errors import hide_departures
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Bounds, Examination
 from cluster.gateway.examination.process import ExaminerProcess
 from cluster.gateway.rpc import health
-from cluster.gateway.rpc.auth import AuthInterceptor, Tokens
 from cluster.gateway.rpc.calls import CallInterceptor
 from cluster.gateway.rpc.health import NOT_SERVING, SERVING, Health
 from cluster.gateway.rpc.inference import InferenceService
@@ -29,6 +29,11 @@ _SERVICES = (
 )
 
 
+def _is_no_departure(record: logging.LogRecord) -> bool:
+    """False for what gRPC logs, with a traceback, when a client is gone before the last message to it is sent."""
+    return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
+
+
 class Gateway:
     """One listening server. Until `serve` is called requests get UNAVAILABLE and health is NOT_SERVING."""
 
@@ -39,7 +44,7 @@ class Gateway:
         tokens: Tokens | None = None,
         limits: LimitsSection | None = None,
     ) -> None:
-        """With `tokens` every call but those of health needs one; `limits` are those of docs/limits.md."""
+        """With `tokens` every call except health needs one; `limits` are those of docs/limits.md."""
         limits = limits or LimitsSection()
         self.refusals = Refusals()
         examiner = Examiner(served)
@@ -49,22 +54,19 @@ class Gateway:
         bounds = Bounds(limits.examinations, limits.examination_bytes, limits.examination_s)
         self._examination = Examination(lambda work: work(examiner), self._apart.run, bounds)
         self._health = Health(limits.watches, self.refusals)
-        calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals)
+        calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals, tokens)
         self.backend = Backend(calls.handled, self.refusals.counts)
-        self._server = grpc.aio.server(
-            interceptors=[AuthInterceptor(tokens, self.refusals), calls],
-            options=channel_options(limits, max_message_bytes),
-        )
-        inference = InferenceService(served, self.backend, examiner, self._examination)
+        self._server = grpc.aio.server(interceptors=[calls], options=channel_options(limits, max_message_bytes))
+        # Any: the stubs want handlers that take a context; CallInterceptor calls them with a Caller.
+        inference: Any = InferenceService(served, self.backend, examiner, self._examination)
+        operations: Any = ClusterService(served, self.backend, limits.watches)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
-        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
-            ClusterService(served, self.backend, limits.watches), self._server
-        )
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(operations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server, (*_SERVICES, health.SERVICE))
 
     async def listen(self, address: str) -> str:
-        """Bind and start; returns HOST:PORT with the port chosen where 0 was asked. OSError if it is taken."""
+        """Bind and start; returns HOST:PORT with the port that the system chose for 0. OSError if the port is taken."""
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -72,16 +74,16 @@ class Gateway:
         if port == 0:
             raise OSError(f"cannot listen on {address}")
         self._set_health(NOT_SERVING)
-        hide_departures()
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)
         await self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def serve(self) -> None:
-        """Say SERVING; the backend serves."""
+        """Report SERVING; call it once the backend is Serving."""
         self._set_health(SERVING)
 
     def tell(self, good: bool) -> None:
-        """What grpc.health says from now on, unless the server drains; called on the event loop."""
+        """Set what grpc.health reports from now on, unless the server drains. Call it on the event loop."""
         if not self.backend.draining:
             self._set_health(SERVING if good else NOT_SERVING)
 

@@ -1,7 +1,7 @@
-"""Messages that are on their way in: so many at once, each for so long, and a slow one makes room for others.
+"""Uploads: messages that are being received. They are bounded in number and time, and a slow one makes room for others.
 
-A message takes memory from its first byte on and costs its sender nothing until its last. Whoever sends at once is done
-before anybody looks; whoever lets the server wait is the one that goes when others want in.
+A message takes the server's memory from its first byte on and costs its sender nothing until its last. A message sent
+at once is received before any bound is felt; one that lets the server wait is ended when others need its place.
 """
 
 import asyncio
@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from cluster.gateway.errors import exhausted
+
 T = TypeVar("T")
-
-
-class UploadTooSlow(Exception):
-    """The message did not come within its time, or others needed its place."""
 
 
 @dataclass(eq=False, slots=True)
@@ -26,19 +24,19 @@ class _Upload:
 
 
 class Uploads:
-    """At most `most` readings at once, `each` of one tenant, for at most `seconds`, or `patience` while others wait.
+    """At most `most` uploads at once, `each` of one tenant, for at most `seconds`, or `patience` while others wait.
 
-    Connections that wait take turns. Who goes is the oldest of the connection that holds the most places; where a
-    tenant that waits has all that it may have, of its own connections.
+    Waiting connections take turns. While any waits, the oldest upload of the connection that holds the most places is
+    ended; if the waiting tenant has all the places that it may have, it is one of that tenant's own.
     """
 
     def __init__(self, most: int, seconds: float, patience: float = 1.0, each: int | None = None) -> None:
         self._most, self._seconds, self._patience = most, seconds, patience
         self._each = each or max(1, most // 4)
         self._open: dict[_Upload, None] = {}  # oldest first
-        # By tenant and connection, in the order of their turns.
+        # by tenant and connection, in the order of their turns
         self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
-        self._promised = 0  # places of those that are about to begin
+        self._promised = 0  # places of uploads that are about to begin
         self._held = Counter[str]()  # places, promised ones included, by tenant
         self._pressing: asyncio.TimerHandle | None = None
 
@@ -46,7 +44,7 @@ class Uploads:
         return len(self._open) + self._promised
 
     async def read(self, tenant: str, connection: str, reading: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `reading`. Raises UploadTooSlow if that takes too long."""
+        """Return the result of `reading`. Raises ApiError (MESSAGE_TOO_SLOW) if that takes too long."""
         if (tenant, connection) in self._waiting or not self._room_for(tenant):
             await self._turn(tenant, connection)
         else:
@@ -54,12 +52,13 @@ class Uploads:
         now = asyncio.get_running_loop().time()
         upload = _Upload(tenant, connection, now, asyncio.timeout_at(now + self._seconds))
         self._open[upload] = None
-        self._press()  # for those that wait since before it had begun
+        self._press()  # connections may have waited since before it began
         try:
             async with upload.scope:
                 return await reading()
         except TimeoutError:
-            raise UploadTooSlow from None
+            text = "the message did not come in time, or others needed its place; send it whole, and at once"
+            raise exhausted("MESSAGE_TOO_SLOW", text, 1.0) from None
         finally:
             del self._open[upload]
             self._give_back(tenant)
@@ -97,11 +96,11 @@ class Uploads:
                 del self._waiting[who]
 
     def _admit(self) -> None:
-        """Give free places to those whose turn it is."""
+        """Give free places to the connections whose turn it is."""
         while who := next((who for who in self._waiting if self._room_for(who[0])), None):
             queue = self._waiting.pop(who)
             first = queue.popleft()
-            if not first.done():  # else it is cancelled, and has not noticed yet
+            if not first.done():  # else it is cancelled, but its task has not run yet
                 first.set_result(None)
                 self._promised += 1
                 self._held[who[0]] += 1
@@ -110,7 +109,7 @@ class Uploads:
         self._press()
 
     def _press(self) -> None:
-        """See to it that whoever waits does not wait for one that never ends."""
+        """Set the timer that ends an upload, if connections wait and none is set."""
         if self._pressing is not None or not self._waiting or not self._open:
             return
         full = {tenant for tenant, _ in self._waiting if self._held[tenant] >= self._each}
@@ -124,10 +123,10 @@ class Uploads:
     def _end(self, upload: _Upload) -> None:
         self._pressing = None
         if self._waiting and upload in self._open:
-            upload.scope.reschedule(asyncio.get_running_loop().time())  # it leaves in the loop's next round, and admits
+            upload.scope.reschedule(asyncio.get_running_loop().time())  # it ends in the loop's next round, and admits
         else:
             self._press()
 
     def check(self) -> None:
-        """What must hold when nothing is under way."""
+        """Assert what must hold when no upload is under way."""
         assert not len(self) and not self._waiting and not self._held

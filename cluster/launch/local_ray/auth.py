@@ -1,5 +1,5 @@
-"""Whether a Ray cluster that is joined asks for a token, and which. A Ray without one runs whatever code it is sent by
-whoever reaches its ports. A local Ray has a token of its own (cluster/launch/local_ray/daemon.py).
+"""The token with which a Ray cluster is joined. A Ray without one runs any code that is sent to its ports. A local Ray
+has a token of its own (cluster/launch/local_ray/daemon.py).
 """
 
 import os
@@ -18,14 +18,14 @@ ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class RayAuth:
-    """`mode` is what RAY_AUTH_MODE is to be, `source` where the token is, "" if there is none."""
+    """`mode` is the value for RAY_AUTH_MODE, `source` says where the token is, "" if there is none."""
 
     mode: str
     source: str
 
     @classmethod
     def of(cls, environ: Mapping[str, str], home: Path) -> "RayAuth":
-        """What Ray would find, in its own order. Without RAY_AUTH_MODE a token that is there is used."""
+        """What Ray would find, in its own order. Without RAY_AUTH_MODE a token is used if there is one."""
         source = ""
         if environ.get("RAY_AUTH_TOKEN"):
             source = "RAY_AUTH_TOKEN"
@@ -36,7 +36,7 @@ class RayAuth:
         return cls(environ.get("RAY_AUTH_MODE", "").lower() or ("token" if source else "disabled"), source)
 
     def problem(self, address: str) -> tuple[str, str]:
-        """Level ("ok", "warn", "fail") and words about joining a Ray there."""
+        """A level ("ok", "warn", "fail") and a message about joining the Ray at this address."""
         if self.mode == "token" and not self.source:
             return "fail", "RAY_AUTH_MODE=token, but there is no token"
         if self.mode != "token":
@@ -44,7 +44,7 @@ class RayAuth:
         return "ok", f"a token, from {self.source}"
 
     def refused(self, address: str, answers: bool, error: Exception) -> str:
-        """Why a Ray that is there (`answers`) or not could not be joined: Ray itself says the same of both."""
+        """Why Ray could not be joined. `answers` says whether its port does: Ray's own error is the same for both."""
         if self.mode == "token" and not self.source:
             return f"cannot join Ray at {address}: RAY_AUTH_MODE=token, but there is no token: {ADVICE}"
         if not answers:
@@ -58,12 +58,12 @@ class RayAuth:
 
 
 def ray_auth() -> RayAuth:
-    """Of this process."""
+    """The token settings of this process."""
     return RayAuth.of(os.environ, Path.home())
 
 
 def choose_ray_auth() -> None:
-    """Tell Ray, which looks at the environment when it is imported and no more."""
+    """Set RAY_AUTH_MODE, which Ray reads once, when it is imported."""
     os.environ["RAY_AUTH_MODE"] = ray_auth().mode
 
 

@@ -1,8 +1,8 @@
-"""A Ray of our own on this machine: `ray start` in a process session of its own, written down so that a later
-command finds it or removes it. Imports no Ray.
+"""A Ray of our own on this machine: `ray start` in a process session of its own, recorded so that a later command can
+take it over or remove it. Imports no Ray.
 
-The processes outlive a killed `serve` and never see its Ctrl-C. They listen on loopback only, and nothing in them
-knows the machine's outward address, which may change at any time. Whose they are: cluster/launch/local_ray/record.py.
+The processes outlive a killed `serve` and never see its Ctrl-C. They listen on loopback only and do not know the
+machine's outward address, because that may change at any time. `cluster/launch/local_ray/record.py` says who owns them.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from cluster.launch.deployment import LaunchFailed, LaunchStopped
 from cluster.launch.local_ray import marks
 from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.local_ray.folder import Hold, StateFolders, state_folders
 from cluster.launch.local_ray.record import LocalRay, orphans, records
+from cluster.launch.runtime import LaunchFailed, LaunchStopped
 from cluster.settings.address import bind
 
 log = logging.getLogger("eightwinds.local_ray")
@@ -35,9 +35,9 @@ _LOOK_SECONDS = 0.25  # between looks at whether the processes live
 _OBJECT_STORE_BYTES = 200_000_000
 # Rows of up to 512 KiB travel inside the call instead of through the object store: eight calls of 256 KiB took 7 ms
 # instead of 17 (docs/adr/0002-object-refs.md).
-# A call to a process that has ended fails when Ray knows why it has, or after this wait, which it looks after with each
-# heartbeat. We need not know why, and a second of each would be most of what a killed head costs.
-# Statistics that nobody here reads cost 5 % of a call.
+# Ray delays the failure of a call to a dead process until it knows the cause of death, at most this long, checked at
+# each heartbeat. The defaults (1 s each) would dominate the recovery of a killed head.
+# Event statistics, which nothing here reads, cost 5 % of a call.
 SYSTEM_CONFIG = {
     "max_direct_call_object_size": 512 * 1024,
     "timeout_ms_task_wait_for_death_info": 100,
@@ -45,17 +45,17 @@ SYSTEM_CONFIG = {
     "event_stats": False,
     "task_events_report_interval_ms": 0,
 }
-# Ray takes 127.0.0.1 for a mistake, and the machine's outward address instead, upon which its processes listen on all
-# interfaces, except where it is told that there is no cluster; the variable is named for the systems where it seldom
-# is. It is read when Ray is imported, by the processes and by who joins them.
+# Ray takes 127.0.0.1 for a mistake and replaces it by the machine's outward address; its processes then listen on all
+# interfaces. This variable prevents that: it says that there is no cluster, as on Windows or macOS. Ray's processes and
+# those that join them read it when they import Ray.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
     """Take over a local Ray that a `serve` left behind, or begin to start one; None if `ray_address` is given.
 
-    This process's environment is made ready to connect to it; Ray must not be imported before. Of several that call
-    this at the same time each gets another.
+    Also prepares this process's environment for connecting to it, so Ray must not be imported before. Processes that
+    call this at the same time get different ones.
     """
     if ray_address:
         choose_ray_auth()
@@ -78,8 +78,8 @@ def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
 
 
 def down(namespace: str) -> list[str]:
-    """Remove every local Ray whose `serve` is gone; answers a line for each that was found. ValueError if the folder
-    of the records is not ours alone.
+    """Remove every local Ray whose `serve` is gone; returns a line for each one found. ValueError if others can write
+    to the folder of the records.
     """
     lines = []
     for found, mine in _taken(namespace):
@@ -97,7 +97,7 @@ def down(namespace: str) -> list[str]:
 
 
 def left_behind(namespace: str) -> list[str]:
-    """What earlier serves have left, in words. ValueError as `down`."""
+    """Describe what earlier serves have left behind. ValueError as `down`."""
     left = [mine for _, mine in _taken(namespace) if mine is not None]
     for mine in left:
         mine.let_go()
@@ -108,7 +108,7 @@ def left_behind(namespace: str) -> list[str]:
 
 
 def _taken(namespace: str) -> list[tuple[LocalRay, LocalRay | None]]:
-    """All that are written down, and the same taken where nobody owns them."""
+    """Every recorded local Ray, and the same one taken if no process owns it."""
     folders = state_folders()
     try:
         with folders.locked():
@@ -124,7 +124,7 @@ def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
     hold = Hold.of(folder)
     assert hold is not None, "nobody else knows of it"
     local = LocalRay(str(folder), str(record), namespace, secrets.token_hex(32), os.getpid(), hold=hold)
-    local.write()  # before there is a process: who finds one without a record takes it for lost
+    local.write()  # before its first process: processes without a record count as orphans
     command = [
         sys.executable,
         "-m",
@@ -148,20 +148,21 @@ def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
     return local
 
 
-def essentials(local: LocalRay) -> Callable[[], str]:
-    """What tells whether Ray's own processes live, which nobody starts anew: "" as long as they do."""
+def essentials(local: LocalRay) -> dict[str, psutil.Process]:
+    """Ray's own processes, which nobody starts anew, by name."""
     found = {}
     for pid in local.pids():
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             if process.name() in _ESSENTIAL:
                 found[process.name()] = process
+    return found
 
-    def broken() -> str:
-        ended = [name for name, process in found.items() if not _lives(process)]
-        return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
 
-    return broken
+def broken(essentials: Mapping[str, psutil.Process]) -> str:
+    """Which of these have ended, or ""."""
+    ended = [name for name, process in essentials.items() if not _lives(process)]
+    return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -178,7 +179,7 @@ def _free_port() -> int:
 
 
 def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
-    """Wait until it is up; the result knows its address. Raises LaunchFailed or LaunchStopped."""
+    """Wait until it is up; the result has its address. Raises LaunchFailed or LaunchStopped."""
     end, look = time.monotonic() + timeout, 0.0
     address_file = Path(local.folder) / _ADDRESS_FILE
     while True:
@@ -198,7 +199,7 @@ def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
 
 
 def _environment(token: str) -> dict[str, str]:
-    """Ours, plus what Ray needs: a token, so that nobody else on this machine can use the cluster."""
+    """This process's environment and what Ray needs: a token, so that no other user of this machine can use it."""
     root = str(Path(__file__).resolve().parents[3])
     environment = dict(os.environ) | LOOPBACK
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))

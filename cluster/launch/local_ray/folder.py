@@ -2,7 +2,7 @@
 
 Records lie where nothing cleans (the user's runtime folder), Ray's own files in the temporary folder, which has room.
 With EIGHTWINDS_STATE both are below it. A folder counts only if it is the caller's, closed to others, and reached
-without following a link; whoever else can write a name there could have us end and delete what he likes.
+without following a link; otherwise another user could make us end processes and delete files of his choice.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class StateFolders:
 
     @contextlib.contextmanager
     def made_and_locked(self) -> Iterator[None]:
-        """They exist, and are locked; ValueError if they are not ours alone."""
+        """Make and lock both; ValueError if others can reach into one."""
         while True:
             for folder in (self.records, self.files):
                 folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class StateFolders:
                 return
 
     def new_name(self) -> str:
-        """A name that no cluster has, whose folders are made."""
+        """Make the folders of a new name; returns the name."""
         while True:
             name = secrets.token_hex(_NAME_BYTES // 2)
             try:
@@ -58,8 +58,8 @@ class StateFolders:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else of this user looks, takes or removes meanwhile. Waits for as long as another does. ValueError or
-        OSError if there is no such folder of ours.
+        """Hold the lock under which processes of this user look, take and remove; waits for it. ValueError or OSError
+        if there is no such folder of ours.
         """
         while True:
             fd = open_private(self.records)
@@ -72,14 +72,14 @@ class StateFolders:
                 os.close(fd)
 
     def tidied(self) -> None:
-        """Remove them if they are empty."""
+        """Remove both folders if they are empty."""
         for folder in (self.records, self.files):
             with contextlib.suppress(OSError):  # another cluster's record is in it
                 folder.rmdir()
 
 
 def state_folders(environ: Mapping[str, str] | None = None, uid: int | None = None) -> StateFolders:
-    """Where they are, whether or not they exist. ValueError if EIGHTWINDS_STATE is too long for Ray's sockets."""
+    """The folders' paths, whether or not they exist. ValueError if EIGHTWINDS_STATE is too long for Ray's sockets."""
     environ = os.environ if environ is None else environ
     uid = os.getuid() if uid is None else uid
     own = f"eightwinds-{uid}"
@@ -102,8 +102,8 @@ def state_folders(environ: Mapping[str, str] | None = None, uid: int | None = No
 
 
 def open_private(path: Path, uid: int | None = None) -> int:
-    """A descriptor of a folder that is this user's and closed to others; ValueError says what is wrong with another,
-    OSError if there is none.
+    """Open a folder that is this user's and closed to others. ValueError says what is wrong with it, OSError that there
+    is none.
     """
     fd = _opened(path)
     problem = _problem(os.fstat(fd), os.getuid() if uid is None else uid)
@@ -114,7 +114,7 @@ def open_private(path: Path, uid: int | None = None) -> int:
 
 
 def open_below_private(path: Path) -> int:
-    """The same of a folder in one that is private. Its own mode does not matter, and Ray opens its folder to all."""
+    """Open a folder inside a private one. Its own mode does not matter: Ray makes its folder readable to all."""
     within = open_private(path.parent)
     try:
         fd = _opened(path, within)
@@ -148,7 +148,7 @@ def _problem(found: os.stat_result, uid: int) -> str:
 
 
 def read_private(folder: Path, name: str) -> str:
-    """A file's text; ValueError or OSError unless it and its folders are ours, closed to others, and no links."""
+    """Read a file; ValueError or OSError unless it and its folders are ours, closed to others, and no links."""
     within = open_below_private(folder)
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
@@ -163,7 +163,7 @@ def read_private(folder: Path, name: str) -> str:
 
 
 def write_private(folder: Path, name: str, text: str) -> None:
-    """Replace a file at once, readable by us only; whoever reads meanwhile has the old one or the new one."""
+    """Replace a file atomically, readable by this user only."""
     within = open_below_private(folder)
     try:
         draft = f".{name}.{secrets.token_hex(4)}"
@@ -176,10 +176,10 @@ def write_private(folder: Path, name: str, text: str) -> None:
 
 
 class Hold:
-    """A folder that is in use by this process, as the kernel knows: it ends with the process, however that ends.
+    """A lock of this process on a folder. The kernel releases it when the process ends, in whatever way.
 
-    Identity needs no process ids, no times and no file's contents, all of which may be another's by the time they are
-    read. systemd-tmpfiles leaves alone what is held so.
+    It proves ownership better than process ids, times or a file's contents, because these may be another process's by
+    the time they are read. systemd-tmpfiles does not clean a folder that is locked.
     """
 
     def __init__(self, fd: int) -> None:
@@ -187,7 +187,7 @@ class Hold:
 
     @classmethod
     def of(cls, folder: Path) -> "Hold | None":
-        """Ours from now on, or None if another has it; ValueError or OSError if it is no private folder of ours."""
+        """Lock a folder; None if another process has it. ValueError or OSError if it is no private folder of ours."""
         fd = open_below_private(folder)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,5 @@
-"""Processes that carry a mark in their environment, which their children inherit: found without any file, and by
-nothing that a later process could have by chance. Only this user's are looked at, as only theirs can be read.
+"""Processes that carry a mark in their environment, which children inherit. A mark needs no file, and no later process
+has it by chance. Only this user's processes are searched, because no others can be read.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ _PREFIX = f"{MARK}=".encode()
 
 
 def mark(value: str) -> dict[str, str]:
-    """What the first process's environment needs. Ray renames its processes, and would write over the environment to
-    have room for the name; with SPT_NOENV it does not.
+    """Variables for the first process. Ray renames its processes and would overwrite the environment to make room for
+    the name; SPT_NOENV prevents that.
     """
     return {MARK: value, "SPT_NOENV": "1"}
 
@@ -32,7 +32,7 @@ def marked() -> dict[str, list[int]]:
 
 
 def end(value: str, patience: float = 3.0) -> None:
-    """End all that carry it: SIGTERM, and SIGKILL for those that are there after `patience` seconds."""
+    """End all processes with this mark: SIGTERM, then SIGKILL for those that live after `patience` seconds."""
     _signal(value, signal.SIGTERM)
     limit = time.monotonic() + patience
     while (left := marked().get(value)) and time.monotonic() < limit:
@@ -45,7 +45,7 @@ def end(value: str, patience: float = 3.0) -> None:
 
 
 def holder(folder: Path) -> int | None:
-    """A process of this user that has this folder open, even one that was deleted."""
+    """A process of this user that has this folder open, even if the folder was deleted."""
     wanted = {str(folder), f"{folder} (deleted)"}
     for pid in psutil.pids():
         with contextlib.suppress(OSError):

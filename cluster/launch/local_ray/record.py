@@ -1,7 +1,7 @@
-"""What is written down about a local Ray, so that a later command finds it: whose it is, whether it lives, its end.
+"""The record of a local Ray, by which a later command finds it: who owns it, whether it lives, how to remove it.
 
-A cluster has one name and up to two folders (`folder.py`): the record is in one, Ray's files are in the other. The
-process that holds the latter owns the cluster. Its processes are found by their mark (`marks.py`).
+A local Ray has one name and up to two folders (`folder.py`): one for the record, one for Ray's files. The process that
+holds the folder of Ray's files owns it. Its processes are found by their mark (`marks.py`).
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _FRESH_SECONDS = 60.0  # cleaners of temporary folders look at ages of days
 @dataclass(frozen=True, slots=True)
 class LocalRay:
     """A local Ray: the folders of its `record` and of its files, GCS address and token. `owner_pid` is the `serve` that
-    used it last, to be named in messages: whether that lives is what `hold` tells.
+    used it last, for messages only: `hold` tells whether an owner lives.
     """
 
     folder: str
@@ -47,7 +47,7 @@ class LocalRay:
 
     @property
     def mark(self) -> str:
-        """What its processes carry."""
+        """The mark in the environment of its processes."""
         return json.dumps([self.namespace, self.record, self.folder])
 
     def pids(self) -> list[int]:
@@ -55,8 +55,8 @@ class LocalRay:
         return marks.marked().get(self.mark, [])
 
     def taken(self) -> "LocalRay | None":
-        """The same, owned by this process; None if it is owned already, by a process that lives. The folders must be
-        locked: else two that only look would each see the other.
+        """The same, owned by this process; None if a living process owns it. The folders must be locked, or two
+        processes that only look would each take the other for the owner.
         """
         try:
             hold = Hold.of(Path(self.folder))
@@ -65,17 +65,17 @@ class LocalRay:
         return None if hold is None else dataclasses.replace(self, hold=hold, owner_pid=os.getpid())
 
     def let_go(self) -> None:
-        """Leave it to whoever comes next."""
+        """Give up ownership; the next `serve` may take it."""
         if self.hold is not None:
             self.hold.close()
 
     def write(self) -> None:
-        """Keep the record, for its owner's eyes only: it holds the token."""
+        """Write the record, readable by this user only because it holds the token."""
         kept = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "hold"}
         write_private(Path(self.record), RECORD, json.dumps(kept))
 
     def refresh(self) -> None:
-        """Make everything look new to cleaners of temporary folders, and write the record again if it was cleaned."""
+        """Touch every file, so that cleaners of temporary folders leave it, and restore a record that was deleted."""
         for top in {self.folder, self.record}:
             for where, _, names in os.walk(top):
                 for path in [where, *(os.path.join(where, name) for name in names)]:
@@ -89,7 +89,7 @@ class LocalRay:
                     self.write()
 
     def keep_fresh(self) -> None:
-        """`refresh` in a thread, for as long as we own it."""
+        """Call `refresh` in a thread for as long as this process owns it."""
         hold = self.hold
         assert hold is not None, "only its owner may write its record"
 
@@ -127,8 +127,8 @@ def _delete(parent: Path, name: str) -> None:
 
 
 def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
-    """Every local Ray of this namespace that was written down and not removed. What is not ours alone is passed over
-    with a line in the log: it is not read, not followed, not deleted.
+    """Every recorded local Ray of this namespace. A record that another user could have written is skipped with a line
+    in the log: it is not read, not followed, not deleted.
     """
     for folder in sorted(folders.records.iterdir()):
         try:
@@ -147,8 +147,8 @@ def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
 
 
 def orphans(namespace: str) -> list[LocalRay]:
-    """Local Rays of this namespace whose processes live although neither record nor `serve` is left, wherever the
-    record was. They are this process's to remove.
+    """Local Rays of this namespace whose processes live although their record and their `serve` are gone. The caller
+    may remove them.
     """
     found = []
     for mark in marks.marked():

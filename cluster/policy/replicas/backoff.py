@@ -1,10 +1,9 @@
-"""How long to leave something alone that does not succeed. Pure: times are arguments, on one clock, in seconds."""
+"""How long to leave something alone that does not succeed. Times are arguments, on one clock, in seconds."""
 
 from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
 
 _FIRST, _LONGEST = 5.0, 60.0
-
 
 K = TypeVar("K", bound=Hashable)
 
@@ -16,12 +15,11 @@ class Backoff(Generic[K]):
         self._pauses: dict[K, tuple[float, float]] = {}  # until when, and how long the next one is
 
     def failed(self, key: K, now: float) -> None:
-        """It begins to pause."""
         _, pause = self._pauses.get(key, (now, _FIRST))
         self._pauses[key] = now + pause, min(2 * pause, _LONGEST)
 
     def cleared(self, key: K) -> None:
-        """It succeeded, or somebody wants it tried at once."""
+        """Forget the failures of this key: it succeeded, or an operator wants it tried at once."""
         self._pauses.pop(key, None)
 
     def keep(self, keys: Collection[K]) -> None:
@@ -29,6 +27,5 @@ class Backoff(Generic[K]):
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in keys}
 
     def pauses(self, key: K, now: float) -> bool:
-        """Whether to leave it alone now."""
         until, _ = self._pauses.get(key, (now, _FIRST))
         return now < until

@@ -1,252 +1,245 @@
-"""The replicas of all experts: how many there should be, and in what state those are that there are. A data structure:
-what is observed goes in, what to do comes out; the controller does it.
+"""The replicas of all experts: how many are wanted, which there are, and what a round of the controller does about it.
 
-    STARTING -> READY -> DRAINING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
-                                                  or LOST when Ray says that it will not come back
-
-Only READY replicas, and UNREACHABLE ones of an expert that has no other, are routed to. A process that ends before its
-replica has joined is a failure, and so is a warm-up call that it does not answer; after a few in a row the attempt to
-start it is one that `failed`.
+Only READY replicas are routed to, and UNREACHABLE ones of an expert that has no other. A process that ends before its
+replica has joined is a failure, and so is a warm-up call that it does not answer; after a few failures in a row the
+replica is given up.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from cluster.policy.replicas.placement import Placed, surplus
+from actors.replica import ReplicaId
+from actors.vitals import NodeInfo, Pulse, Vitals
+from cluster.policy.replicas.desired import Desired
+from cluster.policy.replicas.lifecycle import Member, ReplicaOptions, State
+from cluster.policy.replicas.placement import assign
+from cluster.policy.replicas.reconcile import Change, reconcile
+from cluster.policy.replicas.route_table import RouteTable
 
-Key = tuple[int, int]  # expert, slot
-
-MOST_FAILURES = 3  # in a row
-
-
-class State(StrEnum):
-    """Of a replica."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    UNREACHABLE = "unreachable"
-    LOST = "lost"
-
-
-@dataclass(slots=True)
-class Member:
-    """A replica. Times are seconds on the controller's clock; `since` is when it came into its state. `served` says
-    whether it has ever joined, which is when it stops being an attempt; `failures` are counted since it last did.
-    """
-
-    key: Key
-    state: State
-    since: float
-    node_id: str = ""
-    pid: int = 0
-    incarnation: str = ""
-    restarts: int = 0
-    failures: int = 0
-    served: bool = False
-    loaded: bool = False  # its weights are there: it may join
-    away: str = ""  # why it cannot be asked: its process is about to start, or the network fails
-    why: str = ""  # it is lost, or failed last
-
-    @property
-    def placed(self) -> Placed:
-        """For the placement policy."""
-        return Placed(*self.key, self.node_id)
+_SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A replica that a scaling starts or ends."""
+class Facts:
+    """What a round has seen: processes that ended, what the replicas answered that were asked, the nodes, and the rows
+    under way by replica. Without `nodes` nothing starts, and without `queued_rows` nothing has drained.
+    """
 
-    key: Key
-    node_id: str
-    start: bool
+    ended: Collection[ReplicaId] = ()
+    vitals: Vitals = field(default_factory=Vitals)
+    nodes: Collection[NodeInfo] | None = None
+    queued_rows: Mapping[ReplicaId, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What a round does, in this order. `given_up` has the reason for each failed replica among those to `stop`.
+    `undrained` nodes take replicas again, because these replicas could not be moved in time.
+    """
+
+    stop: list[ReplicaId]
+    start: list[Change]
+    publish: dict[ReplicaId, str] | None  # incarnations; None: the head knows
+    avoided: frozenset[str]
+    given_up: Mapping[ReplicaId, str]
+    undrained: Mapping[str, list[ReplicaId]]
 
 
 class Membership:
-    """Owns the members and the desired numbers. `revision` counts the changes of the desired numbers."""
+    """Owns the members, and decides what a round does."""
 
-    def __init__(self, desired: Sequence[int]) -> None:
-        self.desired = list(desired)
-        self.revision = 1
-        self.members: dict[Key, Member] = {}
-        self.notes: dict[int, str] = {}  # by expert: why its last scaling was taken back
-        self.avoided: set[str] = set()  # nodes whose replicas shall move away
-        self.restarts = [0] * len(self.desired)  # of each expert's processes, whichever slot they had
-        self._noted: dict[int, Key] = {}  # by expert: whose note it is
-        self._past: dict[Key, Member] = {}  # those that another is started in the place of
+    def __init__(self, desired: Sequence[int], options: ReplicaOptions | None = None) -> None:
+        self.options = options or ReplicaOptions()
+        self.desired = Desired(desired)
+        self.members: dict[ReplicaId, Member] = {}
+        self.restarts = [0] * len(desired)  # of each expert's processes, whichever index they had
+        self._past: dict[ReplicaId, Member] = {}  # replicas being replaced: their counts carry over to the successor
+        self._stopping: set[ReplicaId] = set()  # no members any more, but their processes are not known to have ended
+        self._routes = RouteTable({})
+
+    # ---- what is wanted: for any thread ----
+
+    def scale(self, wanted: Mapping[int, int], afresh: bool = True) -> None:
+        """Set the desired counts. `afresh` also forgets earlier failed starts of these experts and their back-off: the
+        operator may have fixed the cause.
+        """
+        self.desired.scale(wanted)
+        if afresh:
+            self._past = {replica_id: m for replica_id, m in self._past.items() if replica_id.expert not in wanted}
+            for expert in wanted:
+                self.desired.begin_afresh(expert)
+
+    def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
+        """What there is to start and to retire for the desired counts, or for `wanted`."""
+        counts = dict(enumerate(self.desired.counts)) | dict(wanted or {})
+        return reconcile(counts, self.members.values(), self.desired.avoided)
+
+    def placed(self, changes: Sequence[Change], nodes: Collection[NodeInfo]) -> list[Change]:
+        """The changes, with a node for each replica that starts."""
+        usable = [node for node in nodes if node.alive and node.node_id not in self.desired.avoided]
+        where = assign([c.id for c in changes if c.start], usable, self._nodes(), self.options.needs)
+        return [replace(change, node_id=where.get(change.id, change.node_id)) for change in changes]
+
+    def remarks(self) -> dict[int, str]:
+        """The notes, and for an expert without one why a replica that has been there is away."""
+        away = {m.id.expert: f"replica {m.id.index} is away: {m.away}" for m in self.members.values() if m.away}
+        return away | self.desired.notes
 
     def unserved(self) -> list[int]:
         """Experts of which no replica is ready."""
-        served = {key[0] for key, member in self.members.items() if member.state is State.READY}
-        return [expert for expert in range(len(self.desired)) if expert not in served]
+        served = {m.id.expert for m in self.members.values() if m.state is State.READY}
+        return [expert for expert in range(len(self.restarts)) if expert not in served]
 
-    # ---- what is wanted ----
+    # ---- what there is: for the controller's thread ----
 
-    def scale(self, wanted: Mapping[int, int], afresh: bool = True) -> None:
-        """Want so many replicas of these experts; `afresh`, as if no attempt had failed."""
-        for expert, count in wanted.items():
-            assert count >= 1, "an expert keeps a replica"
-            self.desired[expert] = count
-            if afresh:
-                self._forget_note(expert)
-        if afresh:
-            self._past = {key: member for key, member in self._past.items() if key[0] not in wanted}
-        self.revision += 1
+    def adopt(self, pulses: Mapping[ReplicaId, Pulse], now: float) -> None:
+        """These replicas run and have their weights, and the head routes to them."""
+        for replica_id, pulse in pulses.items():
+            self.put(Member(replica_id, State.STARTING, now).answered(pulse, now).joined(now))
+        self._routes = RouteTable(self.routed())
 
-    def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
-        """What there is to start and to end, by expert, so that numbers become the desired ones (or `wanted`), and
-        nobody is on an avoided node: who is there ends once another is ready in its place.
-        """
-        desired = dict(enumerate(self.desired)) | dict(wanted or {})
-        staying = {m.key: m.placed for m in self.members.values() if m.state is not State.DRAINING}
-        found: list[Change] = []
-        for expert, count in desired.items():
-            members = [m for m in self.of(expert) if m.state is not State.DRAINING]
-            moving = [m for m in members if m.node_id in self.avoided]
-            there = [m for m in members if m.node_id not in self.avoided]
-            taken = {m.key[1] for m in self.of(expert)}
-            free = (slot for slot in range(len(taken) + count) if slot not in taken)
-            found += [Change((expert, next(free)), "", True) for _ in range(count - len(there))]
-            replaced = sum(m.state is State.READY for m in there) + len(moving) - count
-            found += [Change(m.key, m.node_id, False) for m in moving[: max(0, replaced)]]
-            ready = [m.placed for m in there if m.state is State.READY]
-            others = [m.placed for m in there if m.state is not State.READY]
-            excess = len(there) - count
-            for candidates in (others, ready):
-                for p in surplus(excess, candidates, staying.values()):
-                    found.append(Change((p.expert, p.slot), p.node_id, False))
-                    del staying[p.expert, p.slot]  # the next expert's shall not all go from the same node
-                    excess -= 1
-        return found
-
-    def take_back(self, key: Key, why: str) -> None:
-        """A replica could not be started: note why, and want one less, unless it has served before and is missed."""
-        expert, _ = key
-        self.notes[expert], self._noted[expert] = why, key
-        member = self.members.pop(key)
-        self._past.pop(key, None)
-        if member.served:
-            member.failures = 0
-            if member.incarnation:
-                self._restarted(member)
-            self._past[key] = member
-            return
-        there = sum(m.state is not State.DRAINING for m in self.of(expert))
-        self.desired[expert] = max(1, min(self.desired[expert], there))
-        self.revision += 1
-
-    def remarks(self) -> dict[int, str]:
-        """The notes, and of experts without one why a replica that has been there is not now."""
-        away = {m.key[0]: f"replica {m.key[1]} is away: {m.away}" for m in self.members.values() if m.away}
-        return away | self.notes
-
-    def _forget_note(self, expert: int) -> None:
-        self.notes.pop(expert, None)
-        self._noted.pop(expert, None)
-
-    # ---- what is ----
+    def put(self, member: Member) -> None:
+        before = self.members.get(member.id, member)
+        self.restarts[member.id.expert] += member.restarts - before.restarts
+        self.members[member.id] = member
 
     def of(self, expert: int) -> list[Member]:
-        """The members of an expert, by slot."""
-        return [m for key, m in sorted(self.members.items()) if key[0] == expert]
+        return [m for replica_id, m in sorted(self.members.items()) if replica_id.expert == expert]
 
-    def begin(self, key: Key, node_id: str, now: float) -> None:
-        """A replica is being started."""
-        assert key not in self.members, f"{key} is here already"
-        self.members[key] = member = Member(key, State.STARTING, now, node_id)
-        if past := self._past.pop(key, None):
-            member.restarts, member.failures, member.served = past.restarts, past.failures, past.served
-            member.why = past.why
-
-    def drain(self, key: Key, now: float) -> None:
-        """A replica shall go: it is routed to no more."""
-        self._enter(self.members[key], State.DRAINING, now)
-
-    def gone(self, key: Key) -> None:
-        """A replica has ended."""
-        del self.members[key]
-
-    def ended(self, key: Key, now: float) -> None:
-        """Its process has ended; Ray may restart it."""
-        member = self.members[key]
-        if member.state is not State.DRAINING:
-            self._enter(member, State.UNREACHABLE, now)
-
-    def lost(self, key: Key, why: str, now: float) -> None:
-        """It will not come back by itself; the one that is started in its place counts as a restart."""
-        member = self.members[key]
-        if member.state not in (State.DRAINING, State.LOST):
-            member.failures += member.state is State.STARTING
-            self._restarted(member)
-            member.why, self._past[key] = why, member
-            self._enter(member, State.LOST, now)
-
-    def alive(self, key: Key, incarnation: str, pid: int, node_id: str, loaded: bool, now: float) -> None:
-        """It answered. A process other than the one before begins anew, and counts as a restart."""
-        member = self.members[key]
-        if member.incarnation not in ("", incarnation):
-            if member.state is State.STARTING:
-                member.failures, member.why = member.failures + 1, "its process ended"
-            self._restarted(member)
-        member.away = ""
-        fresh = member.incarnation != incarnation
-        member.incarnation, member.pid, member.node_id, member.loaded = incarnation, pid, node_id, loaded
-        if member.state is State.UNREACHABLE and not fresh:
-            self._enter(member, State.READY, now)  # the network had failed, not the process
-        elif member.state is not State.DRAINING and fresh:
-            self._enter(member, State.STARTING, now)
-
-    def away(self, key: Key, why: str) -> None:
-        """It cannot be asked just now, which it may survive."""
-        self.members[key].away = why
-
-    def cold(self, key: Key) -> None:
-        """It did not answer a warm-up call."""
-        member = self.members[key]
-        if member.state is State.STARTING:
-            member.failures, member.why = member.failures + 1, "it did not answer a warm-up call"
-
-    def joined(self, key: Key, now: float) -> bool:
-        """The head routes to it; whether that is new."""
-        member = self.members[key]
-        if member.state is not State.STARTING:
-            return False
-        member.served, member.failures, member.why = True, 0, ""
-        self._enter(member, State.READY, now)
-        if self._noted.get(key[0]) == key:
-            self._forget_note(key[0])
-        return True
-
-    def failed(self) -> list[Member]:
-        """Those that fail one time after the other without ever joining."""
-        return [m for m in self.members.values() if m.failures >= MOST_FAILURES and m.state is not State.DRAINING]
-
-    def routed(self) -> dict[Key, str]:
-        """Incarnations of those that the head should route to, by key: with those that may join."""
-        found: dict[Key, str] = {}
-        for expert in range(len(self.desired)):
+    def routed(self) -> dict[ReplicaId, str]:
+        """Incarnations of the replicas that the head should route to, with those that may join."""
+        found: dict[ReplicaId, str] = {}
+        for expert in range(len(self.restarts)):
             members = self.of(expert)
             usable = [m for m in members if m.state is State.READY or (m.state is State.STARTING and m.loaded)]
             usable = usable or [m for m in members if m.state is State.UNREACHABLE]
-            found |= {m.key: m.incarnation for m in usable}
+            found |= {m.id: m.incarnation for m in usable}
         return found
 
-    def unsettled(self) -> list[Key]:
-        """Those to ask how they are."""
-        return [m.key for m in self.members.values() if m.state in (State.STARTING, State.UNREACHABLE)]
+    def to_ask(self, ended: Collection[ReplicaId] = ()) -> list[ReplicaId]:
+        """Replicas to ask how they are, when these processes have ended."""
+        unsettled = (State.STARTING, State.UNREACHABLE)
+        waiting = [m for m in self.members.values() if m.state in unsettled or m.id in ended]
+        return [m.id for m in waiting if m.state is not State.DRAINING]
 
-    def _restarted(self, member: Member) -> None:
-        member.restarts += 1
-        self.restarts[member.key[0]] += 1
+    def draining(self, now: float) -> list[Member]:
+        """Retired replicas that no call is on its way to, unless the head still routes to them."""
+        members = self.members.values()
+        return [m for m in members if m.state is State.DRAINING and now - m.since >= _SETTLE_SECONDS]
 
-    def _enter(self, member: Member, state: State, now: float) -> None:
-        if member.state is not state:
-            member.state, member.since = state, now
+    def settled(self) -> bool:
+        """Whether there is nothing to do before something happens."""
+        return not self._stopping and all(m.state is State.READY for m in self.members.values())
+
+    # ---- a round: for the controller's thread ----
+
+    def update(self, facts: Facts, now: float) -> Actions:
+        """Take the facts in, and decide what to do about them."""
+        failed = self._observe(facts, now)
+        overdue = {m.id: why for m in self.members.values() if (why := m.overdue(self.options, now))}
+        given_up = {r: f"replica {r.index} was not started: {why}" for r, why in (overdue | failed).items()}
+        for replica_id, why in given_up.items():
+            self.take_back(replica_id, why, now)
+            self._stopping.add(replica_id)
+        lost = [m for m in self.members.values() if m.state is State.LOST]
+        for member in lost + [m for m in self.draining(now) if self._has_drained(m, facts.queued_rows, now)]:
+            self.remove(member.id)
+            self._stopping.add(member.id)
+        undrained = self.desired.expire_drains(self._nodes(), now)
+        start = self._reconcile(facts.nodes, now)
+        publish = self._routes.due(self.routed(), now)
+        return Actions(sorted(self._stopping), start, publish, frozenset(self.desired.avoided), given_up, undrained)
+
+    def done(
+        self,
+        actions: Actions,
+        stopped: Collection[ReplicaId],
+        started: Collection[ReplicaId],
+        cold: Collection[ReplicaId] | None,
+        now: float,
+    ) -> None:
+        """What came of the actions; the next round tries again what did not succeed. `cold` replicas did not answer the
+        head's warm-up call; None if the head did not answer.
+        """
+        self._stopping.difference_update(stopped)
+        for change in actions.start:
+            if change.id not in started:
+                self._past[change.id] = self.members.pop(change.id)
+        if actions.publish is not None:
+            for replica_id in self._routes.told(actions.publish, cold, now):
+                if self.members[replica_id].state is State.STARTING:
+                    self.put(self.members[replica_id].joined(now))
+                    self.desired.joined(replica_id)
+            for replica_id in cold or ():
+                self.put(self.members[replica_id].cold())
+
+    def begin(self, replica_id: ReplicaId, node_id: str, now: float) -> None:
+        assert replica_id not in self.members, f"{replica_id} is here already"
+        past = self._past.pop(replica_id, None)
+        self.put(past.successor(node_id, now) if past else Member(replica_id, State.STARTING, now, node_id))
+
+    def remove(self, replica_id: ReplicaId) -> None:
+        """A replica is to end; if it was lost, another will be started in its place."""
+        member = self.members.pop(replica_id)
+        if member.state is State.LOST:
+            self._past[replica_id] = member
+
+    def take_back(self, replica_id: ReplicaId, why: str, now: float) -> None:
+        """A replica could not be started: note why, and want one less, unless it has served before and is missed."""
+        member = self.members.pop(replica_id)
+        self._past.pop(replica_id, None)
+        self.desired.failed(replica_id, why, now)
+        if member.served:
+            restarts = bool(member.incarnation)
+            self.restarts[replica_id.expert] += restarts
+            self._past[replica_id] = replace(member, failures=0, restarts=member.restarts + restarts)
+            return
+        there = sum(m.state is not State.DRAINING for m in self.of(replica_id.expert))
+        count = max(1, min(self.desired.counts[replica_id.expert], there))
+        self.desired.scale({replica_id.expert: count})
+
+    def _observe(self, facts: Facts, now: float) -> dict[ReplicaId, str]:
+        """Returns the replicas that cannot load, and why."""
+        for replica_id in facts.ended:
+            if member := self.members.get(replica_id):
+                self.put(member.ended(now))
+        failed: dict[ReplicaId, str] = {}
+        for replica_id, pulse in facts.vitals.pulses.items():
+            if member := self.members.get(replica_id):
+                if pulse.progress.error:
+                    failed[replica_id] = f"it could not load: {pulse.progress.error}"
+                else:
+                    self.put(member.answered(pulse, now))
+        for replica_id, why in facts.vitals.lost.items():
+            if member := self.members.get(replica_id):
+                self.put(member.lost(why, now))
+        for replica_id, why in facts.vitals.away.items():
+            if member := self.members.get(replica_id):
+                self.put(member.unanswered(why))
+        return failed
+
+    def _has_drained(self, member: Member, queued_rows: Mapping[ReplicaId, int] | None, now: float) -> bool:
+        if now - member.since > self.options.drain_timeout:
+            return True
+        idle = queued_rows is not None and not queued_rows.get(member.id)
+        return idle and not self._routes.may_reach(member.id)
+
+    def _reconcile(self, nodes: Collection[NodeInfo] | None, now: float) -> list[Change]:
+        """Retire and begin; returns what begins."""
+        begun: list[Change] = []
+        for change in self.placed(self.changes(), nodes or ()):
+            if not change.start:
+                self.put(self.members[change.id].retired(now))
+            elif nodes is not None and not self.desired.pauses(change.id.expert, now):
+                self.begin(change.id, change.node_id, now)
+                begun.append(change)
+        return begun
+
+    def _nodes(self) -> dict[ReplicaId, str]:
+        return {m.id: m.node_id for m in self.members.values()}
 
     def check(self) -> None:
-        """AssertionError unless keys and numbers agree."""
-        assert all(key == member.key for key, member in self.members.items())
-        assert all(count >= 1 for count in self.desired)
-        assert all(0 <= expert < len(self.desired) and slot >= 0 for expert, slot in self.members)
+        """AssertionError unless ids and numbers agree."""
+        assert all(replica_id == member.id for replica_id, member in self.members.items())
+        assert all(count >= 1 for count in self.desired.counts)
+        assert all(0 <= m.expert < len(self.restarts) and m.index >= 0 for m in self.members)

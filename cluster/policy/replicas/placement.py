@@ -1,83 +1,69 @@
-"""On which node a replica begins, and which one goes. Pure.
+"""On which node a replica begins, and which one goes.
 
 Replicas of one expert are spread over nodes first, so that the loss of a node leaves the expert a copy; then all
 replicas are. Running replicas are never moved: what moves is a new one.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from actors.replica import ReplicaId
+from actors.vitals import NodeInfo
+
+Placed = Mapping[ReplicaId, str]  # the node of each replica, "" while it has none yet
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A machine that takes replicas, and what is free there."""
-
-    node_id: str
-    free: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A replica and its node; "" while it has none yet."""
-
-    expert: int
-    slot: int
-    node_id: str = ""
-
-
-def place(expert: int, nodes: Sequence[Node], placed: Collection[Placed], needs: Mapping[str, float]) -> str:
+def place(expert: int, nodes: Sequence[NodeInfo], placed: Placed, needs: Mapping[str, float]) -> str:
     """The node with the fewest replicas of this expert, of those the one with the fewest of all, that has what the
-    replica needs; "" if none has: Ray then waits for one, which its autoscaler may bring.
+    replica needs; "" if no node fits: Ray then leaves the actor pending until one does.
     """
 
-    def crowd(node: Node) -> tuple[int, int, str]:
-        here = [p for p in placed if p.node_id == node.node_id]
-        return sum(p.expert == expert for p in here), len(here), node.node_id
+    def crowd(node: NodeInfo) -> tuple[int, int, str]:
+        here = [replica_id for replica_id, node_id in placed.items() if node_id == node.node_id]
+        return sum(replica_id.expert == expert for replica_id in here), len(here), node.node_id
 
     fitting = [n for n in nodes if all(n.free.get(name, 0.0) >= amount for name, amount in needs.items() if amount)]
     return min(fitting, key=crowd).node_id if fitting else ""
 
 
-def missing(there: Collection[tuple[int, int]], experts: int, count: int) -> list[tuple[int, int]]:
-    """Replicas (expert, slot) to start so that each expert has `count`, in slots that are free; with more than that
-    there is nothing to start.
-    """
-    found = list[tuple[int, int]]()
-    for expert in range(experts):
-        taken = {slot for e, slot in there if e == expert}
-        free = (slot for slot in range(len(taken) + count) if slot not in taken)
-        found += [(expert, next(free)) for _ in range(count - len(taken))]
-    return found
-
-
 def assign(
-    keys: Sequence[tuple[int, int]], nodes: Sequence[Node], placed: Collection[Placed], needs: Mapping[str, float]
-) -> dict[tuple[int, int], str]:
-    """A node for each of these replicas (expert, slot), one after the other: see `place`."""
-    free = {node.node_id: dict(node.free) for node in nodes}
-    there, found = list(placed), dict[tuple[int, int], str]()
-    for expert, slot in keys:
-        node_id = place(expert, [Node(name, left) for name, left in free.items()], there, needs)
-        for name, amount in needs.items() if node_id else ():
-            free[node_id][name] = free[node_id].get(name, 0.0) - amount
-        there.append(Placed(expert, slot, node_id))
-        found[expert, slot] = node_id
+    replica_ids: Iterable[ReplicaId], nodes: Iterable[NodeInfo], placed: Placed, needs: Mapping[str, float]
+) -> dict[ReplicaId, str]:
+    """A node for each of these replicas, one after the other: see `place`."""
+    left = {node.node_id: node for node in nodes}
+    there = dict(placed)
+    found: dict[ReplicaId, str] = {}
+    for replica_id in replica_ids:
+        node_id = place(replica_id.expert, list(left.values()), there, needs)
+        if node_id:
+            free = left[node_id].free
+            taken = {name: free.get(name, 0.0) - amount for name, amount in needs.items()}
+            left[node_id] = replace(left[node_id], free={**free, **taken})
+        there[replica_id] = found[replica_id] = node_id
     return found
 
 
-def surplus(count: int, replicas: Sequence[Placed], placed: Collection[Placed]) -> list[Placed]:
-    """Which `count` replicas of one expert go: those without a node, then those that share theirs with most of the same
-    expert, then of all; the highest slot of equal ones.
-    """
-    left, everybody, going = list(replicas), list(placed), list[Placed]()
+def unused(expert: int, count: int, taken: Collection[ReplicaId]) -> list[ReplicaId]:
+    """So many replicas of an expert that are not `taken`, the lowest indexes first."""
+    every = (ReplicaId(expert, index) for index in range(len(taken) + count))
+    return [replica_id for replica_id in every if replica_id not in taken][: max(0, count)]
 
-    def crowd(replica: Placed) -> tuple[bool, int, int, int]:
-        same = sum(p.node_id == replica.node_id for p in left)
-        every = sum(p.node_id == replica.node_id for p in everybody)
-        return not replica.node_id, same, every, replica.slot
+
+def surplus(count: int, replicas: Placed, placed: Placed) -> list[ReplicaId]:
+    """Which `count` replicas of one expert go: those without a node, then those that share theirs with most of the same
+    expert, then of all; the highest index of equal ones.
+    """
+    left, everybody = dict(replicas), dict(placed)
+    going: list[ReplicaId] = []
+
+    def crowd(replica_id: ReplicaId) -> tuple[bool, int, int, int]:
+        node_id = left[replica_id]
+        same = sum(node == node_id for node in left.values())
+        every = sum(node == node_id for node in everybody.values())
+        return not node_id, same, every, replica_id.index
 
     for _ in range(min(count, len(left))):
         going.append(max(left, key=crowd))
-        left.remove(going[-1])
-        everybody.remove(going[-1])
+        del left[going[-1]]
+        del everybody[going[-1]]
     return going

@@ -1,44 +1,41 @@
-"""Who of the actors that are being started is there, who is awaited, and who will not come. Pure: it is told what was
-answered, and the time in seconds.
-"""
+"""Which of the actors that are being started are ready, and which have failed. Times are in seconds."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 from actors.vitals import Pulse
-from cluster.policy.replicas.membership import MOST_FAILURES
+from cluster.policy.replicas.lifecycle import MOST_FAILURES
 from model.batch import LoadProgress
 
 AWAY_SECONDS = 60.0  # until one that cannot be reached is given up; a restart takes a few
 _NOTHING_YET = LoadProgress(0, 0)
 
 
-class RollCall:
-    """By name. One that ends while others still load has Ray's restarts, but not for ever."""
+class Readiness:
+    """Start-up state by actor name. A process that dies while it loads may restart, but not for ever."""
 
-    def __init__(self, names: Collection[str], spare: Mapping[str, Collection[str]] | None = None) -> None:
-        """A `spare` one is done without if it fails, as long as one of those that are named with it has not."""
-        self.names = list(names)
+    def __init__(self, names: Collection[str], dispensable: Mapping[str, Collection[str]] | None = None) -> None:
+        """`dispensable` maps an actor to its alternatives: it may fail while one of them has not."""
+        self.names = list(names)  # without those that failed
         self.pulses: dict[str, Pulse] = {}
         self.failed: dict[str, str] = {}  # and why
-        self._spare = spare or {}
+        self._dispensable = dispensable or {}
         self._incarnations: dict[str, str] = {}
         self._ends = Counter[str]()
         self._away: dict[str, float] = {}  # since when
 
     @property
     def waiting(self) -> list[str]:
-        """Those without their weights."""
+        """Actors that do not have their weights yet."""
         return [name for name, progress in self.progress().items() if not progress.ready]
 
     def progress(self) -> dict[str, LoadProgress]:
-        """How far each is."""
         return {name: self.pulses[name].progress if name in self.pulses else _NOTHING_YET for name in self.names}
 
     def note(
         self, pulses: Mapping[str, Pulse], lost: Mapping[str, str], away: Mapping[str, str], now: float
     ) -> dict[str, str]:
-        """What those that were asked answered, or why they could not; why who cannot be done without, will not come."""
+        """Take in what the actors answered, or why they could not. Returns why those failed that are indispensable."""
         failed = dict(lost)
         for name, pulse in pulses.items():
             self._away.pop(name, None)
@@ -57,4 +54,4 @@ class RollCall:
         return {name: why for name, why in failed.items() if not self._can_do_without(name)}
 
     def _can_do_without(self, name: str) -> bool:
-        return any(other in self.names for other in self._spare.get(name, ()))
+        return any(other in self.names for other in self._dispensable.get(name, ()))

@@ -1,42 +1,45 @@
-"""What the head routes to, and what to tell it next. Pure: times are arguments, on one clock, in seconds."""
+"""Which replicas the head routes to, and what to tell it next."""
 
 from collections.abc import Collection, Mapping
 
+from actors.replica import ReplicaId
 from cluster.policy.replicas.backoff import Backoff
 
-Key = tuple[int, int]  # expert, slot
 
+class RouteTable:
+    """The incarnations that the head routes to, as far as is known.
 
-class Publication:
-    """Incarnations by key, as the head knows them. One that failed its warm-up call is cold: where its expert has
-    another it is left out for a while, so that whoever comes or goes meanwhile does not wait for it, too.
+    A replica whose warm-up call failed is *cold*. If its expert has another replica it is left out of the table until
+    its back-off ends, so that other changes need not wait for it.
     """
 
-    def __init__(self, known: Mapping[Key, str]) -> None:
+    def __init__(self, known: Mapping[ReplicaId, str]) -> None:
         """`known` is what the head routes to already."""
-        self._known: dict[Key, str] | None = dict(known)  # None: the head did not answer, and may know either
-        self._cold: Backoff[Key] = Backoff()
+        self._known: dict[ReplicaId, str] | None = dict(known)  # None: the head did not answer; it has the old or new
+        self._cold: Backoff[ReplicaId] = Backoff()
 
-    def due(self, routed: Mapping[Key, str], now: float) -> dict[Key, str] | None:
+    def due(self, routed: Mapping[ReplicaId, str], now: float) -> dict[ReplicaId, str] | None:
         """What to tell the head so that it routes to these; None if there is nothing new."""
-        self._cold.keep(routed.keys())  # who is not there has ended, and another in its place begins anew
-        paused = {key for key in routed if self._cold.pauses(key, now)}
-        served = {expert for expert, _ in routed.keys() - paused}
-        wanted = {key: incarnation for key, incarnation in routed.items() if key not in paused or key[0] not in served}
+        self._cold.keep(routed.keys())  # a replica that left the table takes its back-off with it
+        paused = {replica_id for replica_id in routed if self._cold.pauses(replica_id, now)}
+        served = {replica_id.expert for replica_id in routed.keys() - paused}
+        wanted = {r: incarnation for r, incarnation in routed.items() if r not in paused or r.expert not in served}
         return None if wanted == self._known else wanted
 
-    def told(self, wanted: Mapping[Key, str], cold: Collection[Key] | None, now: float) -> list[Key]:
-        """The head was told, and answered which are cold, or did not answer. Answers those that it routes to now."""
+    def told(self, wanted: Mapping[ReplicaId, str], cold: Collection[ReplicaId] | None, now: float) -> list[ReplicaId]:
+        """The head was told, and answered which replicas are cold, or None if it did not answer. Returns the replicas
+        that it routes to now.
+        """
         if cold is None:
             self._known = None
             return []
-        self._known = {key: incarnation for key, incarnation in wanted.items() if key not in cold}
-        for key in cold:
-            self._cold.failed(key, now)
-        for key in self._known:
-            self._cold.cleared(key)
+        self._known = {r: incarnation for r, incarnation in wanted.items() if r not in cold}
+        for replica_id in cold:
+            self._cold.failed(replica_id, now)
+        for replica_id in self._known:
+            self._cold.cleared(replica_id)
         return list(self._known)
 
-    def may_reach(self, key: Key) -> bool:
+    def may_reach(self, replica_id: ReplicaId) -> bool:
         """Whether the head may still route to it."""
-        return self._known is None or key in self._known
+        return self._known is None or replica_id in self._known

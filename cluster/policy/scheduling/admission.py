@@ -1,4 +1,4 @@
-"""Whether one more request may wait. Pure."""
+"""Whether one more request may wait."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class QueueBounds:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits: sequences and their tokens, those of the client who asks, and slots that they will go to at once."""
+    """What waits: sequences and their tokens, the sequences of the asking client, and slots that are free for them."""
 
     sequences: int
     tokens: int
@@ -26,10 +26,10 @@ class Backlog:
 def admits(bounds: QueueBounds, backlog: Backlog, tokens: int) -> bool:
     """Whether a request with this many prompt tokens is taken.
 
-    It is if there is room for one of its outputs, so that a request for several is not refused for ever; and where
-    nothing waits, whatever its length. The bound for one client shrinks with the room that is left (the dynamic
-    thresholds of Choudhury and Hahne 1998): one alone may fill eight ninths of a large queue, and there is always a
-    place for who asks seldom.
+    Admitted if at least one of its outputs fits the queue (or a request for several could never enter). An empty queue
+    admits a prompt of any length. The bound for one client shrinks with the room that is left (the dynamic thresholds
+    of Choudhury and Hahne 1998): one alone may fill eight ninths of a large queue, and there is always a place for a
+    client that asks seldom.
     """
     room = bounds.sequences + backlog.free_slots - backlog.sequences
     if room <= 0 or backlog.of_client >= _SHARE * room:

@@ -1,8 +1,8 @@
-"""The pool of KV pages: who holds which, and what a page holds, are written down here and nowhere else. Pure.
+"""The pool of KV pages: which are held, and what they contain, is written down here and nowhere else.
 
-A page may be held by several sequences. One that nobody holds is free to be taken, but until that happens it keeps
-its contents, which are found again by their key (vLLM's automatic prefix caching): the page freed longest ago goes
-first, and those that nobody could find before any other.
+Several sequences may hold a page. A page without holders is free to be taken, but until that happens it keeps its
+contents, which are found again by their key (vLLM's automatic prefix caching). The page freed longest ago is taken
+first, and pages whose contents cannot be found before any other.
 """
 
 from collections import OrderedDict
@@ -29,7 +29,7 @@ class BlockPool:
         return self._holders.get(page, 0)
 
     def take(self, count: int) -> list[int]:
-        """Take `count` pages, whose contents are forgotten; the caller has seen that as many are free."""
+        """Take `count` pages, whose contents are forgotten; as many must be free."""
         assert count <= len(self._free), f"{count} pages wanted, {len(self._free)} free"
         pages = [self._free.popitem(last=False)[0] for _ in range(count)]
         for page in pages:
@@ -38,7 +38,7 @@ class BlockPool:
         return pages
 
     def share(self, pages: Iterable[int]) -> None:
-        """Hold pages beside those who hold them already, or take back free ones with what they contain."""
+        """Hold pages beside their holders, or take free ones back with what they contain."""
         for page in pages:
             self._free.pop(page, None)
             self._holders[page] = self._holders.get(page, 0) + 1

@@ -1,4 +1,4 @@
-"""The order in which sequences wait for a slot. Pure.
+"""The order in which sequences wait for a slot.
 
 Higher priority first; among equals the clients that have no slot at all; then sequences that have run before and were
 preempted; then the client that was served least, by the virtual token counters of Sheng et al. 2024 ("Fairness in
@@ -7,13 +7,13 @@ priority.
 """
 
 import bisect
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from cluster.policy.scheduling.sequence import Sequence
 
 _PROMPT_COST, _OUTPUT_COST = 1, 2  # the paper's weights of a prompt token and of a token put out
-_MOST_CLIENTS = 1024  # counters kept of clients who have nothing here
+_MOST_CLIENTS = 1024  # counters kept of clients that have nothing here
 
 
 class FairQueue:
@@ -40,12 +40,12 @@ class FairQueue:
 
     def arrive(self, sequence: Sequence) -> None:
         """A new sequence. A client that had none is lifted to the least served one here: absence earns nothing."""
-        client = sequence.client
+        client = sequence.request.client
         if client not in self._present:
             least = min((self._served.get(name, 0) for name in self._present), default=0)
             self._served[client] = max(self._served.get(client, 0), least)
         self._present[client] = self._present.get(client, 0) + 1
-        self._lanes.setdefault((-sequence.priority, client), deque()).append(sequence)
+        self._lanes.setdefault((-sequence.request.priority, client), deque()).append(sequence)
         self.tokens += sequence.pending
 
     def resume(self, sequence: Sequence) -> None:
@@ -54,11 +54,12 @@ class FairQueue:
         self.tokens += sequence.pending
 
     def first(self, holding: Collection[str] = ()) -> Sequence | None:
-        """Whose turn it is; `holding` are the clients that have slots."""
+        """The sequence whose turn it is; `holding` are the clients that have slots."""
 
         def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int]]:
-            served = 0 if resumed else self._served[sequence.client]
-            return -sequence.priority, sequence.client in holding, not resumed, served, sequence.rank
+            served = 0 if resumed else self._served[sequence.request.client]
+            r = sequence.request
+            return -r.priority, r.client in holding, not resumed, served, sequence.rank
 
         waiting = [(turn(s, True), s) for s in self._resumed]
         waiting += [(turn(lane[0], False), lane[0]) for lane in self._lanes.values()]
@@ -66,60 +67,52 @@ class FairQueue:
 
     def enter(self, sequence: Sequence, tokens: int) -> None:
         """A sequence gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
-        if sequence in self._resumed:
-            self._resumed.remove(sequence)
-        else:
-            self._take(sequence)
-            self._served[sequence.client] += _PROMPT_COST * tokens
-        self.tokens -= sequence.pending
+        if self.drop(sequence):
+            self._served[sequence.request.client] += _PROMPT_COST * tokens
 
-    def drawn(self, sequence: Sequence) -> None:
+    def sampled(self, sequence: Sequence) -> None:
         """A token was put out for its client."""
-        self._served[sequence.client] += _OUTPUT_COST
+        self._served[sequence.request.client] += _OUTPUT_COST
 
-    def drop(self, sequence: Sequence) -> None:
-        """A waiting sequence gives up; `leave` follows."""
+    def drop(self, sequence: Sequence) -> bool:
+        """A sequence no longer waits; False if it has run before. One that gives up must `leave`, too."""
+        self.tokens -= sequence.pending
         if sequence in self._resumed:
             self._resumed.remove(sequence)
-        else:
-            self._take(sequence)
-        self.tokens -= sequence.pending
+            return False
+        key = (-sequence.request.priority, sequence.request.client)
+        self._lanes[key].remove(sequence)
+        if not self._lanes[key]:
+            del self._lanes[key]
+        return True
 
     def leave(self, sequence: Sequence) -> None:
         """A sequence is gone, from wherever it was."""
-        client = sequence.client
+        client = sequence.request.client
         self._present[client] -= 1
         if not self._present[client]:
             del self._present[client]
         if not self._present:
             self._served.clear()
-        elif len(self._served) > len(self._present) + _MOST_CLIENTS:  # those served least are told least of
-            absent = self._served.keys() - self._present.keys()
+        elif len(self._served) > len(self._present) + _MOST_CLIENTS:
+            absent = self._served.keys() - self._present.keys()  # the smallest counters change the order least
             for name in sorted(absent, key=self._served.__getitem__)[: _MOST_CLIENTS // 2]:
                 del self._served[name]
-
-    def _take(self, sequence: Sequence) -> None:
-        key = (-sequence.priority, sequence.client)
-        self._lanes[key].remove(sequence)
-        if not self._lanes[key]:
-            del self._lanes[key]
 
     def check(self) -> None:
         """Raise AssertionError unless what is counted is what is here."""
         assert all(self._lanes.values()), "an empty lane is kept"
         assert self.tokens == sum(s.pending for s in self), "waiting tokens are miscounted"
         assert [s.rank for s in self._resumed] == sorted(s.rank for s in self._resumed), "resumed ones out of order"
-        waiting: dict[str, int] = {}
-        for sequence in self:
-            waiting[sequence.client] = waiting.get(sequence.client, 0) + 1
-            assert sequence.slot < 0 and not sequence.pages, "a waiting one holds a slot or pages"
+        waiting = Counter(s.request.client for s in self)
+        assert all(s.slot < 0 and not s.pages for s in self), "a waiting one holds a slot or pages"
         assert all(self._present.get(name, 0) >= n for name, n in waiting.items()), "a client's sequences are lost"
         assert self._present.keys() <= self._served.keys(), "a client without a counter"
 
 
 def gives_way(newcomer: Sequence, running: Iterable[Sequence], slots: Mapping[str, int]) -> Sequence | None:
-    """Who makes room for a client that has no slot: the last sequence of the client that has most of the `slots`. A
-    client's only slot is not taken, nor that of a higher priority.
+    """The sequence that makes room for a client without a slot: the last one of the client that has most of the
+    `slots`. A client's only slot is not taken, nor one of a higher priority.
     """
-    several = [s for s in running if slots[s.client] > 1 and s.priority <= newcomer.priority]
-    return max(several, key=lambda s: (slots[s.client], s.rank), default=None)
+    several = [s for s in running if slots[s.request.client] > 1 and s.request.priority <= newcomer.request.priority]
+    return max(several, key=lambda s: (slots[s.request.client], s.rank), default=None)

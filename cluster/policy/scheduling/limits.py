@@ -1,4 +1,4 @@
-"""What bounds a step. Pure."""
+"""What bounds a step."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 class Limits:
     """Sequences in slots, tokens per step, KV pages and their size, the sliding window.
 
-    `prefix_caching` looks for what earlier sequences left in the cache. `static_batching` lets nothing enter until
-    all that runs has ended: what continuous batching is measured against.
+    `prefix_caching` looks for what earlier sequences left in the cache.
     """
 
     max_running: int
@@ -17,7 +16,6 @@ class Limits:
     page_size: int
     window: int | None = None
     prefix_caching: bool = True
-    static_batching: bool = False
 
     def pages_of(self, tokens: int) -> int:
         """The most pages that a sequence of `tokens` ever holds at once: at most ceil((W + chunk) / page) + 1."""

@@ -1,7 +1,7 @@
-"""How much prefill may ride along with decodes. Pure.
+"""How much prefill may ride along with decodes.
 
-A long prompt must not make everyone else's next token late, nor may prompts enter so slowly that slots stay empty. How
-many prompt tokens a step bears depends on the machine, so what a step costs is learned from those that were run.
+A long prompt must not make the next token of every stream late, nor may prompts enter so slowly that slots stay empty.
+How many prompt tokens a step bears depends on the machine, so the cost of a step is learned from earlier steps.
 """
 
 import math
@@ -10,12 +10,12 @@ from model.batch import StepPlan
 
 _FORGET = 0.98  # weight of a step against the one after it: about 50 count
 _PROBE_EVERY = 16  # steps with prefill before one goes without, so that what it adds stays visible
-_GROWTH = 4  # a step has at most this many times the prefill of late, while its cost is not known well
+_GROWTH = 4  # a step has at most this many times the recent prefill, while its cost is not known well
 _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: an expert may have restarted
 
 
 class StepCost:
-    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the steps of late.
+    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the last steps.
 
     Least squares with exponential forgetting, from its normal equations.
     """
@@ -49,7 +49,7 @@ class StepCost:
         return self._weights[2]
 
     def _solve(self) -> tuple[float, float, float]:
-        """Gaussian elimination; the diagonal is raised a little, so that what never varied has a share, too."""
+        """Gaussian elimination. The diagonal is raised a little, or what never varied would make it singular."""
         rows = [[*products, target] for products, target in zip(self._products, self._targets, strict=True)]
         for i in range(3):
             rows[i][i] += 1e-6 * rows[i][i] + 1e-12
@@ -62,14 +62,14 @@ class StepCost:
         return (rows[0][3] - rows[0][1] * y - rows[0][2] * z) / rows[0][0], y, z
 
 
-class Pace:
+class PrefillBudget:
     """Keeps steps that mix prefill and decode below `slowdown` times the duration of the same decodes alone."""
 
     def __init__(self, slowdown: float, least: int = 16) -> None:
-        """At least `least` prefill tokens are always allowed: a prompt must get on, too."""
+        """At least `least` prefill tokens are always allowed, because a prompt must get on, too."""
         self._slowdown, self._least = slowdown, least
         self._cost = StepCost()
-        self._mixed = _PROBE_EVERY  # steps since one of decodes alone; the first one shall be
+        self._mixed = _PROBE_EVERY  # steps since one of decodes alone; the first is to be one
         self._lately = 0.0  # prefill tokens of mixed steps, a running mean
 
     def observe(self, plan: StepPlan, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Pace:
             self._lately += (prefill - self._lately) / 4
 
     def prefill_tokens(self, decodes: int) -> int:
-        """How many may share a step with so many decodes; 0 once in a while, to see what that costs."""
+        """Prompt tokens that may share a step with so many decodes; 0 at times, to see what decodes alone cost."""
         if self._mixed >= _PROBE_EVERY:
             return 0
         token, bound = self._cost.prefill_token, _GROWTH * max(self._least, self._lately)

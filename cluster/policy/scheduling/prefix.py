@@ -1,4 +1,4 @@
-"""Which part of a sequence's KV cache is there already: pages named by what they hold, and how far they reach. Pure."""
+"""Which part of a sequence's KV cache is there already: pages named by what they hold, and how far they reach."""
 
 from array import array
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ _ROOT = b"eightwinds"
 
 
 def extend_keys(keys: list[bytes], token_ids: Sequence[int], page_size: int, pages: int, tenant: str = "") -> None:
-    """Append keys until there are `pages` of them. Those of another `tenant` are others: how soon an answer comes, or
-    what is told of the cache, would else say what others had asked.
+    """Append keys until there are `pages` of them. Each `tenant` has keys of its own: the time to an answer, or the
+    reported cache hits, would else tell what others had asked.
 
-    A page's key hashes its tokens and the key before it, so it stands for everything up to its end. The hash is a
-    cryptographic one: whoever could make two prompts collide would read another's cache.
+    A page's key hashes its tokens and the key before it, so it stands for everything up to its end. The hash is
+    cryptographic: a client that could make two prompts collide would read another's cache.
     """
     root = blake2b(tenant.encode(), key=_ROOT, digest_size=16).digest() if tenant else _ROOT
     while len(keys) < pages:

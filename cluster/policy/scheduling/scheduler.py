@@ -1,4 +1,4 @@
-"""Decides what each step runs: a data structure, not a process. Pure.
+"""Decides what each step runs: a data structure, not a process.
 
 `plan()` gives the next StepPlan, `commit()` takes its result. Sequences join and leave at every step; prefill and
 decode share a token budget, and long prompts are cut into chunks. When pages run out, the sequence that came last
@@ -9,13 +9,15 @@ import bisect
 import itertools
 from collections import Counter
 
+from cluster.policy.scheduling.admission import Backlog
 from cluster.policy.scheduling.blocks import BlockPool
 from cluster.policy.scheduling.fair_queue import FairQueue, gives_way
 from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.plan_draft import PlanDraft
 from cluster.policy.scheduling.prefix import extend_keys
-from cluster.policy.scheduling.prefix_hit import Entry, find_entry, siblings
-from cluster.policy.scheduling.sequence import Drawn, Sequence
-from model.batch import Chunk, NewSequence, SampledToken, SequenceFault, StepPlan, StepResult
+from cluster.policy.scheduling.prefix_hit import PrefixHit, find_prefix_hit, siblings
+from cluster.policy.scheduling.sequence import NextToken, Sequence
+from model.batch import Chunk, SampledToken, SequenceFault, StepPlan, StepResult
 
 _MOST_LOSSES = 5  # of heads in a row
 
@@ -31,25 +33,26 @@ class Scheduler:
         self._arrivals = itertools.count()
         self._free_slots = list(range(limits.max_running - 1, -1, -1))
         self._release: list[int] = []
-        self._by_key: dict[str, Sequence] = {}
+        self._by_id: dict[str, Sequence] = {}
         self._steps = itertools.count()
-        self._batch_open = True  # static batching: sequences may enter
-        self._interrupted: set[Sequence] = set()  # those that ran when a cache was lost, until their next token
+        self._interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
 
     @property
     def running_count(self) -> int:
-        """Sequences in slots."""
         return len(self._running)
 
     @property
     def waiting_count(self) -> int:
-        """Sequences without a slot."""
         return len(self.queue)
+
+    def backlog(self, client: str) -> Backlog:
+        """What stands before another request of this client."""
+        free_slots = self.limits.max_running - len(self._running)
+        return Backlog(len(self.queue), self.queue.tokens, self.queue.waiting_of(client), free_slots)
 
     @property
     def has_work(self) -> bool:
-        """Whether `plan` has anything to run."""
-        return bool(self._by_key)
+        return bool(self._by_id)
 
     @property
     def recovering(self) -> bool:
@@ -57,23 +60,23 @@ class Scheduler:
         return bool(self._interrupted)
 
     def sequences(self) -> list[Sequence]:
-        """All of them, in order of arrival."""
-        return list(self._by_key.values())
+        """All sequences, in order of arrival."""
+        return list(self._by_id.values())
 
     def running(self) -> list[Sequence]:
-        """Those in slots."""
+        """Sequences in slots, by rank."""
         return list(self._running)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. The caller has asked `Limits.fit`."""
-        assert sequence.key not in self._by_key, f"{sequence.key} is here already"
-        self._by_key[sequence.key] = sequence
+        assert sequence.id not in self._by_id, f"{sequence.id} is here already"
+        self._by_id[sequence.id] = sequence
         sequence.arrival = next(self._arrivals)
         self.queue.arrive(sequence)
 
-    def abort(self, key: str) -> bool:
+    def abort(self, sequence_id: str) -> bool:
         """Drop a sequence and free what it holds; False if it is not (or no longer) here."""
-        sequence = self._by_key.pop(key, None)
+        sequence = self._by_id.pop(sequence_id, None)
         if sequence is None:
             return False
         self._interrupted.discard(sequence)
@@ -93,110 +96,94 @@ class Scheduler:
         self.pool.forget_contents()
 
     def head_lost(self) -> list[Sequence]:
-        """The head ended in a step. Answers those in whose steps it did so too often in a row, which are dropped: one
-        of them may be why, and the others shall not wait for ever.
+        """The head ended in a step. Returns, and drops, the sequences in whose steps a head has ended five times since
+        their last token: one of them may be the cause, and the others shall not wait for ever.
         """
         for sequence in self._running:
             sequence.losses += sequence.planned > 0
         given_up = [sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES]
         for sequence in given_up:
-            self.abort(sequence.key)
+            self.abort(sequence.id)
         return given_up
 
     def resize(self, limits: Limits) -> list[Sequence]:
-        """The head has another cache from now on; nothing runs. Answers those that can never fit, which are dropped."""
+        """The head has another cache from now on; nothing runs. Returns, and drops, what can never fit."""
         assert not self._running, "requeue_all comes first"
         if limits == self.limits:
             return []
         self.limits, self.pool = limits, BlockPool(limits.page_count)
-        unfit = [s for s in self.sequences() if not limits.fit(s.prompt_length + s.max_tokens)]
+        unfit = [s for s in self.sequences() if not limits.fit(s.prompt_length + s.request.max_tokens)]
         for sequence in unfit:
-            self.abort(sequence.key)
+            self.abort(sequence.id)
         for sequence in self.sequences():
             sequence.page_keys = []
         return unfit
 
-    def plan(self, epoch: int, incarnation: str, prefill_tokens: int | None = None) -> StepPlan:
-        """The next step; its chunks are empty if nothing can run.
-
-        Beside sequences that decode, at most `prefill_tokens` of the others are run.
-        """
-        budget = self.limits.max_tokens_per_step
-        chunks: list[Chunk] = []
+    def plan(self, epoch: int, incarnation: str, prefill_tokens: int | None = None) -> StepPlan | None:
+        """The next step, None if there is nothing to run. Decodes share it with at most `prefill_tokens` of prompts."""
+        draft = PlanDraft(self.limits.max_tokens_per_step)
         self._give_way()
         for sequence in self._running:
             sequence.planned = 0
-        decoding = [s for s in self._running if s.pending == 1]
-        for sequence in decoding:  # first: prefill must not stall them
-            if budget and sequence.slot >= 0 and self._make_room(sequence, 1):
-                chunks.append(self._chunk(sequence, 1))
-                budget -= 1
-        if chunks and prefill_tokens is not None:
-            budget = min(budget, prefill_tokens)
-        for sequence in [s for s in self._running if s.pending > 1]:
-            tokens = min(sequence.pending, budget)
-            if tokens and sequence.slot >= 0 and self._make_room(sequence, tokens):
-                chunks.append(self._chunk(sequence, tokens))
-                budget -= tokens
-        admitted: list[NewSequence] = []
-        copies: list[tuple[int, int]] = []
-        if all(s.planned for s in self._running):  # else one waits for pages or budget, which nobody may take
-            self._admit(budget, admitted, chunks, copies)
-        if not chunks:
-            return StepPlan(-1, epoch, incarnation, (), (), ())
-        release, self._release = tuple(self._release), []
-        return StepPlan(next(self._steps), epoch, incarnation, release, tuple(admitted), tuple(chunks), tuple(copies))
+        self._continue(draft, [s for s in self._running if s.pending == 1])  # first: prefill must not stall decodes
+        draft.bound_prefill(prefill_tokens)
+        self._continue(draft, [s for s in self._running if s.pending > 1])
+        if all(s.planned for s in self._running):  # else one waits for budget or pages, which no newcomer may take
+            self._admit(draft)
+        if not draft.chunks:
+            return None
+        release, self._release = self._release, []
+        return draft.plan(next(self._steps), epoch, incarnation, release)
 
-    def _admit(
-        self, budget: int, admitted: list[NewSequence], chunks: list[Chunk], copies: list[tuple[int, int]]
-    ) -> None:
-        """Let the queue's first ones in while budget, slots and pages last."""
-        self._batch_open |= not self._running
-        if self.limits.static_batching and not self._batch_open:
-            return
-        while budget and self._free_slots:
-            sequence = self.queue.first(self._holding())
-            if sequence is None:
-                break
+    def _continue(self, draft: PlanDraft, sequences: list[Sequence]) -> None:
+        """Run the next tokens of sequences in slots, as many as the budget and the pages allow."""
+        for sequence in sequences:
+            tokens = min(sequence.pending, draft.budget)
+            preempted = sequence.slot < 0  # one before it in `sequences` needed its pages
+            if tokens and not preempted and self._make_room(sequence, tokens):
+                draft.run(self._chunk(sequence, tokens))
+
+    def _admit(self, draft: PlanDraft) -> None:
+        """Let the queue's first sequences in while budget, slots and pages last."""
+        while draft.budget and self._free_slots and (sequence := self.queue.first(self._slots_by_client())):
             if any(s.computed < s.prompt_length - 1 for s in siblings(sequence, self._running)):
                 return  # it will share what its sibling is about to compute
-            entry = find_entry(sequence, self._running, self.pool, self.limits)
-            if not self._has_pages(sequence, entry):
-                break  # with room for its first chunk only, it would be preempted half-way and begin again and again
-            self._enter(sequence, entry, copies)
-            admitted.append(sequence.admission())
-            tokens = min(sequence.pending, budget)
-            chunks.append(self._chunk(sequence, tokens, pages_known=0))
-            budget -= tokens
-        self._batch_open = not budget  # it stays open only for those that the token budget kept out
+            hit = self._find_prefix_hit(sequence)
+            if not self._has_pages(sequence, hit):
+                return  # admit only what fits whole: else it is preempted amid its prefill and starts over, endlessly
+            self._enter(sequence, hit, draft)
+            draft.admit(sequence.admission())
+            draft.run(self._chunk(sequence, min(sequence.pending, draft.budget), pages_known=0))
 
-    def _holding(self) -> Counter[str]:
-        """How many slots each client has."""
-        return Counter(s.client for s in self._running)
+    def _slots_by_client(self) -> Counter[str]:
+        return Counter(s.request.client for s in self._running)
 
-    def _has_pages(self, sequence: Sequence, entry: Entry) -> bool:
-        held_by_others = len(entry.shared) - entry.new_pages(self.pool)
+    def _find_prefix_hit(self, sequence: Sequence) -> PrefixHit:
+        return find_prefix_hit(sequence, self._running, self.pool, self.limits)
+
+    def _has_pages(self, sequence: Sequence, hit: PrefixHit) -> bool:
+        held_by_others = len(hit.shared) - hit.new_pages(self.pool)
         return self.limits.pages_of(len(sequence.token_ids)) - held_by_others <= self.pool.free_count
 
     def _give_way(self) -> None:
         """Preempt others until a client that waits and has no slot can have one."""
-        while not self.limits.static_batching and (first := self.queue.first(holding := self._holding())):
-            if first.client in holding or not (victim := gives_way(first, self._running, holding)):
+        while first := self.queue.first(slots := self._slots_by_client()):
+            if first.request.client in slots or not (victim := gives_way(first, self._running, slots)):
                 return
-            if self._free_slots and self._has_pages(first, find_entry(first, self._running, self.pool, self.limits)):
+            if self._free_slots and self._has_pages(first, self._find_prefix_hit(first)):
                 return
             self._preempt(victim)
 
-    def _enter(self, sequence: Sequence, entry: Entry, copies: list[tuple[int, int]]) -> None:
+    def _enter(self, sequence: Sequence, hit: PrefixHit, draft: PlanDraft) -> None:
         if sequence.cached is None:
-            sequence.cached = entry.position
-        self.queue.enter(sequence, sequence.pending - entry.position)
-        self.pool.share(entry.shared)
-        sequence.pages = [0] * entry.dropped + list(entry.shared)  # nobody looks at the first ones
-        sequence.dropped, sequence.computed = entry.dropped, entry.position
-        if entry.copied is not None:
+            sequence.cached = hit.position
+        self.queue.enter(sequence, sequence.pending - hit.position)
+        self.pool.share(hit.shared)
+        sequence.pages = [0] * hit.dropped + list(hit.shared)  # the first ones are never looked at
+        sequence.dropped, sequence.computed = hit.dropped, hit.position
+        if hit.copied is not None:
             (page,) = self.pool.take(1)
-            copies.append((entry.copied, page))
+            draft.copy(hit.copied, page)
             sequence.pages.append(page)
         sequence.slot = self._free_slots.pop()
         bisect.insort(self._running, sequence, key=lambda s: s.rank)
@@ -210,12 +197,12 @@ class Scheduler:
         for sequence, fault in found:
             if fault.kind == "numeric":
                 self.pool.forget(sequence.held_pages)
-            self.abort(sequence.key)
+            self.abort(sequence.id)
         return found
 
-    def commit(self, plan: StepPlan, result: StepResult) -> list[Drawn]:
+    def commit(self, plan: StepPlan, result: StepResult) -> list[NextToken]:
         """Take a step's result; sequences that ended are gone afterwards."""
-        by_slot = {s.slot: s for s in self._running if s.planned}  # those aborted meanwhile are not here
+        by_slot = {s.slot: s for s in self._running if s.planned}  # without what was aborted meanwhile
         for chunk in plan.chunks:
             if sequence := by_slot.get(chunk.slot):
                 self._advance(sequence, chunk.length)
@@ -225,30 +212,25 @@ class Scheduler:
         for prompt in result.prompts:
             if sequence := by_slot.get(prompt.slot):
                 sequence.score(prompt.start, prompt.tokens)
-        return [self._drawn(by_slot[token.slot], token) for token in result.tokens if token.slot in by_slot]
+        return [self._sampled(by_slot[token.slot], token) for token in result.tokens if token.slot in by_slot]
 
     def _advance(self, sequence: Sequence, tokens: int) -> None:
         size, before = self.limits.page_size, sequence.computed
         sequence.computed += tokens
         if self.limits.prefix_caching:
             full = sequence.computed // size
-            extend_keys(sequence.page_keys, sequence.token_ids, size, full, sequence.tenant)
+            extend_keys(sequence.page_keys, sequence.token_ids, size, full, sequence.request.tenant)
             for page in range(before // size, full):
                 self.pool.publish(sequence.pages[page], sequence.page_keys[page])
         self.pool.give_back(sequence.outdated(self.limits.window, size))
 
-    def _drawn(self, sequence: Sequence, token: SampledToken) -> Drawn:
-        sequence.token_ids.append(token.token_id)
-        sequence.losses = 0
+    def _sampled(self, sequence: Sequence, token: SampledToken) -> NextToken:
         self._interrupted.discard(sequence)
-        self.queue.drawn(sequence)
-        enough = sequence.output_length >= sequence.sampling.min_tokens
-        stopped = token.token_id in sequence.stop_ids and enough
-        exhausted = not stopped and sequence.output_length >= sequence.max_tokens
-        if stopped or exhausted:
-            self.abort(sequence.key)
-        routing, sequence.routing = sequence.routing, ()
-        return Drawn(sequence, token, stopped, exhausted, routing)
+        self.queue.sampled(sequence)
+        sampled = sequence.append(token)
+        if sampled.stopped or sampled.exhausted:
+            self.abort(sequence.id)
+        return sampled
 
     def _chunk(self, sequence: Sequence, tokens: int, pages_known: int | None = None) -> Chunk:
         known = len(sequence.pages) if pages_known is None else pages_known
@@ -260,7 +242,7 @@ class Scheduler:
     def _make_room(self, sequence: Sequence, tokens: int) -> bool:
         """Preempt from the back until `sequence` has pages for its chunk; False if it must do without.
 
-        Those behind it that are in this step already keep their pages: then it waits, and they give way in the next.
+        Sequences behind it that are in this step already keep their pages: it waits, and they give way in the next.
         """
         while sequence.pages_needed(tokens, self.limits.page_size) > self.pool.free_count:
             victim = next((s for s in reversed(self._running) if not s.planned or s is sequence), None)
@@ -283,15 +265,13 @@ class Scheduler:
         self.pool.give_back(sequence.forget_cache())
 
     def check(self) -> None:
-        """Raise AssertionError unless slots and pages are held by whom they should be."""
+        """Raise AssertionError unless every slot and page is free or held, as its holders say."""
         self.pool.check()
         self.queue.check()
         slots = [s.slot for s in self._running]
         assert sorted(slots + self._free_slots) == list(range(self.limits.max_running)), "a slot is lost or doubled"
-        held: dict[int, int] = {}
-        for page in (page for s in self._running for page in s.held_pages):
-            held[page] = held.get(page, 0) + 1
+        held = Counter(page for s in self._running for page in s.held_pages)
         assert all(self.pool.holders(page) == count for page, count in held.items()), "holders are miscounted"
         assert len(held) + self.pool.free_count == self.limits.page_count, "a page is held by nobody"
-        assert len(self._by_key) == len(self._running) + len(self.queue), "a sequence is lost"
-        assert self._interrupted <= set(self._by_key.values()), "one that is gone would be waited for"
+        assert len(self._by_id) == len(self._running) + len(self.queue), "a sequence is lost"
+        assert self._interrupted <= set(self._by_id.values()), "one that is gone would be waited for"

@@ -1,33 +1,26 @@
-"""What the scheduler knows of one sequence. Pure."""
+"""What the scheduler knows of one sequence."""
 
 from dataclasses import dataclass, field
 
 from cluster.policy.scheduling.prefix import first_visible
-from model.batch import Alternatives, NewSequence, SampledToken, SamplingParams
+from cluster.policy.scheduling.request import SequenceRequest
+from model.batch import Alternatives, NewSequence, SampledToken
+
+Routing = tuple[tuple[int, ...], ...]  # [layer][expert]: the rows that each expert ran
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A sequence and where it stands.
+    """A request's sequence and where it stands.
 
-    `token_ids` is the prompt and what was drawn; positions below `computed` have their keys and values in the
+    `token_ids` is the prompt and what was sampled; positions below `computed` have their keys and values in the
     cache. `pages[i]` holds positions [i * page_size, (i + 1) * page_size); the first `dropped` entries lie wholly
-    before the sliding window and have been given back. Sequences of one `family` have the same prompt. `client` is
-    whom it runs for, `tenant` whose cached pages it may find, `arrival` its number in the order of coming.
+    before the sliding window and have been given back. `arrival` is its number in the order of arrival, `slot` is -1
+    while it waits.
     """
 
-    key: str
-    token_ids: list[int]
-    prompt_length: int
-    sampling: SamplingParams
-    max_tokens: int
-    stop_ids: frozenset[int]
-    priority: int = 0
-    trace: bool = False
-    client: str = ""
-    family: str = ""
-    prompt_logprobs: int = -1
-    tenant: str = ""
+    request: SequenceRequest
+    token_ids: list[int] = field(init=False)
     arrival: int = -1
     slot: int = -1
     computed: int = 0
@@ -37,17 +30,28 @@ class Sequence:
     page_keys: list[bytes] = field(default_factory=list)  # of its full pages, as far as they were needed
     cached: int | None = None  # prompt tokens that were found in the cache when it first entered
     scores: list[tuple[float, Alternatives]] = field(default_factory=list)  # of the prompt's tokens from the second on
-    routing: tuple[tuple[int, ...], ...] = ()  # what experts ran since the last token, by layer; traced ones only
+    routing: Routing = ()  # since its last token, if its request asks for it
     losses: int = 0  # heads that ended in a step of it since its last token
+
+    def __post_init__(self) -> None:
+        self.token_ids = list(self.request.prompt_ids)
+
+    @property
+    def id(self) -> str:
+        return self.request.sequence_id
+
+    @property
+    def prompt_length(self) -> int:
+        return len(self.request.prompt_ids)
 
     @property
     def rank(self) -> tuple[int, int]:
         """Lower goes first: by priority, then by arrival."""
-        return -self.priority, self.arrival
+        return -self.request.priority, self.arrival
 
     @property
     def output_length(self) -> int:
-        """Tokens drawn so far."""
+        """Tokens sampled so far."""
         return len(self.token_ids) - self.prompt_length
 
     @property
@@ -57,13 +61,12 @@ class Sequence:
 
     @property
     def held_pages(self) -> list[int]:
-        """Pages it holds."""
         return self.pages[self.dropped :]
 
     @property
     def needs_scores(self) -> bool:
         """Whether log-probabilities of its prompt are still to come: then its prompt must be run."""
-        return self.prompt_logprobs >= 0 and len(self.scores) < self.prompt_length - 1
+        return self.request.prompt_logprobs >= 0 and len(self.scores) < self.prompt_length - 1
 
     def pages_needed(self, tokens: int, page_size: int) -> int:
         """Further pages for `tokens` more positions."""
@@ -75,7 +78,7 @@ class Sequence:
         self.dropped += len(gone)
         return gone
 
-    def count_routing(self, counts: tuple[tuple[int, ...], ...]) -> None:
+    def count_routing(self, counts: Routing) -> None:
         """Add a step's counts; a long prompt takes several steps until its first token."""
         pairs = zip(self.routing, counts, strict=True) if self.routing else ()
         self.routing = tuple(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs) or counts
@@ -84,24 +87,39 @@ class Sequence:
         """Add log-probabilities of the prompt's tokens from position `start` on; known ones came again."""
         self.scores += scores[len(self.scores) + 1 - start :]
 
+    def append(self, token: SampledToken) -> "NextToken":
+        """Add the token that was sampled, and tell whether it is the last."""
+        self.token_ids.append(token.token_id)
+        self.losses = 0
+        enough = self.output_length >= self.request.sampling.min_tokens
+        stopped = enough and token.token_id in self.request.stop_ids
+        exhausted = not stopped and self.output_length >= self.request.max_tokens
+        routing, self.routing = self.routing, ()
+        return NextToken(self, token, stopped, exhausted, routing)
+
     def admission(self) -> NewSequence:
         """What the head must be told when the sequence enters its slot."""
-        wanted = self.prompt_logprobs if self.needs_scores else -1
-        return NewSequence(self.slot, tuple(self.token_ids), self.prompt_length, self.sampling, self.trace, wanted)
+        r, tokens = self.request, tuple(self.token_ids)
+        scores = r.prompt_logprobs if self.needs_scores else -1
+        return NewSequence(self.slot, tokens, self.prompt_length, r.sampling, r.routing, scores)
 
     def forget_cache(self) -> list[int]:
         """Return to the state before the first step, tokens apart; answers the pages it held, the last ones first."""
         pages = self.held_pages[::-1]
-        self.slot, self.computed, self.pages, self.dropped, self.planned = -1, 0, [], 0, 0
+        self.slot = -1
+        self.computed = self.dropped = self.planned = 0
+        self.pages = []
         return pages
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A token drawn for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens."""
+class NextToken:
+    """A token sampled for a sequence; it is the last if it `stopped` it (a stop id) or `exhausted` max_tokens.
+    `routing` counts from the token before, if it was asked for.
+    """
 
     sequence: Sequence
     token: SampledToken
     stopped: bool
     exhausted: bool
-    routing: tuple[tuple[int, ...], ...] = ()  # what each layer's experts ran for it since the token before, if traced
+    routing: Routing = ()

@@ -824,7 +824,7 @@ class Event(message.Message):
     expert: builtins.int
     """The expert, if it is about one."""
     replica: builtins.int
-    """The replica's slot, if it is about one."""
+    """The replica's index, if it is about one."""
     node_id: builtins.str
     """The node, if it is about one or its place is known."""
     cause: builtins.str

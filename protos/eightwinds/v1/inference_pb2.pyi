@@ -28,7 +28,7 @@ class _Role:
 class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
-    """No role given; refused."""
+    """No role; refused."""
     ROLE_SYSTEM: _Role.ValueType  # 1
     """Instructions that precede the conversation."""
     ROLE_USER: _Role.ValueType  # 2
@@ -37,10 +37,10 @@ class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], 
     """The model."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """Role says who wrote a chat message."""
+    """Role is the author of a chat message."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
-"""No role given; refused."""
+"""No role; refused."""
 ROLE_SYSTEM: Role.ValueType  # 1
 """Instructions that precede the conversation."""
 ROLE_USER: Role.ValueType  # 2
@@ -62,8 +62,8 @@ class _FinishReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FinishRea
     """max_tokens, or the end of the context, was reached."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
-    """FinishReason says why an output ended. A cancelled, expired or failed
-    request ends with a gRPC status instead.
+    """FinishReason is the reason why an output ended. A cancelled, expired or
+    failed request ends with a gRPC status instead.
     """
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
@@ -104,9 +104,9 @@ class ChatMessage(message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     role: Role.ValueType
-    """Who wrote it."""
+    """The author."""
     content: builtins.str
-    """What was written, as plain text."""
+    """The message as plain text."""
     def __init__(
         self,
         *,
@@ -128,7 +128,7 @@ class Chat(message.Message):
     MESSAGES_FIELD_NUMBER: builtins.int
     CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: builtins.int
     continue_final_message: builtins.bool
-    """The last message is the assistant's and is to be continued."""
+    """The last message is the assistant's, and the model continues it."""
     @builtins.property
     def messages(self) -> containers.RepeatedCompositeFieldContainer[ChatMessage]:
         """The turns, oldest first."""
@@ -147,7 +147,7 @@ class Chat(message.Message):
 
 @typing.final
 class Prompt(message.Message):
-    """Prompt is what the model continues."""
+    """Prompt is the text that the model continues."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -162,7 +162,7 @@ class Prompt(message.Message):
 
     @builtins.property
     def chat(self) -> Chat:
-        """A conversation; only where Model.chat is true."""
+        """A conversation; allowed only where Model.chat is true."""
 
     def __init__(
         self,
@@ -181,8 +181,8 @@ class Prompt(message.Message):
 
 @typing.final
 class Sampling(message.Message):
-    """Sampling says how the next token is drawn. Absent fields take the
-    checkpoint's generation_config.json, else temperature 1 and no filter.
+    """Sampling says how the next token is sampled. An absent field takes its value
+    from the checkpoint's generation_config.json, else temperature 1, no filter.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -227,11 +227,11 @@ class Sampling(message.Message):
     repetition_penalty: builtins.float
     """Above 0; 1 changes nothing. Divides logits of tokens already seen."""
     presence_penalty: builtins.float
-    """[-2, 2]; subtracted once from logits of tokens already put out."""
+    """[-2, 2]; subtracted once from logits of tokens already in the output."""
     frequency_penalty: builtins.float
-    """[-2, 2]; subtracted for each time a token was put out."""
+    """[-2, 2]; subtracted once for each time a token is in the output."""
     seed: builtins.int
-    """Fixes the noise. Absent: the server draws a seed and reports it."""
+    """Fixes the noise. Absent: the server chooses a seed and reports it."""
     @builtins.property
     def logit_bias(self) -> containers.ScalarMap[builtins.int, builtins.float]:
         """Added to the logits of these token ids, each in [-100, 100]."""
@@ -299,8 +299,8 @@ class Stopping(message.Message):
     INCLUDE_STOP_FIELD_NUMBER: builtins.int
     IGNORE_EOS_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
-    """At least 1. Absent: the rest of the context, or what fits into the KV
-    cache, or into one answer.
+    """At least 1. Absent: the output may fill the context, the KV cache or one
+    answer, whichever is smallest.
     """
     min_tokens: builtins.int
     """No end-of-sequence or stop token before this many tokens."""
@@ -341,7 +341,7 @@ class Stopping(message.Message):
 
 @typing.final
 class OutputOptions(message.Message):
-    """OutputOptions says what is reported beside the text."""
+    """OutputOptions asks for reports beside the text."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -355,13 +355,13 @@ class OutputOptions(message.Message):
     0 to 20.
     """
     prompt_logprobs: builtins.int
-    """The same for the tokens of the prompt."""
+    """The same for the prompt's tokens."""
     token_ids: builtins.bool
     """Report token ids."""
     special_tokens: builtins.bool
     """Write control tokens such as "</s>" into the text."""
     trace: builtins.bool
-    """Report times and which experts ran."""
+    """Report times and the experts that ran."""
     def __init__(
         self,
         *,
@@ -387,8 +387,9 @@ class OutputOptions(message.Message):
 @typing.final
 class Constraint(message.Message):
     """Constraint restricts the text of an output; only tokens that can still lead
-    to such a text are drawn. When nothing can follow, the output ends with the
-    end-of-sequence token. An output cut off by max_tokens may be incomplete.
+    to an allowed text are sampled. When the text is complete and nothing can
+    follow, the output ends with the end-of-sequence token. An output cut off by
+    max_tokens may be incomplete.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -434,18 +435,20 @@ class GenerateRequest(message.Message):
     n: builtins.int
     """Number of continuations, 1 to 8; absent is 1."""
     priority: builtins.int
-    """-100 to 100; a higher one runs first."""
+    """-100 to 100; a higher priority runs first."""
     user: builtins.str
-    """Whom the request is for; used for fairness."""
+    """The user behind the request, for fairness between users of one server."""
     request_id: builtins.str
-    """The caller's id for this request, echoed; absent: one is made."""
+    """The caller's id for this request, which the answer repeats. Empty: the
+    server chooses one.
+    """
     @builtins.property
     def prompt(self) -> Prompt:
-        """What to continue."""
+        """The text to continue."""
 
     @builtins.property
     def sampling(self) -> Sampling:
-        """How to draw tokens."""
+        """How to sample tokens."""
 
     @builtins.property
     def stopping(self) -> Stopping:
@@ -453,11 +456,11 @@ class GenerateRequest(message.Message):
 
     @builtins.property
     def output(self) -> OutputOptions:
-        """What to report."""
+        """Reports beside the text."""
 
     @builtins.property
     def constraint(self) -> Constraint:
-        """What the text must look like; absent: anything."""
+        """A constraint on the text; absent: none."""
 
     def __init__(
         self,
@@ -547,7 +550,7 @@ class TokenInfo(message.Message):
 
 @typing.final
 class Finish(message.Message):
-    """Finish says why an output ended."""
+    """Finish is the end of an output."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -587,9 +590,9 @@ class Usage(message.Message):
     prompt_tokens: builtins.int
     """Tokens of the prompt."""
     completion_tokens: builtins.int
-    """Tokens put out, over all outputs."""
+    """Tokens of all outputs together."""
     cached_prompt_tokens: builtins.int
-    """Tokens of the prompt whose KV cache was found ready."""
+    """Tokens of the prompt that were in the KV cache."""
     def __init__(
         self,
         *,
@@ -633,7 +636,7 @@ class LayerRouting(message.Message):
 
 @typing.final
 class Trace(message.Message):
-    """Trace says where the time of a request went and which experts ran."""
+    """Trace reports a request's times and the experts that ran for it."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -692,15 +695,15 @@ class Output(message.Message):
     """The text."""
     @builtins.property
     def token_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ids, if asked for."""
+        """The ids, if the request asked for them."""
 
     @builtins.property
     def tokens(self) -> containers.RepeatedCompositeFieldContainer[TokenInfo]:
-        """The tokens with log-probabilities, if asked for."""
+        """The tokens with log-probabilities, if the request asked for them."""
 
     @builtins.property
     def finish(self) -> Finish:
-        """Why it ended."""
+        """How it ended."""
 
     def __init__(
         self,
@@ -755,7 +758,7 @@ class GenerateResponse(message.Message):
 
     @builtins.property
     def trace(self) -> Trace:
-        """Times and routing, if asked for."""
+        """Times and routing, if the request asked for them."""
 
     def __init__(
         self,
@@ -802,7 +805,7 @@ class GenerateStreamResponse(message.Message):
     seed: builtins.int
     """The seed in use; first message only."""
     index: builtins.int
-    """Which output this message belongs to."""
+    """The output that this message belongs to."""
     text: builtins.str
     """New text."""
     @builtins.property
@@ -811,16 +814,16 @@ class GenerateStreamResponse(message.Message):
 
     @builtins.property
     def token_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
-        """New ids, if asked for."""
+        """New ids, if the request asked for them."""
 
     @builtins.property
     def tokens(self) -> containers.RepeatedCompositeFieldContainer[TokenInfo]:
-        """New tokens, if log-probabilities were asked for."""
+        """New tokens with log-probabilities, if the request asked for them."""
 
     @builtins.property
     def prompt_tokens(self) -> containers.RepeatedCompositeFieldContainer[TokenInfo]:
-        """The prompt's tokens, if prompt_logprobs was set; in the first message,
-        and in those after it where they would make it too large.
+        """The prompt's tokens, if prompt_logprobs was set: in the first message, and
+        in further messages where the first would become too large.
         """
 
     @builtins.property
@@ -833,7 +836,7 @@ class GenerateStreamResponse(message.Message):
 
     @builtins.property
     def trace(self) -> Trace:
-        """Times and routing, if asked for; last message only."""
+        """Times and routing, if the request asked for them; last message only."""
 
     def __init__(
         self,
@@ -895,7 +898,7 @@ class TokenizeResponse(message.Message):
     """The longest prompt and output together that can be served."""
     @builtins.property
     def token_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ids, with BOS where Generate would put one."""
+        """The ids, with BOS where Generate would put it."""
 
     def __init__(
         self,
@@ -961,14 +964,14 @@ class DetokenizeResponse(message.Message):
 
 @typing.final
 class ListModelsRequest(message.Message):
-    """ListModelsRequest asks which models are served."""
+    """ListModelsRequest asks for the served models."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """At most this many; 0 lets the server choose."""
+    """The most models to return; 0 lets the server choose."""
     page_token: builtins.str
     """next_page_token of the page before."""
     def __init__(
@@ -1001,14 +1004,14 @@ class Model(message.Message):
     DEFAULT_SAMPLING_FIELD_NUMBER: builtins.int
     READY_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """The id that requests name."""
+    """The id to use in requests."""
     architecture: builtins.str
     """The architecture's name in HF's config, "MixtralForCausalLM"."""
     vocab_size: builtins.int
     """Number of token ids."""
     context_length: builtins.int
-    """The longest prompt and output together that can be served, in tokens:
-    the model's context, or what the KV cache holds where that is less.
+    """The longest prompt and output together that can be served, in tokens: the
+    model's context, or the size of the KV cache where that is less.
     """
     layer_count: builtins.int
     """Number of layers."""
@@ -1017,16 +1020,16 @@ class Model(message.Message):
     experts_per_token: builtins.int
     """Experts that each token runs through."""
     chat: builtins.bool
-    """The chat form of a prompt is offered."""
+    """Whether a prompt may be a conversation."""
     ready: builtins.bool
-    """Requests are answered."""
+    """Whether a request would be served now."""
     @builtins.property
     def eos_token_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """Ids that end an output."""
 
     @builtins.property
     def default_sampling(self) -> Sampling:
-        """What absent sampling fields mean."""
+        """The values of absent sampling fields."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from actors import head as module
 from actors.expert import Expert
 from actors.head import Head, LocalHead
-from actors.replica import one_each
+from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
 from actors.seams import HeadTaken
@@ -111,13 +111,16 @@ class Failing:
         self.local, self.failures = LocalTransport(), failures
         self.replies: list[ExpertReply] = []
 
+    def connect(self, replica: Replica) -> Replica:
+        return replica
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         failing, self.failures = calls[: self.failures], self.failures - min(self.failures, len(calls))
         self.replies += [ExpertReply(call.call_id, None, error="fell over") for call in failing]
         self.local.submit(calls[len(failing) :])
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
-        replies, self.replies = self.replies + self.local.poll(timeout), []
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
+        replies, self.replies = self.replies + self.local.poll(timeout, call_ids), []
         return replies
 
     def abandon(self, call_ids: Collection[int]) -> None:
@@ -132,7 +135,7 @@ def failing_head(folder: Path, failures: int, grace: float) -> Head:
         now[0] += seconds
 
     replicas = Replicas(one_each(experts), clock=lambda: now[0])
-    head.connect(ExpertRouter(Failing(failures), replicas, grace, clock=lambda: now[0], pause=pause))
+    head.connect(ExpertRouter(Failing(failures), replicas, grace=grace, clock=lambda: now[0], pause=pause))
     return head
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from actors.expert import Expert
 from actors.head import Head
+from actors.replica import Replica
 from actors.transport.rows import HEADER_BYTES, decode_header
 from actors.transport.seam import ExpertCall, ExpertReply, encode_call
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepPlan, StepResult
@@ -104,6 +105,9 @@ class ByBytes:
     def __init__(self) -> None:
         self.replies: list[ExpertReply] = []
 
+    def connect(self, replica: Replica) -> Replica:
+        return replica
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         for call in calls:
             expert: Expert = call.replica.endpoint
@@ -112,7 +116,7 @@ class ByBytes:
             answer = tensor_from(reply, HEADER_BYTES, h.rows, h.columns, h.dtype_code)
             self.replies.insert(0, ExpertReply(call.call_id, answer))
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         replies, self.replies = self.replies, []
         return replies
 

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from actors.replica import ReplicaId
 from cluster.control.autoscaler import Autoscaler
-from cluster.control.controller import Controller, ControllerOptions
-from cluster.engine import engine as engine_module
-from cluster.engine.engine import Engine, EngineConfig
+from cluster.control.controller import Controller
+from cluster.engine import adoption
+from cluster.engine.engine import Engine
 from cluster.engine.served_model import ServedModel
+from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.clusters import FakeCluster
-from tests.engines import Make
+from tests.engines import Make, engine_bounds
 from tests.fakes import Events, FakeHead
 from tests.serving import MESSAGE_BYTES, Serving, serve_locally
 
@@ -44,17 +46,12 @@ def cluster() -> FakeCluster:
 @pytest.fixture
 def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
     """The server with a controller of eight replicas on n0, whose rounds the test calls for."""
-    membership = Membership([1] * 8)
-    for expert in range(8):
-        pulse = cluster.process((expert, 0))
-        membership.begin((expert, 0), "n0", 0.0)
-        membership.alive((expert, 0), pulse.incarnation, pulse.pid, "n0", True, 0.0)
-        membership.joined((expert, 0), 0.0)
+    membership = Membership([1] * 8, ReplicaOptions(drain_timeout=0.0))
+    membership.adopt({ReplicaId(expert, 0): cluster.process((expert, 0)) for expert in range(8)}, 0.0)
     cluster.published.append(membership.routed())
-    events = serving.gateway.backend.events
-    controller = Controller(cluster, membership, ControllerOptions(drain_timeout=0.0), events=events)
-    autoscaler = Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30))
     backend, alone = serving.gateway.backend, serving.gateway.backend.look()
+    controller = Controller(cluster, membership, events=backend.events)
+    autoscaler = Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30), events=backend.events)
     backend.state = replace(alone, controller=controller, autoscaler=autoscaler)
     yield controller
     backend.state = alone
@@ -68,7 +65,7 @@ def serve_fake(demo: ServedModel) -> Iterator[ServeFake]:
     def serve(
         head: FakeHead, served: ServedModel = demo, max_message_bytes: int = MESSAGE_BYTES, **bounds: int
     ) -> Serving:
-        config = replace(EngineConfig(4, 64, 8, head.window), **bounds)  # type: ignore[arg-type]  # by field name
+        config = replace(engine_bounds(window=head.window), **bounds)  # type: ignore[arg-type]  # by field name
         servers.append(Serving(served, max_message_bytes).ready(head, config))
         return servers[-1]
 
@@ -88,9 +85,14 @@ def events() -> Events:
 
 
 @pytest.fixture
-def make(head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that is away is asked again at once."""
+    monkeypatch.setattr(adoption, "_RETRY_SECONDS", 0.0)
+
+
+@pytest.fixture
+def make(head: FakeHead, events: Events, no_waits: None) -> Iterator[Make]:
     """Makes engines on the head, which tell the events."""
-    monkeypatch.setattr(engine_module, "_RETRY_SECONDS", 0.0)
     engines: list[Engine] = []
 
     def make(
@@ -100,8 +102,9 @@ def make(head: FakeHead, events: Events, monkeypatch: pytest.MonkeyPatch) -> Ite
         grace: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> Engine:
-        config = EngineConfig(max_running, budget, max_queued, head.window, grace)
+        config = engine_bounds(max_running, budget, max_queued, head.window, grace)
         engines.append(Engine(head, config, events, clock))
+        engines[-1].start()
         return engines[-1]
 
     yield make

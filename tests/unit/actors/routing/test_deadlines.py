@@ -5,15 +5,15 @@ import random
 
 import pytest
 
-from actors.routing.deadlines import Patience
+from actors.routing.deadlines import Deadlines
 
 FACTOR, FLOOR = 4.0, 0.25
 
 
 def learnt(
     start: float, slope: float, calls: int = 300, noise: float = 0.0, rows: tuple[int, int] = (1, 64)
-) -> Patience:
-    patience, rng = Patience(FACTOR, FLOOR), random.Random(1)
+) -> Deadlines:
+    patience, rng = Deadlines(FACTOR, FLOOR), random.Random(1)
     for _ in range(calls):
         n = rng.randint(*rows)
         patience.observe(n, (start + slope * n) * (1 + noise * rng.random()))
@@ -27,7 +27,7 @@ def test_it_finds_the_line() -> None:
 
 
 def test_nothing_seen_means_the_floor_no_hedges_and_no_splits() -> None:
-    patience = Patience(FACTOR, FLOOR)
+    patience = Deadlines(FACTOR, FLOOR)
     assert (patience.deadline(1000), patience.hedge_after(1000), patience.parts(1000, 4)) == (FLOOR, math.inf, 1)
 
 
@@ -57,7 +57,7 @@ def test_a_machine_that_became_slower_is_followed() -> None:
 
 
 def test_hedges_begin_where_one_in_a_hundred_is_slower() -> None:
-    patience, rng = Patience(FACTOR, FLOOR), random.Random(3)
+    patience, rng = Deadlines(FACTOR, FLOOR), random.Random(3)
     times = [0.01 * (1 + rng.expovariate(3)) for _ in range(2000)]
     for seconds in times:
         patience.observe(8, seconds)

@@ -1,5 +1,6 @@
 """The expert router over transports that answer late, twice, out of order, with errors, or never. No test waits."""
 
+import math
 import random
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.replica import Replica, Table, one_each
-from actors.routing.deadlines import Patience
+from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
 from actors.routing.usage_counter import UsageCounter
@@ -58,11 +59,14 @@ class Scripted:
         self.abandoned: list[int] = []
         self._new: list[ExpertCall] = []
 
+    def connect(self, replica: Replica) -> Replica:
+        return replica
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         self.sent += calls
         self._new += calls
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         assert timeout >= 0
         calls, self._new = self._new, []
         replies = [r if isinstance(r, ExpertReply) else good(r) for r in self.script(calls)]
@@ -110,10 +114,18 @@ def trunk(*dispatches: Dispatch) -> Generator[Dispatch, torch.Tensor, torch.Tens
     return total
 
 
-def router_of(script: Script, clock: Clock, slots: int = 1, patience: Patience | None = None) -> ExpertRouter:
+class NeverLate(Deadlines):
+    """Waits for a call until the grace ends."""
+
+    def deadline(self, rows: int) -> float:
+        return math.inf
+
+
+def router_of(script: Script, clock: Clock, slots: int = 1, deadlines: Deadlines | None = None) -> ExpertRouter:
     replicas = Replicas(table(slots), random.Random(5), clock)
-    load = UsageCounter(EXPERTS)
-    return ExpertRouter(Scripted(script, clock), replicas, GRACE, patience, load, clock, clock.pause)
+    return ExpertRouter(
+        Scripted(script, clock), replicas, UsageCounter(EXPERTS), GRACE, deadlines or NeverLate(), clock, clock.pause
+    )
 
 
 def sent_by(router: ExpertRouter) -> Scripted:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.replica import Replica
-from actors.routing.deadlines import Patience
+from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
 from actors.routing.usage_counter import UsageCounter
@@ -33,6 +33,9 @@ class Timed:
         self._ends: list[tuple[float, int, ExpertReply]] = []
         self._waited_for: set[int] = set()
 
+    def connect(self, replica: Replica) -> Replica:
+        return replica
+
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         for call in calls:
             self.sent.append(call)
@@ -42,17 +45,17 @@ class Timed:
                 reply = good(call) if well else bad(call)
                 heapq.heappush(self._ends, (self.clock.now + seconds, call.call_id, reply))
 
-    def poll(self, timeout: float, first: bool = False) -> list[ExpertReply]:
+    def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         end, replies = self.clock.now + timeout, list[ExpertReply]()
-        while self._waited_for and self._ends and self._ends[0][0] <= end:
+        while self._waited_for.intersection(call_ids) and self._ends and self._ends[0][0] <= end:
             at, call_id, reply = heapq.heappop(self._ends)
             self.clock.now = max(self.clock.now, at)
             replies.append(reply)
-            waited_for = call_id in self._waited_for
+            waited_for = call_id in call_ids
             self._waited_for.discard(call_id)
             if waited_for and (first or reply.rows_RD is None):
                 return replies
-        if self._waited_for:
+        if self._waited_for.intersection(call_ids):
             self.clock.now = end
         return replies
 
@@ -61,20 +64,19 @@ class Timed:
 
 
 class Rig:
-    """A router on such a transport, whose patience has seen that calls take 10 ms, or 15 at the most."""
+    """A router on such a transport, whose deadlines have seen that calls take 10 ms, or 15 at the most."""
 
-    def __init__(self, behave: Behaviour, slots: int = 2, patient: bool = False, grace: float = 60.0) -> None:
+    def __init__(self, behave: Behaviour, slots: int = 2, grace: float = 60.0) -> None:
         self.clock = Clock()
         self.transport = Timed(behave, self.clock)
         self.replicas = Replicas(table(slots), random.Random(9), self.clock)
-        self.patience = None if patient else Patience()
+        self.deadlines = Deadlines()
         self.load = UsageCounter(EXPERTS)
         rng = random.Random(4)
-        for _ in range(200 if self.patience else 0):
-            assert self.patience
-            self.patience.observe(rng.randint(4, 6), 0.01 * (1 + rng.random() / 2))
+        for _ in range(200):
+            self.deadlines.observe(rng.randint(4, 6), 0.01 * (1 + rng.random() / 2))
         self.router = ExpertRouter(
-            self.transport, self.replicas, grace, self.patience, self.load, self.clock, self.clock.pause
+            self.transport, self.replicas, self.load, grace, self.deadlines, self.clock, self.clock.pause
         )
         self.counts = StepCounts()
 
@@ -97,7 +99,7 @@ def test_rows_go_to_all_replicas() -> None:
 
 
 def test_a_dead_replica_costs_no_pause_and_is_not_asked_again_soon() -> None:
-    rig = Rig(lambda call, now: (0.001, False) if call.replica.slot == 0 else (0.01, True))
+    rig = Rig(lambda call, now: (0.001, False) if call.replica.index == 0 else (0.01, True))
     took = [rig.layer(seed) for seed in range(20)]
     assert max(took) < 0.05 and rig.clock.pauses == []
     assert 0 < rig.counts.retries <= EXPERTS, "each was found dead once"
@@ -209,25 +211,11 @@ def test_nobody_answers_within_the_grace() -> None:
     assert rig.layer(2) < 0.1
 
 
-def test_without_fault_tolerance_there_are_no_deadlines_hedges_or_splits_but_failures_are_sent_again() -> None:
-    seen = set[Replica]()
-
-    def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
-        fresh = call.replica not in seen
-        seen.add(call.replica)
-        return (30.0, True) if call.replica.expert == 0 else (0.01, not fresh)
-
-    rig = Rig(behave, patient=True)
-    assert rig.layer() == pytest.approx(30.0, abs=0.3)
-    assert rig.counts.retries >= EXPERTS - 1 and sum(rig.load.hedges) == 0
-
-
 def test_a_large_call_is_split_over_its_replicas() -> None:
     rig = Rig(lambda call, now: (0.001 + 0.01 * len(call.rows_RD), True), slots=3)
-    assert rig.patience
     for _ in range(100):
         for rows in (1, 10, 100):
-            rig.patience.observe(rows, 0.001 + 0.01 * rows)
+            rig.deadlines.observe(rows, 0.001 + 0.01 * rows)
     rig.layer()
     for expert, rows in enumerate(some_dispatch(seed=1).experts_TK.flatten().bincount(minlength=EXPERTS).tolist()):
         sent = [call for call in rig.transport.sent if call.replica.expert == expert]
@@ -243,7 +231,7 @@ def test_whatever_happens_to_replicas_each_layer_has_one_answer_a_part(seed: int
     rng = random.Random(seed)
 
     def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
-        if call.replica.slot == slots - 1:
+        if call.replica.index == slots - 1:
             return 0.01, True
         return rng.choice([(0.01, True), (0.005, False), (5.0, True), (0.3, True), (3.0, False), (NEVER, True)])
 
@@ -251,4 +239,4 @@ def test_whatever_happens_to_replicas_each_layer_has_one_answer_a_part(seed: int
     for layer in range(10):
         assert rig.layer(layer) < 2.0
     under_way = sum(rig.replicas.queued().values())
-    assert under_way == sum(rows for _, rows, _ in rig.router._strays.values())
+    assert under_way == sum(stray.rows for stray in rig.router._strays.values())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.replica import Replica
+from actors.replica import Replica, ReplicaId
 from actors.routing.usage_counter import UsageCounter
 from actors.usage import quantile
 
@@ -15,10 +15,10 @@ def test_counters_and_copies() -> None:
     counter.served(Replica(1, 2), 1, 0.0)
     counter.again(1, hedged=True)
     counter.again(1, hedged=False)
-    after = counter.snapshot()
-    assert (before[1, 0].calls, before[1, 0].rows) == (1, 3) and set(before) == {(1, 0)}
-    assert (after[1, 0].calls, after[1, 0].rows) == (2, 8)
-    assert after[1, 0].busy_seconds == pytest.approx(0.04)
+    after, first = counter.snapshot(), ReplicaId(1, 0)
+    assert (before[first].calls, before[first].rows) == (1, 3) and set(before) == {first}
+    assert (after[first].calls, after[first].rows) == (2, 8)
+    assert after[first].busy_seconds == pytest.approx(0.04)
     assert (counter.retries, counter.hedges) == ([0, 1], [0, 1])
 
 
@@ -28,7 +28,7 @@ def test_a_quantile_is_at_most_a_fifth_too_long(seconds: float) -> None:
     for _ in range(98):
         counter.served(Replica(0, 0), 1, seconds)
     counter.served(Replica(0, 0), 1, 15.0)
-    times = counter.snapshot()[0, 0].times
+    times = counter.snapshot()[ReplicaId(0, 0)].times
     assert max(seconds, 1e-5) <= quantile(times, 0.5) * (1 + 1e-9) <= max(seconds, 1e-5) * 1.2 * (1 + 1e-6)
     assert quantile(times, 1.0) >= 15.0
 

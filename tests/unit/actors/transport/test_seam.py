@@ -33,7 +33,7 @@ def test_calls_are_run_by_their_expert_and_answered_once() -> None:
     transport = LocalTransport()
     transport.submit([call(4, experts[1], 1.0, layer=5), call(2, experts[0])])
     transport.submit([call(3, experts[1], 1.0)])
-    replies = transport.poll(0)
+    replies = transport.poll(0, (4, 2, 3))
     assert [reply.call_id for reply in replies] == [4, 2, 3]
     assert [reply.rows_RD.tolist() for reply in replies if reply.rows_RD is not None] == [
         [[7.0] * 3] * 4,
@@ -42,13 +42,13 @@ def test_calls_are_run_by_their_expert_and_answered_once() -> None:
     ]
     assert [expert.calls for expert in experts] == [1, 2]
     assert all(reply.service_seconds >= 0 and not reply.error for reply in replies)
-    assert transport.poll(0) == []
+    assert transport.poll(0, ()) == []
 
 
 def test_nothing_sent_is_nothing_to_poll() -> None:
     transport = LocalTransport()
     transport.submit([])
-    assert transport.poll(60) == []
+    assert transport.poll(60, ()) == []
 
 
 def test_error_of_an_expert_in_this_process_is_ours() -> None:

@@ -2,13 +2,10 @@
 
 import json
 
-from typer.testing import CliRunner
-
-from cluster.cli import terminal_operations
-from cluster.cli.app import app
 from cluster.cli.events import line_of
 from cluster.observe.events import Kind
 from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.commands import run
 from tests.serving import Serving
 
 
@@ -16,18 +13,17 @@ def test_events_are_lines_or_json(serving: Serving) -> None:
     events = serving.gateway.backend.events
     events.add(Kind.REPLICA_LOST, "its [node] is gone", expert=3, replica=1, node_id="0123456789abcdef")
     after = str(events.recent(1)[0].sequence - 1)
-    run = CliRunner().invoke(app, ["events", "--after", after, "--address", serving.address])
-    assert run.exit_code == 0
-    assert "replica lost expert 3 replica 1 node 0123456789ab: its [node] is gone\n" in run.output
-    run = CliRunner().invoke(app, ["events", "--after", after, "--json", "--address", serving.address])
-    assert json.loads(run.output)["kind"] == "KIND_REPLICA_LOST"
+    ran = run("events", "--after", after, "--address", serving.address)
+    assert ran.exit_code == 0
+    assert "replica lost expert 3 replica 1 node 0123456789ab: its [node] is gone\n" in ran.stdout
+    ran = run("events", "--after", after, "--json", "--address", serving.address)
+    assert json.loads(ran.stdout)["kind"] == "KIND_REPLICA_LOST"
 
 
 def test_status_shows_the_last_ones(serving: Serving) -> None:
     serving.gateway.backend.events.add(Kind.NODE_DRAINED, node_id="n9", requester="ops")
-    run = CliRunner().invoke(app, ["status", "--address", serving.address])
-    assert "node drained node n9 by ops\n" in run.output
-    assert terminal_operations.status(serving.client) == 0
+    ran = run("status", "--address", serving.address)
+    assert "node drained node n9 by ops\n" in ran.stdout
 
 
 def test_zero_is_an_expert_and_absence_is_none() -> None:
@@ -36,5 +32,5 @@ def test_zero_is_an_expert_and_absence_is_none() -> None:
 
 
 def test_a_server_that_is_not_there_is_an_exit_code() -> None:
-    run = CliRunner().invoke(app, ["events", "--address", "127.0.0.1:1"])
-    assert run.exit_code == 10 + 14 and "eightwinds events:" in run.output
+    ran = run("events", "--address", "127.0.0.1:1")
+    assert ran.exit_code == 10 + 14 and "eightwinds events:" in ran.stderr

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from cluster.client.client import CallFailed, Client, failing_plainly
+from cluster.client.client import Client
+from cluster.client.failures import CallFailed, failing_plainly
 from cluster.client.proxies import proxy_of, proxy_options
 from tests.serving import Serving
 

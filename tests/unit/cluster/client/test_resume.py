@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.client.client import CallFailed, Client
+from cluster.client.client import Client
+from cluster.client.failures import CallFailed
 from cluster.client.resume import Resumption, resuming
 from protos.eightwinds.v1 import inference_pb2 as pb
 
@@ -66,13 +67,13 @@ class Flaky(Client):
             yield message
 
 
-def read(client: Client, **more: Any) -> list[Any]:
+def read(client: Client, patience: float = 30.0) -> list[Any]:
     now = [0.0]
 
     def pause(seconds: float) -> None:
         now[0] += seconds
 
-    return list(resuming(client, pb.GenerateRequest(), clock=lambda: now[0], pause=pause, **more))
+    return list(resuming(client, pb.GenerateRequest(), None, patience, clock=lambda: now[0], pause=pause))
 
 
 @settings(deadline=None, derandomize=True)

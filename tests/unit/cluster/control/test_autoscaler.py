@@ -20,7 +20,7 @@ def work(rig: Rig, seconds: float, *busy: float) -> None:
     """Time passes in which expert e computes for `busy[e]` seconds, its replicas alike."""
     rig.now += seconds
     for expert, spent in enumerate(busy):
-        mine = [m.key for m in rig.controller.snapshot().members if m.key[0] == expert]
+        mine = [m.id for m in rig.controller.snapshot().members if m.id.expert == expert]
         for key in mine:
             rig.cluster.busy_seconds[key] = rig.cluster.busy_seconds.get(key, 0.0) + spent / len(mine)
 
@@ -38,7 +38,7 @@ def test_a_hot_expert_is_scaled_up_and_down_again() -> None:
     work(rig, 5.0, 0.1, 0.5)
     assert autoscaler.look() == {0: 1}
     rig.tick(8)
-    assert [m.key for m in rig.controller.snapshot().members] == [(0, 0), (1, 0)]
+    assert [m.id for m in rig.controller.snapshot().members] == [(0, 0), (1, 0)]
 
 
 def test_a_change_is_followed_by_its_cooldown() -> None:

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from cluster.control.controller import Controller, ControllerOptions
+from actors.replica import ReplicaId
+from cluster.control.controller import Controller
 from cluster.control.errors import HeadNode, NoSuchNode, RevisionMoved
-from cluster.policy.replicas.membership import Key, Membership, State
+from cluster.policy.replicas.lifecycle import ReplicaOptions, State
+from cluster.policy.replicas.membership import Membership
 from tests.clusters import FakeCluster
 
 
@@ -18,16 +20,12 @@ class Rig:
         self, *counts: int, nodes: tuple[str, ...] = ("n0",), needs: Mapping[str, float] | None = None
     ) -> None:
         self.cluster, self.now = FakeCluster(*nodes), 100.0
-        membership = Membership(counts)
-        for expert, count in enumerate(counts):
-            for slot in range(count):
-                pulse = self.cluster.process((expert, slot))
-                membership.begin((expert, slot), "n0", self.now)
-                membership.alive((expert, slot), pulse.incarnation, pulse.pid, "n0", True, self.now)
-                membership.joined((expert, slot), self.now)
+        options = ReplicaOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs or {})
+        membership = Membership(counts, options)
+        ids = [ReplicaId(expert, index) for expert, count in enumerate(counts) for index in range(count)]
+        membership.adopt({replica_id: self.cluster.process(replica_id) for replica_id in ids}, self.now)
         self.cluster.published.append(membership.routed())
-        options = ControllerOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs)
-        self.controller = Controller(self.cluster, membership, options, lambda: self.now)
+        self.controller = Controller(self.cluster, membership, lambda: self.now)
 
     def tick(self, times: int = 1, seconds: float = 0.1) -> bool:
         busy = False
@@ -36,11 +34,11 @@ class Rig:
             busy = self.controller.tick()
         return busy
 
-    def states(self) -> dict[Key, State]:
-        return {m.key: m.state for m in self.controller.snapshot().members}
+    def states(self) -> dict[tuple[int, int], State]:
+        return {m.id: m.state for m in self.controller.snapshot().members}
 
     @property
-    def routed(self) -> set[Key]:
+    def routed(self) -> set[tuple[int, int]]:
         return set(self.cluster.published[-1])
 
 
@@ -54,7 +52,7 @@ def test_a_replica_joins_once_its_weights_are_there_and_it_has_answered_the_head
     rig = Rig(1, 1)
     rig.cluster.loading, rig.cluster.cold = {(1, 1)}, {(1, 1)}
     revision, changes = rig.controller.scale({1: 2})
-    assert revision == 2 and [(c.key, c.node_id, c.start) for c in changes] == [((1, 1), "n0", True)]
+    assert revision == 2 and [(c.id, c.node_id, c.start) for c in changes] == [((1, 1), "n0", True)]
     assert rig.tick(5) and rig.states()[1, 1] is State.STARTING and len(rig.cluster.published) == 1
     rig.cluster.loading.clear()
     assert rig.tick(2) and rig.states()[1, 1] is State.STARTING, "its warm-up call failed"

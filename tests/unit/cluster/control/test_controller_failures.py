@@ -1,9 +1,12 @@
 """The controller's rounds when replicas cannot start, do not join or do not come back, and Ray or the head is away."""
 
+from collections.abc import Collection
+
 import pytest
 
-from actors.replica import Key
-from cluster.policy.replicas.membership import State
+from actors.replica import ReplicaId
+from actors.vitals import Vitals
+from cluster.policy.replicas.lifecycle import State
 from tests.clusters import FakeCluster
 from tests.unit.cluster.control.test_controller import Rig
 
@@ -110,7 +113,7 @@ def test_a_process_that_never_starts_is_told_from_one_without_a_node() -> None:
 def test_what_ray_fails_to_end_is_ended_later() -> None:
     rig, good = Rig(2), FakeCluster.stop
 
-    def bad(cluster: FakeCluster, key: Key) -> None:
+    def bad(cluster: FakeCluster, key: tuple[int, int]) -> None:
         rig.cluster.stop = good.__get__(rig.cluster)  # type: ignore[method-assign]
         raise RuntimeError("Ray is away")
 
@@ -119,6 +122,36 @@ def test_what_ray_fails_to_end_is_ended_later() -> None:
     with pytest.raises(RuntimeError):
         rig.tick(10)
     assert not rig.tick(10) and rig.cluster.stopped == [(0, 1)] and rig.states() == {(0, 0): State.READY}
+
+
+def test_the_end_of_a_process_is_not_forgotten_when_ray_fails_to_ask() -> None:
+    rig, good = Rig(2), FakeCluster.ask
+
+    def bad(cluster: FakeCluster, keys: Collection[tuple[int, int]]) -> Vitals:
+        rig.cluster.ask = good.__get__(rig.cluster)  # type: ignore[method-assign]
+        raise RuntimeError("Ray is away")
+
+    rig.cluster.kill((0, 1))
+    rig.cluster.loading = {(0, 1)}
+    rig.cluster.ask = bad.__get__(rig.cluster)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        rig.tick()
+    assert rig.tick() and rig.routed == {(0, 0)} and rig.states()[0, 1] is State.STARTING
+
+
+def test_what_ray_fails_to_start_is_started_later() -> None:
+    rig, good = Rig(1), FakeCluster.start
+
+    def bad(cluster: FakeCluster, key: tuple[int, int], node_id: str, avoided: Collection[str]) -> None:
+        rig.cluster.start = good.__get__(rig.cluster)  # type: ignore[method-assign]
+        raise RuntimeError("Ray is away")
+
+    rig.cluster.start = bad.__get__(rig.cluster)  # type: ignore[method-assign]
+    rig.controller.scale({0: 2})
+    with pytest.raises(RuntimeError):
+        rig.tick()
+    assert rig.states() == {(0, 0): State.READY}
+    assert not rig.tick(3) and rig.cluster.started == [((0, 1), "n0")] and rig.routed == {(0, 0), (0, 1)}
 
 
 def test_one_that_drains_is_not_ended_while_the_head_may_still_route_to_it() -> None:
@@ -166,7 +199,7 @@ def test_what_goes_wrong_in_a_round_is_logged_and_the_next_tries_again(caplog: p
     rig = Rig(1)
     good = rig.cluster.ended
 
-    def bad() -> frozenset[Key]:
+    def bad() -> frozenset[ReplicaId]:
         rig.cluster.ended = good  # type: ignore[method-assign]
         raise RuntimeError("Ray is away")
 

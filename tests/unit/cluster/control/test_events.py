@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from actors.replica import ReplicaId
 from actors.usage import HeadUsage, ReplicaUsage
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
@@ -43,12 +44,12 @@ def test_a_replica_that_is_lost_with_its_node() -> None:
     rig.tick(4)
     log = events_of(rig.controller)
     assert told(log) == [
+        (Kind.NODE_LOST, None, None, "n0"),
         (Kind.REPLICA_DIED, 0, 0, "n0"),
         (Kind.REPLICA_LOST, 0, 0, "n0"),
-        (Kind.NODE_LOST, None, None, "n0"),
         (Kind.REPLICA_RESTARTED, 0, 0, "n1"),
     ]
-    assert log.after(0)[1].cause == "its node is gone"
+    assert log.after(0)[2].cause == "its node is gone"
     rig.tick(50, seconds=1.0)
     rig.controller.snapshot()
     assert len(told(log)) == 4, "a node is lost once"
@@ -65,7 +66,7 @@ def test_a_replica_that_cannot_be_started_has_the_reason() -> None:
 
 def test_a_drain_that_is_taken_back() -> None:
     rig = Rig(1, nodes=("n1", "n0"))  # the head is on n1
-    rig.cluster.held = {(0, slot) for slot in range(9)}
+    rig.cluster.held = {(0, index) for index in range(9)}
     rig.controller.drain_node("n0", 5.0)
     rig.tick(2, seconds=4.0)
     (event,) = events_of(rig.controller).after(0)
@@ -74,8 +75,9 @@ def test_a_drain_that_is_taken_back() -> None:
 
 def test_an_unusual_number_of_hedges() -> None:
     rig = Rig(1, 1)
-    usage = HeadUsage("h", {(1, 0): ReplicaUsage(calls=40), (1, 1): ReplicaUsage(calls=60)}, {}, [0, 0], [0, 0])
-    later = dataclasses.replace(usage, replicas={(1, 0): ReplicaUsage(calls=140)}, hedges=[0, 30])
+    first, second = ReplicaId(1, 0), ReplicaId(1, 1)
+    usage = HeadUsage("h", {first: ReplicaUsage(calls=40), second: ReplicaUsage(calls=60)}, {}, [0, 0], [0, 0])
+    later = dataclasses.replace(usage, replicas={first: ReplicaUsage(calls=140)}, hedges=[0, 30])
     for now in (usage, later, later, later):
         rig.cluster.load = lambda now=now: now  # type: ignore[method-assign, misc]
         assert rig.controller.load() is now

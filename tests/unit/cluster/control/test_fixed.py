@@ -11,7 +11,7 @@ from cluster.policy.replicas.scaling import ScalingPolicy
 def test_one_replica_of_each_expert_is_ready_and_the_head_answers() -> None:
     view = take(lambda: 3.0, FixedReplicas(4))
     assert (view.at, view.ready, view.replicas.desired) == (3.0, [1] * 4, (1,) * 4)
-    assert [member.key for member in view.replicas.members] == [(e, 0) for e in range(4)]
+    assert [member.id for member in view.replicas.members] == [(e, 0) for e in range(4)]
     assert view.head is not None and FixedReplicas(4).unserved() == [] and FixedReplicas(4).policy is None
 
 
@@ -22,5 +22,5 @@ def test_every_change_is_refused_with_what_to_do() -> None:
         lambda: fixed.drain_node("n0", 1.0),
         lambda: fixed.set(ScalingPolicy(True, 1, 2, 4, 0.7, 0.2, 1.0)),
     ):
-        with pytest.raises(ReplicasFixed, match="serve with transport=object_refs"):
+        with pytest.raises(ReplicasFixed, match="serve with runtime=ray"):
             change()

@@ -3,7 +3,8 @@
 import pytest
 
 from cluster.engine.engine import QueueFull
-from cluster.engine.request import Finish, FinishReason, SequenceRequest, TokenEvent
+from cluster.engine.events import Finish, FinishReason, Sampled
+from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import SamplingParams
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import Events, FakeHead
@@ -15,12 +16,12 @@ def test_it_takes_its_bounds_from_the_head(make: Make) -> None:
     assert (limits.page_count, limits.page_size, limits.window) == (64, 4, None)
 
 
-def test_a_request_becomes_token_events_and_the_last_says_why(make: Make, head: FakeHead, events: Events) -> None:
+def test_a_request_becomes_events_and_the_last_says_why(make: Make, head: FakeHead, events: Events) -> None:
     engine, a = make(), request("a")
     engine.submit([a])
     events.wait_for_end("a")
     assert events.tokens("a") == expected(head, a)
-    finishes = [e.finish for e in events.by_key["a"] if isinstance(e, TokenEvent)]
+    finishes = [e.finish for e in events.by_id["a"] if isinstance(e, Sampled)]
     assert finishes == [None, None, None, Finish(FinishReason.LENGTH)]
     check_idle(engine, events)
 
@@ -53,16 +54,16 @@ def test_log_probabilities_routing_and_counts_are_passed_on(make: Make, head: Fa
     head.retries = 3
     engine = make(budget=4)
     sampling = SamplingParams(logprobs=2)
-    engine.submit([SequenceRequest("a", tuple(range(10)), sampling, 2, trace=True)])
+    engine.submit([SequenceRequest(tuple(range(10)), sampling, 2, routing=True, sequence_id="a")])
     events.wait_for_end("a")
-    first, last = events.by_key["a"]
-    assert isinstance(first, TokenEvent) and isinstance(last, TokenEvent)
-    assert (first.logprob, first.top) == (-0.5, ((0, -1.0), (1, -1.0)))
+    first, last = events.by_id["a"]
+    assert isinstance(first, Sampled) and isinstance(last, Sampled)
+    assert (first.token.logprob, first.token.top) == (-0.5, ((0, -1.0), (1, -1.0)))
     assert first.routing == ((10, 10, 0, 0), (0, 0, 10, 10)), "all three chunks of the prompt count"
     assert last.routing == ((1, 1, 0, 0), (0, 0, 1, 1))
-    assert (first.retries_before, first.retries, last.retries) == (0, 9, 12), "in three and four steps"
-    assert (engine.accounts.steps, engine.accounts.retries) == (4, 12)
-    assert engine.accounts.expert_tokens == [[11, 11, 0, 0], [0, 0, 11, 11]]
+    assert (events.started["a"].retries, first.retries, last.retries) == (0, 9, 12), "in three and four steps"
+    assert (engine.statistics.steps, engine.statistics.retries) == (4, 12)
+    assert engine.statistics.expert_tokens == [[11, 11, 0, 0], [0, 0, 11, 11]]
     check_idle(engine, events)
 
 
@@ -71,9 +72,7 @@ def test_started_is_when_it_first_ran(make: Make, head: FakeHead, events: Events
     engine = make(max_running=1, clock=lambda: next(times))
     engine.submit([request("a", max_tokens=2), request("b", max_tokens=2)])
     events.wait_for_end("a", "b")
-    started = {k: {e.started for e in v if isinstance(e, TokenEvent)} for k, v in events.by_key.items()}
-    assert [len(moments) for moments in started.values()] == [1, 1], "however many tokens follow"
-    assert min(started["a"]) < min(started["b"])
+    assert 100 < events.started["a"].at < events.started["b"].at
 
 
 def test_an_abort_frees_slot_and_pages_before_the_next_step(make: Make, head: FakeHead, events: Events) -> None:
@@ -103,7 +102,7 @@ def test_one_that_waits_can_be_aborted(make: Make, head: FakeHead, events: Event
     head.let_go()
     events.wait_for_end("a")
     check_idle(engine, events)
-    assert "b" not in events.by_key
+    assert "b" not in events.by_id
 
 
 def test_a_full_queue_refuses_all_outputs_of_a_request(make: Make, head: FakeHead, events: Events) -> None:
@@ -118,7 +117,7 @@ def test_a_full_queue_refuses_all_outputs_of_a_request(make: Make, head: FakeHea
     assert engine.waiting_count == 2
     head.let_go()
     events.wait_for_end("a", "b", "c", "d")
-    assert not {"e", "f"} & set(events.by_key)
+    assert not {"e", "f"} & set(events.by_id)
     check_idle(engine, events)
 
 

@@ -6,11 +6,11 @@ import time
 import pytest
 
 from actors.seams import HeadLost, HeadTaken
-from cluster.engine.engine import EngineStopped
-from cluster.engine.request import FailureEvent
+from cluster.engine.engine import Engine, EngineStopped
+from cluster.engine.events import Failed
 from cluster.observe.events import Kind
 from cluster.policy.scheduling.scheduler import Scheduler
-from tests.engines import Make, check_idle, expected, request
+from tests.engines import Make, check_idle, engine_bounds, expected, request
 from tests.fakes import PATIENCE, Events, FakeHead
 
 
@@ -22,7 +22,9 @@ def test_a_lost_head_neither_repeats_nor_loses_a_token(make: Make, head: FakeHea
         head.outcomes.append(HeadLost("killed"))
     engine.submit(requests)
     events.wait_for_end("a", "b", "c")
-    assert {r.key: events.tokens(r.key) for r in requests} == {r.key: expected(head, r) for r in requests}
+    assert {r.sequence_id: events.tokens(r.sequence_id) for r in requests} == {
+        r.sequence_id: expected(head, r) for r in requests
+    }
     assert head.incarnation == "head-5"
     assert head.epochs == sorted(set(head.epochs)) and len(head.epochs) == 6, "each adoption has a higher epoch"
     assert not events.failures()
@@ -115,7 +117,7 @@ def test_who_waits_is_served_by_the_head_that_comes_back(make: Make, head: FakeH
     head.let_go()
     events.wait_for_end("b")
     assert events.tokens("b") == expected(head, request("b"))
-    assert "a" not in events.by_key
+    assert "a" not in events.by_id
     check_idle(engine, events)
 
 
@@ -131,7 +133,7 @@ def test_a_head_that_comes_back_with_less_memory_fails_only_what_no_longer_fits(
     head.let_go()
     events.wait_for_end("a", "b")
     assert events.tokens("a") == expected(head, request("a", prompt=5))
-    assert events.by_key["b"] == [FailureEvent("b", "unavailable")]
+    assert events.by_id["b"] == [Failed("b", "unavailable")]
     assert engine.limits.page_count == 6
     check_idle(engine, events)
 
@@ -197,7 +199,7 @@ def test_a_later_engine_takes_the_head_over_although_the_clock_was_set_back(
     now = time.time_ns() - 3600 * 10**9
     monkeypatch.setattr(time, "time_ns", lambda: now)
     second = make()
-    assert second._epoch > first._epoch, "epochs do not run backwards"
+    assert second._adoption.epoch > first._adoption.epoch, "epochs do not run backwards"
     second.submit([request("a")])
     events.wait_for_end("a")
     assert events.failures() == {}
@@ -209,8 +211,8 @@ def test_a_later_engine_takes_the_head_over(make: Make, head: FakeHead, events: 
     first.submit([request("a")])
     head.wait_for_plan()
     with pytest.raises(HeadTaken):
-        head.begin(first._epoch)
-    head.begin(first._epoch + 10**12)  # as a later one does
+        head.begin(first._adoption.epoch)
+    head.begin(first._adoption.epoch + 10**12)  # as a later one does
     head.outcomes.append("stale")
     head.let_go()
     events.wait_for_end("a")
@@ -258,7 +260,7 @@ def test_an_idle_engine_stops_at_once(make: Make, events: Events) -> None:
     engine = make()
     engine.stop(timeout=PATIENCE)
     assert not engine.alive
-    assert not events.by_key
+    assert not events.by_id
 
 
 def test_stopping_does_not_wait_for_a_head_that_is_away(make: Make, head: FakeHead, events: Events) -> None:
@@ -297,3 +299,22 @@ def test_many_threads_submit_and_abort(make: Make, head: FakeHead, events: Event
     events.wait_for_end(*kept)
     assert all(events.tokens(k) == expected(head, request(k, max_tokens=1 + int(k[1:]) % 5)) for k in kept)
     check_idle(engine, events)
+
+
+def test_an_engine_that_is_not_started_leaves_the_head_alone(head: FakeHead, events: Events) -> None:
+    engine = Engine(head, engine_bounds(), events)
+    assert not (head.epochs or engine.alive or engine.adopted)
+    engine.stop()
+    with pytest.raises(EngineStopped):
+        engine.start()
+    assert not (head.epochs or engine.alive)
+
+
+def test_a_start_without_a_head_fails_after_its_grace(head: FakeHead, events: Events, no_waits: None) -> None:
+    now = iter(range(0, 10_000, 10))
+    head.begin_errors.extend([HeadLost("gone")] * 99)
+    engine = Engine(head, engine_bounds(head_grace=25.0), events, lambda: float(next(now)))
+    with pytest.raises(HeadLost):
+        engine.start()
+    assert len(head.begin_errors) > 90, "it asks for its grace only"
+    assert not engine.alive

@@ -1,31 +1,36 @@
 """Requests between the event loop and the engine's thread."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 
-from cluster.engine.engine import Engine, EngineConfig, EngineStopped, QueueFull
-from cluster.engine.generation import Generation, GenerationFailed, GenerationRequest, Generations
-from cluster.engine.request import Finish, FinishReason, TokenEvent
+from cluster.engine.engine import Engine, EngineStopped, QueueFull
+from cluster.engine.events import Finish, FinishReason, Sampled
+from cluster.engine.generation import Generation, GenerationFailed, Generations
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
-from model.batch import NewSequence, SamplingParams
+from cluster.policy.scheduling.request import SequenceRequest
+from model.batch import NewSequence, SampledToken, SamplingParams
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
 
-REQUEST = GenerationRequest("id", (1, 5, 6, 7), SamplingParams(seed=3), 6, frozenset(), StopRules())
+SEQUENCE = SequenceRequest((1, 5, 6, 7), SamplingParams(seed=3), 6)
+REQUEST = GenerationRequest("id", SEQUENCE)
 
 Start = Callable[..., tuple[Generations, Engine]]
 
 
 def outputs(head: FakeHead, request: GenerationRequest) -> list[list[int]]:
     """The ids of each output when nothing disturbs it."""
+    s = request.sequence
     sequences = [
-        NewSequence(0, request.prompt_ids, len(request.prompt_ids), replace(request.sampling, output_index=i))
-        for i in range(request.n)
+        NewSequence(0, s.prompt_ids, len(s.prompt_ids), replace(s.sampling, output_index=i)) for i in range(request.n)
     ]
-    return [continuation(head.draw, new, request.max_tokens) for new in sequences]
+    return [continuation(head.draw, new, s.max_tokens) for new in sequences]
 
 
 @pytest.fixture
@@ -33,9 +38,12 @@ async def start(head: FakeHead, demo: ServedModel) -> AsyncIterator[Start]:
     """Makes generations, and an engine, on the running loop."""
     engines: list[Engine] = []
 
-    def start(max_running: int = 8, max_queued: int = 8, budget: int = 64) -> tuple[Generations, Engine]:
-        generations = Generations(demo.tokenizer, asyncio.get_running_loop())
-        engines.append(Engine(head, EngineConfig(max_running, budget, max_queued, None), generations.sink))
+    def start(
+        max_running: int = 8, max_queued: int = 8, budget: int = 64, clock: Callable[[], float] = time.monotonic
+    ) -> tuple[Generations, Engine]:
+        generations = Generations(demo.tokenizer, asyncio.get_running_loop(), max_buffered=4096)
+        engines.append(Engine(head, engine_bounds(max_running, budget, max_queued), generations.sink, clock))
+        engines[-1].start()
         return generations, engines[-1]
 
     yield start
@@ -49,7 +57,7 @@ async def collect(generation: Generation) -> dict[int, list[int]]:
     ids: dict[int, list[int]] = {}
     async for pieces in generation.pieces():
         for index, piece in pieces:
-            ids.setdefault(index, []).append(piece.event.token_id)
+            ids.setdefault(index, []).append(piece.token.token_id)
     return ids
 
 
@@ -67,9 +75,9 @@ async def test_every_output_has_tokens_of_its_own(n: int, start: Start, head: Fa
     generations, engine = start()
     request = replace(REQUEST, n=n)
     with generations.running(request, engine) as generation:
-        assert len(generation.keys) == n
+        assert len(generation.open_ids) == n
         ids = await collect(generation)
-        assert generation.keys == []
+        assert generation.open_ids == []
     assert [ids[i] for i in range(n)] == outputs(head, request)
     assert len({tuple(out) for out in ids.values()}) == n, "outputs differ by their index alone"
     assert generation.progress.completion_tokens == 6 * n
@@ -78,7 +86,7 @@ async def test_every_output_has_tokens_of_its_own(n: int, start: Start, head: Fa
 
 async def test_requests_do_not_see_each_others_tokens(start: Start, head: FakeHead) -> None:
     generations, engine = start()
-    requests = [replace(REQUEST, prompt_ids=(1, i), max_tokens=3 + i) for i in range(4)]
+    requests = [replace(REQUEST, sequence=replace(SEQUENCE, prompt_ids=(1, i), max_tokens=3 + i)) for i in range(4)]
 
     async def run(request: GenerationRequest) -> list[int]:
         with generations.running(request, engine) as generation:
@@ -90,7 +98,7 @@ async def test_requests_do_not_see_each_others_tokens(start: Start, head: FakeHe
 async def test_tokens_that_gathered_come_together(start: Start, head: FakeHead) -> None:
     generations, engine = start()
     with generations.running(REQUEST, engine) as generation:
-        while engine.accounts.steps < 6:
+        while engine.statistics.steps < 6:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         batches = [pieces async for pieces in generation.pieces()]
@@ -100,7 +108,7 @@ async def test_tokens_that_gathered_come_together(start: Start, head: FakeHead) 
 async def test_a_stop_string_ends_one_output_in_the_engine_too(start: Start, head: FakeHead, demo: ServedModel) -> None:
     head.draw = hashed(demo.tokenizer.vocab_size)
     generations, engine = start()
-    request = replace(REQUEST, max_tokens=100, n=2)
+    request = replace(REQUEST, sequence=replace(SEQUENCE, max_tokens=100), n=2)
     out = outputs(head, request)
     texts = [demo.tokenizer.decode(ids, continuation=True) for ids in out]
     stop = next(texts[0][i : i + 3] for i in range(100) if texts[0][i : i + 3] not in texts[1])
@@ -145,7 +153,7 @@ async def test_a_cancelled_task_frees_everything(start: Start, head: FakeHead) -
         await task
     head.let()  # the step that may be under way; a further one is never answered
     await freed(engine)
-    assert generations._by_key == {}
+    generations.check()
 
 
 async def test_a_stop_string_ends_the_sequence_in_the_engine(start: Start, head: FakeHead, demo: ServedModel) -> None:
@@ -154,7 +162,7 @@ async def test_a_stop_string_ends_the_sequence_in_the_engine(start: Start, head:
     generations, engine = start()
     head.hold()
     head.let(len(words))
-    request = replace(REQUEST, rules=StopRules(("three",)), max_tokens=50)
+    request = GenerationRequest("id", replace(SEQUENCE, max_tokens=50), StopRules(("three",)))
     with generations.running(request, engine) as generation:
         texts = [piece.text async for pieces in generation.pieces() for _, piece in pieces]
         head.let()  # the step that may be under way; a further one is never answered
@@ -165,17 +173,17 @@ async def test_a_stop_string_ends_the_sequence_in_the_engine(start: Start, head:
 async def test_a_refused_request_leaves_nothing_behind(start: Start, head: FakeHead) -> None:
     generations, engine = start(max_running=1, max_queued=1)
     head.hold()
-    with generations.running(replace(REQUEST, n=3), engine):
+    with generations.running(replace(REQUEST, n=3), engine) as generation:
         with pytest.raises(QueueFull), generations.running(REQUEST, engine):
             pass
-        assert len(generations._by_key) == 3
+        generations.check(generation)
     head.let_go()
-    assert generations._by_key == {}
+    generations.check()
     assert await generations.drained(0)
     engine.stop()
     with pytest.raises(EngineStopped):
         generations.start(REQUEST, engine)
-    assert generations._by_key == {}
+    generations.check()
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "internal"])
@@ -193,7 +201,7 @@ async def test_draining_waits_for_what_runs(start: Start, head: FakeHead) -> Non
     assert await generations.drained(0), "idle from the start, even without any grace"
     head.hold()
     generation = generations.start(REQUEST, engine)
-    keys = generation.keys
+    keys = generation.open_ids
     draining = asyncio.create_task(generations.drained(PATIENCE))
     head.let_go()
     await collect(generation)
@@ -217,13 +225,14 @@ async def test_what_outlives_the_grace_is_cut_off(start: Start, head: FakeHead) 
 async def test_progress_measures_times_routing_and_retries(start: Start, head: FakeHead) -> None:
     head.retries = 1
     generations, engine = start(budget=2)
-    with generations.running(replace(REQUEST, trace=True, n=2, max_tokens=3), engine) as generation:
+    request = replace(REQUEST, sequence=replace(SEQUENCE, routing=True, max_tokens=3), n=2)
+    with generations.running(request, engine) as generation:
         await collect(generation)
     p = generation.progress
     assert 0 <= p.queue_seconds <= p.first_token_seconds <= p.total_seconds
     ran = 4 + 1 + 2 * (3 - 1)  # the prompt, its last token again, and each output's tokens but the last
     assert p.routing == [[ran, ran, 0, 0], [0, 0, ran, ran]]
-    assert p.retries == engine.accounts.retries > 0, "two outputs share steps, which count once"
+    assert p.retries == engine.statistics.retries > 0, "two outputs share steps, which count once"
 
 
 async def test_without_a_trace_there_is_no_routing(start: Start) -> None:
@@ -236,9 +245,43 @@ async def test_without_a_trace_there_is_no_routing(start: Start) -> None:
 async def test_late_tokens_of_an_ended_output_are_ignored(start: Start, head: FakeHead) -> None:
     generations, engine = start()
     with generations.running(REQUEST, engine) as generation:
-        keys = generation.keys
+        keys = generation.open_ids
         await collect(generation)
-        generation.deliver(TokenEvent(keys[0], 5))
+        generation.deliver(Sampled(keys[0], SampledToken(0, 5)))
         assert [pieces async for pieces in generation.pieces()] == []
-    generations._deliver([TokenEvent(keys[0], 5), TokenEvent("never heard of", 5)])
+    generations._deliver([Sampled(keys[0], SampledToken(0, 5)), Sampled("never heard of", SampledToken(0, 5))])
     assert generation.progress.completion_tokens == 6
+
+
+async def test_times_are_those_of_the_engines_clock(start: Start, head: FakeHead) -> None:
+    now = [1000.0]
+    generations, engine = start(max_running=1, clock=lambda: now[0])
+    head.hold()
+    with generations.running(REQUEST, engine), generations.running(REQUEST, engine) as second:
+        await asyncio.to_thread(head.wait_for_plan)
+        now[0] = 1003.0
+        head.let_go()
+        await collect(second)
+    p = second.progress
+    assert (p.queue_seconds, p.first_token_seconds, p.total_seconds) == (3.0, 3.0, 3.0)
+    assert (generations.stats.queue.sum, generations.stats.first_token.sum) == (3.0, 3.0), "the first is not read"
+
+
+async def test_check_finds_what_is_left_behind(start: Start, head: FakeHead) -> None:
+    generations, engine = start()
+    head.hold()
+    generation = generations.start(REQUEST, engine)
+    generations.check(generation)
+    with pytest.raises(AssertionError):
+        generations.check()
+
+
+async def test_outputs_share_their_prompt_and_the_first_alone_scores_it(start: Start) -> None:
+    generations, engine = start()
+    request = GenerationRequest("id", replace(SEQUENCE, prompt_logprobs=2), n=3)
+    with generations.running(request, engine) as generation:
+        sequences = generation.sequences()
+    assert [s.prompt_logprobs for s in sequences] == [2, -1, -1], "a scored prompt finds nothing in the cache"
+    assert [s.sampling.output_index for s in sequences] == [0, 1, 2]
+    assert {s.family for s in sequences} == {sequences[0].sequence_id}
+    assert len({s.sequence_id for s in sequences}) == 3

@@ -52,7 +52,7 @@ def test_mixed_requests_get_what_each_gets_alone(
     resume = FairQueue.resume
 
     def spied(queue: FairQueue, sequence: Sequence) -> None:
-        preempted.append(sequence.key)
+        preempted.append(sequence.id)
         resume(queue, sequence)
 
     monkeypatch.setattr(FairQueue, "resume", spied)

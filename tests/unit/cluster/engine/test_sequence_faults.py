@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 from grpc import StatusCode
 
-from cluster.engine.request import FailureEvent
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import Events, FakeHead
@@ -25,12 +24,11 @@ def test_a_sequence_that_cannot_go_on_fails_alone_and_what_it_wrote_is_found_by_
     events.wait_for_end("a", "b", "c")
     assert events.failures() == {"b": "numeric"}
     for r in (requests[0], requests[2]):
-        assert events.tokens(r.key) == expected(head, r)
-    assert engine.accounts.faults == {"numeric": 1, "constraint": 0}
+        assert events.tokens(r.sequence_id) == expected(head, r)
+    assert engine.statistics.faults == {"numeric": 1, "constraint": 0}
     engine.submit([request("bb", prompt=14, max_tokens=2)])
     events.wait_for_end("bb")
-    first = events.by_key["bb"][0]
-    assert not isinstance(first, FailureEvent) and first.cached_tokens == 0
+    assert events.started["bb"].cached_tokens == 0
     check_idle(engine, events)
 
 
@@ -54,5 +52,5 @@ def test_an_output_that_cannot_go_on_is_a_status_of_its_own(
 
     for call in (serving.client.generate, lambda r: list(serving.client.stream(r))):
         assert told(call) == (code, reason, details)
-    assert sum(serving.engine.accounts.faults.values()) == 2
+    assert sum(serving.engine.statistics.faults.values()) == 2
     serving.idle()

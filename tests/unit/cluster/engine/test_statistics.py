@@ -2,26 +2,27 @@
 
 import pytest
 
-from cluster.engine.statistics import Accounts
-from cluster.policy.scheduling.sequence import Drawn, Sequence
+from cluster.engine.statistics import Statistics
+from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import NextToken, Sequence
 from model.batch import SampledToken, SamplingParams
 
 
 def sequence(key: str) -> Sequence:
-    return Sequence(key, [1], 1, SamplingParams(), 1, frozenset())
+    return Sequence(SequenceRequest((1,), SamplingParams(), 1, sequence_id=key))
 
 
-def end(accounts: Accounts, which: Sequence, now: float) -> None:
-    accounts.event(Drawn(which, SampledToken(0, 5), stopped=False, exhausted=True), now)
+def end(statistics: Statistics, which: Sequence, now: float) -> None:
+    statistics.events([NextToken(which, SampledToken(0, 5), stopped=False, exhausted=True)], now)
 
 
-def ended(times: list[float]) -> Accounts:
+def ended(times: list[float]) -> Statistics:
     """One goes on while others end at these times."""
-    accounts, others = Accounts(), [sequence(str(time)) for time in times]
-    accounts.start([sequence("on"), *others], 0.0)
+    statistics, others = Statistics(), [sequence(str(time)) for time in times]
+    statistics.start([sequence("on"), *others], 0.0)
     for other, time in zip(others, times, strict=True):
-        end(accounts, other, time)
-    return accounts
+        end(statistics, other, time)
+    return statistics
 
 
 @pytest.mark.parametrize(
@@ -41,13 +42,13 @@ def test_an_eighth_of_the_queue_comes_in_first(ends: list[float], waiting: int, 
 
 
 def test_time_in_which_nothing_ran_says_nothing_about_the_pace() -> None:
-    accounts = Accounts()
+    statistics = Statistics()
     for number, start in enumerate((0.0, 1000.0, 5000.0)):
         one = sequence(str(number))
-        accounts.start([one], start)
-        end(accounts, one, start + 6.0)
-    assert accounts.retry_seconds(9000.0, 1) == 4.0, "three ends, the last twelve busy seconds after the first began"
+        statistics.start([one], start)
+        end(statistics, one, start + 6.0)
+    assert statistics.retry_seconds(9000.0, 1) == 4.0, "three ends, the last twelve busy seconds after the first began"
     dropped = sequence("dropped")
-    accounts.start([dropped], 10_000.0)
-    accounts.forget("dropped", 10_003.0)
-    assert accounts.retry_seconds(20_000.0, 1) == 5.0
+    statistics.start([dropped], 10_000.0)
+    statistics.forget("dropped", 10_003.0)
+    assert statistics.retry_seconds(20_000.0, 1) == 5.0

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.engine.request import Finish, FinishReason, TokenEvent
+from cluster.engine.events import Finish, FinishReason, Sampled
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.engine.text import OutputText, Piece, StopRules
+from model.batch import SampledToken
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
 
@@ -43,7 +44,7 @@ def pieces_of(
     text = OutputText(Detokenizer(tokenizer(), special_tokens=special_tokens), rules)
     pieces = []
     for i, token in enumerate(ids):
-        pieces.append(text.push(TokenEvent("a", token, last if i == len(ids) - 1 else None)))
+        pieces.append(text.push(Sampled("a", SampledToken(0, token), last if i == len(ids) - 1 else None)))
         if pieces[-1].finish is not None:
             break
     return pieces
@@ -102,7 +103,7 @@ def test_with_one_stop_string_it_is_the_whole_text_cut_at_its_first_place(
 def test_no_more_is_held_back_than_may_begin_a_stop_string(ids: list[int], stops: list[str]) -> None:
     decoder, decoded, given_out = Detokenizer(tokenizer()), "", ""
     for piece in pieces_of([*ids, *ids], StopRules(tuple(stops)), last=None):
-        decoded += decoder.push(piece.event.token_id)
+        decoded += decoder.push(piece.token.token_id)
         given_out += piece.text
         if piece.finish is None:
             held = decoded.removeprefix(given_out)
@@ -178,4 +179,4 @@ def test_ids_of_a_padded_embedding_have_no_text(special_tokens: bool) -> None:
     ids = list(itertools.chain(ids_of("U"), padding, ids_of("s"), padding))
     pieces = pieces_of(ids, StopRules(("User",)), special_tokens=special_tokens)
     assert joined(pieces) == "Us"
-    assert [piece.event.token_id for piece in pieces] == ids
+    assert [piece.token.token_id for piece in pieces] == ids

@@ -28,10 +28,10 @@ def test_one_that_drains_may_be_looked_at(serving: Serving) -> None:
 
 def test_what_is_counted_later_does_not_change_a_view(serving: Serving) -> None:
     view = serving.run(serving.gateway.backend.view())
-    stats, accounts = serving.generations.stats, serving.engine.accounts
+    stats, statistics = serving.generations.stats, serving.engine.statistics
     before = view.requests.gap.sum, dict(view.requests.finished), view.engine.step_seconds["decode"].sum
     stats.gap.observe(7.0)
     stats.finished["made up"] = 1
-    accounts.step_seconds["decode"].observe(7.0)
+    statistics.step_seconds["decode"].observe(7.0)
     assert (view.requests.gap.sum, view.requests.finished, view.engine.step_seconds["decode"].sum) == before
     del stats.finished["made up"]

@@ -1,7 +1,9 @@
 """Failures on their way to the client, over a real connection: code, reason, details, and never an exception's text."""
 
+import pickle
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from typing import Any
 
 import grpc
@@ -10,12 +12,13 @@ from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.engine.engine import EngineConfig, QueueFull
+from cluster.engine.engine import QueueFull
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import ApiError, Violation, invalid, status_of, to_api_error, unknown_model
+from cluster.gateway.errors import ApiError, Kind, Violation, exhausted, invalid, to_api_error, unknown_model
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure
 
@@ -139,8 +142,7 @@ def test_a_full_queue_says_when_to_come_again(method: str, serve_fake: ServeFake
 
 def test_a_client_that_does_not_read_is_told_so() -> None:
     error = to_api_error(GenerationFailed("slow"), "some-id")
-    assert (error.code, error.reason) == (StatusCode.RESOURCE_EXHAUSTED, "CLIENT_TOO_SLOW")
-    assert [detail.DESCRIPTOR.name for detail in error.details] == ["RetryInfo"]
+    assert (error.kind, error.reason, error.retry_seconds) == (Kind.EXHAUSTED, "CLIENT_TOO_SLOW", 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS[:2])
@@ -212,7 +214,7 @@ SAMPLE = small(
 def brief(demo: ServedModel) -> Iterator[Serving]:
     """A server whose outputs are short, whatever is asked."""
     head = FakeHead(page_count=16, page_size=4, draw=lambda new, ids: demo.tokenizer.eos_id)
-    server = Serving(demo).ready(head, EngineConfig(4, 64, 8, None))
+    server = Serving(demo).ready(head, engine_bounds())
     yield server
     server.close()
 
@@ -273,15 +275,13 @@ def test_a_failure_in_mid_stream_comes_after_the_pieces_so_far(serve_fake: Serve
     assert first.is_set() and len(got) == 1
 
 
-def test_each_exception_has_one_status() -> None:
-    assert to_api_error(QueueFull(2.5), "r").code is StatusCode.RESOURCE_EXHAUSTED
-    own = ApiError(StatusCode.ABORTED, "MOVED", "it moved")
+def test_each_exception_has_one_failure() -> None:
+    assert to_api_error(QueueFull(2.5), "r").kind is Kind.EXHAUSTED
+    own = ApiError(Kind.ABORTED, "MOVED", "it moved")
     assert to_api_error(own, "r") is own
     assert to_api_error(ValueError("secret"), "r").text.count("secret") == 0
 
 
-def test_a_status_carries_one_error_info_and_the_same_text() -> None:
-    for error in (invalid([Violation("a.b", "is wrong")], {"k": "v"}), unknown_model("x", "y")):
-        status = status_of(error)
-        assert (status.code, status.message) == (error.code.value[0], error.text)
-        assert [d.TypeName() for d in status.details].count("google.rpc.ErrorInfo") == 1
+def test_a_failure_comes_whole_from_another_process() -> None:
+    for error in (invalid([Violation("a.b", "is wrong")], {"k": "v"}), unknown_model("x", "y"), exhausted("A", "b", 2)):
+        assert astuple(pickle.loads(pickle.dumps(error))) == astuple(error)

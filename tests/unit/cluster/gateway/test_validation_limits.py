@@ -5,10 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from grpc import StatusCode
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import ApiError
+from cluster.gateway.errors import ApiError, Kind
 from cluster.gateway.validation import Validator
 from cluster.policy.scheduling.limits import Limits
 from model.text.tokenizer import Tokenizer
@@ -44,10 +43,10 @@ def of_ids(*ids: int, max_tokens: int | None = 1) -> pb.GenerateRequest:
 def test_a_conversation_becomes_the_template_s_ids(chatty: ServedModel) -> None:
     request = chat((pb.ROLE_SYSTEM, "Be terse."), (pb.ROLE_USER, "Hi"))
     wanted = Validator(chatty).generation(request, ROOMY)
-    assert chatty.tokenizer.decode(wanted.prompt_ids) == "[INST] Be terse.\n\nHi [/INST]"
-    assert wanted.prompt_ids[0] == chatty.tokenizer.bos_id
+    assert chatty.tokenizer.decode(wanted.sequence.prompt_ids) == "[INST] Be terse.\n\nHi [/INST]"
+    assert wanted.sequence.prompt_ids[0] == chatty.tokenizer.bos_id
     opened = Validator(chatty).generation(chat((pb.ROLE_USER, "Hi"), (pb.ROLE_ASSISTANT, "Oh"), final=True), ROOMY)
-    assert chatty.tokenizer.decode(opened.prompt_ids).endswith("[/INST] Oh")
+    assert chatty.tokenizer.decode(opened.sequence.prompt_ids).endswith("[/INST] Oh")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def test_a_conversation_that_the_template_cannot_express_is_refused(
     request_: pb.GenerateRequest, path: str, chatty: ServedModel
 ) -> None:
     error = refused(chatty, request_)
-    assert error.code is StatusCode.INVALID_ARGUMENT
+    assert error.kind is Kind.INVALID
     assert error.text.startswith(path)
 
 
@@ -81,7 +80,7 @@ def test_ids_of_a_padded_embedding_may_be_sent_and_biased(chatty: ServedModel) -
     padding = chatty.tokenizer.vocab_size + 63
     request = of_ids(padding)
     request.sampling.logit_bias[padding] = -100
-    assert Validator(chatty).generation(request, ROOMY).prompt_ids == (padding,)
+    assert Validator(chatty).generation(request, ROOMY).sequence.prompt_ids == (padding,)
     assert "ids are 0 to 32063" in refused(chatty, of_ids(padding + 1)).text
 
 
@@ -94,7 +93,7 @@ def test_what_exceeds_the_whole_kv_cache_is_refused(
 ) -> None:
     request = of_ids(*[5] * prompt, max_tokens=max_tokens)
     error = refused(demo, request, Limits(4, 16, page_count=16, page_size=4))
-    assert error.code is StatusCode.INVALID_ARGUMENT
+    assert error.kind is Kind.INVALID
     assert error.text.startswith(f"{path}: ") and "KV cache of 64 tokens" in error.text
     assert "kv.memory_bytes" in error.text
     assert error.metadata == {"promptTokens": str(prompt), "contextLength": "64"}, "what can be served"
@@ -105,7 +104,7 @@ def test_without_max_tokens_an_output_may_fill_context_and_cache(
     limits: Limits, expected: int, demo: ServedModel
 ) -> None:
     wanted = Validator(demo).generation(of_ids(*[5] * 10, max_tokens=None), limits)
-    assert wanted.max_tokens == expected
+    assert wanted.sequence.max_tokens == expected
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_an_answer_that_may_exceed_what_clients_take_is_refused_before_the_work(
     assert caught.value.text.startswith(f"{path}: ") and "use GenerateStream" in caught.value.text
     request.stopping.ClearField("max_tokens")
     if path == "stopping.max_tokens":
-        cut = Validator(long).generation(request, limits, whole=True).max_tokens
+        cut = Validator(long).generation(request, limits, whole=True).sequence.max_tokens
         assert 0 < cut < 3000, "nobody asked for more than fits"
 
 
@@ -157,4 +156,4 @@ def test_chat_is_refused_where_the_folder_asks_for_another(chatty: ServedModel) 
 def test_under_a_window_the_whole_context_fits_a_small_cache(demo: ServedModel) -> None:
     small = Limits(4, 16, page_count=10, page_size=16, window=128)
     request = of_ids(*[5] * 4000, max_tokens=96)
-    assert Validator(demo).generation(request, small).max_tokens == 96
+    assert Validator(demo).generation(request, small).sequence.max_tokens == 96

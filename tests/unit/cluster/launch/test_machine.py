@@ -49,7 +49,7 @@ def test_the_container_counts_where_it_has_less_than_the_machine(tmp_path: Path)
 
 def test_a_kv_cache_larger_than_the_machine_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"1000\.\d GB needed here, .*lower kv.memory_bytes"):
-        check_machine(config("kv.memory_bytes=1000000000000", "transport=local"), 0, taken_over=False)
+        check_machine(config("kv.memory_bytes=1000000000000", "runtime=in_process"), 0, taken_over=False)
     with pytest.raises(ValueError, match="needed here"):
         check_machine(config("kv.memory_bytes=1000000000000"), 0, taken_over=True)
 
@@ -57,7 +57,7 @@ def test_a_kv_cache_larger_than_the_machine_is_refused_at_once() -> None:
 def test_what_other_machines_or_gpus_hold_is_not_counted_here() -> None:
     assert memory_needed(config("cluster.ray_address=auto"), GB) == 0
     assert memory_needed(config("experts.num_gpus=1"), GB) == 0
-    local = memory_needed(config("transport=local", "kv.memory_bytes=1000"), GB)
+    local = memory_needed(config("runtime=in_process", "kv.memory_bytes=1000"), GB)
     assert local == GB + 1000 + machine.ACTOR_BYTES
     two = memory_needed(config("experts.replicas=2"), 0) - memory_needed(config("experts.replicas=1"), 0)
     assert two == 8 * machine.ACTOR_BYTES
@@ -72,7 +72,7 @@ def test_the_limit_of_open_files_is_raised_and_too_low_a_one_is_said(monkeypatch
     assert open_files_problem(64, config()) == (
         "64 open files are allowed, 200 are needed: ulimit -n 4096, or LimitNOFILE= in a unit"
     )
-    assert open_files_problem(64, config("transport=local")) == ""
+    assert open_files_problem(64, config("runtime=in_process")) == ""
     limits[:] = [64, 64]
     with pytest.raises(ValueError, match="64 open files are allowed"):
         check_machine(config(), 0, taken_over=False)

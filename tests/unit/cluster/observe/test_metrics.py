@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.replica import ReplicaId
 from actors.usage import HeadUsage, ReplicaUsage
-from cluster.client.client import Options, text_request
+from cluster.client.messages import text_request
 from cluster.control.controller import Controller
 from cluster.observe.metrics import TABLE, exposition
 from cluster.observe.view import ClusterView
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.serving import Serving, failure
 
@@ -57,7 +59,7 @@ def test_a_request_is_counted(serving: Serving) -> None:
 
 
 def test_replicas_are_counted(serving: Serving, controlled: Controller) -> None:
-    head = HeadUsage("h", {(3, 0): ReplicaUsage(1, 4, 2.5)}, {(3, 0): 7}, [0, 0, 0, 5], [0, 0, 0, 2])
+    head = HeadUsage("h", {ReplicaId(3, 0): ReplicaUsage(1, 4, 2.5)}, {ReplicaId(3, 0): 7}, [0, 0, 0, 5], [0, 0, 0, 2])
     values = read(replace(view_of(serving), head=head))
     busy = (("expert", "3"), ("node", "n0"), ("replica", "0"))
     assert values["eightwinds_expert_busy_seconds_total", busy] == 2.5

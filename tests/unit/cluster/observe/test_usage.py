@@ -5,25 +5,25 @@ from dataclasses import replace
 
 import pytest
 
-from actors.replica import Replica
+from actors.replica import Replica, ReplicaId
 from actors.routing.usage_counter import UsageCounter
 from actors.usage import HeadUsage
 from cluster.observe.snapshot import Snapshot
 from cluster.observe.usage import Load, between, since_start
 from cluster.observe.view import ClusterView, EngineCounters
-from cluster.policy.replicas.membership import Member, State
+from cluster.policy.replicas.lifecycle import Member, State
 
 Rows = Sequence[Sequence[int]]
 
 
-def head(counter: UsageCounter, incarnation: str = "h", queued: dict[tuple[int, int], int] | None = None) -> HeadUsage:
+def head(counter: UsageCounter, incarnation: str = "h", queued: dict[ReplicaId, int] | None = None) -> HeadUsage:
     return HeadUsage(incarnation, counter.snapshot(), queued or {}, counter.retries[:], counter.hedges[:])
 
 
 def view(at: float, rows: Rows = (), usage: HeadUsage | None = None, ready: tuple[int, ...] = (1, 1)) -> ClusterView:
     """A view at which so many replicas of each expert are ready, and one more is lost."""
-    members = [Member((e, slot), State.READY, 0.0) for e, count in enumerate(ready) for slot in range(count)]
-    lost = [Member((e, 9), State.LOST, 0.0) for e in range(len(ready))]
+    members = [Member(ReplicaId(e, index), State.READY, 0.0) for e, count in enumerate(ready) for index in range(count)]
+    lost = [Member(ReplicaId(e, 9), State.LOST, 0.0) for e in range(len(ready))]
     snapshot = Snapshot(1, ready, (*members, *lost), {}, ())
     return ClusterView(at, snapshot, usage, EngineCounters(expert_rows=tuple(map(tuple, rows))))
 
@@ -48,7 +48,8 @@ def test_what_replicas_did_since_the_first_look() -> None:
     counter.served(Replica(1, 0), 6, 0.3)
     counter.served(Replica(1, 3), 2, 0.1)
     counter.again(1, hedged=True)
-    after = view(2.0, [[0, 8]], head(counter, queued={(1, 0): 5, (1, 3): 2, (0, 0): 9}), (1, 2))
+    queued = {ReplicaId(1, 0): 5, ReplicaId(1, 3): 2, ReplicaId(0, 0): 9}
+    after = view(2.0, [[0, 8]], head(counter, queued=queued), (1, 2))
     idle, busy = between(before, after).experts
     assert (idle.utilization, idle.queued, idle.service_p99, idle.retries) == (0.0, 9, 0.0, 0)
     assert busy.utilization == pytest.approx(0.4 / 2.0 / 2)

@@ -34,24 +34,21 @@ def test_without_anything_the_defaults_hold() -> None:
     assert load_config(None, {}) == Config()
     assert Config().gateway.listen == "127.0.0.1:50051"
     assert Config().gateway.http == "127.0.0.1:8000"
-    assert (Config().model.path, Config().transport, Config().cluster.namespace) == (
-        "demo",
-        "object_refs",
-        "eightwinds",
-    )
+    assert (Config().model.path, Config().cluster.namespace) == ("demo", "eightwinds")
+    assert (Config().runtime, Config().transport) == ("ray", "object_refs")
 
 
 def test_settings_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
-    file = write(tmp_path, "kv: {page_size: 1, memory_bytes: 1000}\nmodel: {path: from-file}\ntransport: object_refs\n")
+    file = write(tmp_path, "kv: {page_size: 1, memory_bytes: 1000}\nmodel: {path: from-file}\nruntime: ray\n")
     environment = {
         "EIGHTWINDS_KV__PAGE_SIZE": "2",
         "EIGHTWINDS_MODEL__PATH": "from-env",
-        "EIGHTWINDS_TRANSPORT": "local",
+        "EIGHTWINDS_RUNTIME": "in_process",
     }
     config = load_config(file, environment, ["kv.page_size=3"])
     assert (config.kv.page_size, config.model.path, config.kv.memory_bytes) == (3, "from-env", 1000)
-    assert config.transport == "local"
-    assert load_config(file, environment, ["transport=object_refs"]).transport == "object_refs"
+    assert config.runtime == "in_process"
+    assert load_config(file, environment, ["runtime=ray"]).runtime == "ray"
     assert load_config(file, {}).kv.page_size == 1
 
 
@@ -102,6 +99,7 @@ def test_other_variables_of_the_environment_are_left_alone() -> None:
         ("model.paths", "model.path"),
         ("gateway.max_queue_requests", "gateway.max_queued_requests"),
         ("transprot", "transport"),
+        ("run_time", "runtime"),
         ("scheduler.max_running", "scheduler.max_running_requests"),
     ],
 )
@@ -120,7 +118,11 @@ def test_an_unknown_key_is_refused_with_the_nearest(key: str, near: str, tmp_pat
     ("setting", "says"),
     [
         ("model.dtype=bf16", r"model.dtype: 'bf16' is none of .*; did you mean bfloat16\?"),
-        ("transport=ray", r"transport: 'ray' is none of 'object_refs' or 'local'"),
+        ("transport=objectrefs", r"transport: 'objectrefs' is none of 'object_refs'; did you mean object_refs\?"),
+        ("transport=local", r"transport: .* set runtime: in_process \(got 'local'\)"),
+        ("runtime=process", r"runtime: 'process' is none of 'ray' or 'in_process'; did you mean in_process\?"),
+        ("load.enabled=true", "unknown configuration key load"),
+        ("experts.fault_tolerance=true", "unknown configuration key experts.fault_tolerance; did you mean"),
         ("kv.page_size=0", "kv.page_size: .*greater than or equal to 1"),
         ("kv.page_size=1025", "kv.page_size: .*1024"),
         ("kv.memory_share=1.5", "kv.memory_share: .*less than 1"),
@@ -195,7 +197,7 @@ def test_every_key_has_a_default_and_a_path() -> None:
     assert len(keys) == len(set(keys)) > 20
     for key in keys:
         assert not isinstance(value(Config(), key), BaseModel)
-    fixed = "model.path model.dtype transport head.num_gpus experts.grace_s cluster.namespace experts.num_gpus"
+    fixed = "model.path model.dtype runtime transport head.num_gpus experts.grace_s cluster.namespace experts.num_gpus"
     fixed += " kv.memory_bytes kv.page_size scheduler.max_running_requests scheduler.max_tokens_per_step"
     assert {*fixed.split(), "gateway.max_queued_requests"} <= set(keys)
 

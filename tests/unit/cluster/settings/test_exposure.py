@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.launch.deployment import check_exposure
+from cluster.launch.checks import check_exposure
 from cluster.launch.doctor import examine
 from cluster.settings.config import load_config
 from cluster.settings.tokens import Scope, append, new_token

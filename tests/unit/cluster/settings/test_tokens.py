@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.settings.tokens import (
-    Caller,
+    Holder,
     Scope,
     TokenFile,
     append,
@@ -29,8 +29,8 @@ def test_a_token_is_found_by_its_hash_alone() -> None:
     ops, entry_o = new_token("ops", [Scope.CLUSTER, Scope.INFERENCE])
     entries = parse(f"# tokens\n\n{entry_a.line()}\n{entry_o.line()}  # the pager\n")
     assert entries == [entry_a, entry_o]
-    assert find(alice, entries) == Caller("alice", INFERENCE)
-    assert find(ops, entries) == Caller("ops", frozenset(Scope))
+    assert find(alice, entries) == Holder("alice", INFERENCE)
+    assert find(ops, entries) == Holder("ops", frozenset(Scope))
     assert find(alice + "x", entries) is find("", entries) is find("\udcff", entries) is None
     assert alice not in entry_a.line()
 
@@ -189,7 +189,7 @@ def test_a_token_has_a_highest_priority() -> None:
     _, entry = new_token("ops", [Scope.INFERENCE], 40)
     assert entry.line().endswith(" priority=40") and parse(entry.line()) == [entry]
     _, plain = new_token("alice", [Scope.INFERENCE])
-    assert "priority" not in plain.line() and parse(plain.line())[0].caller.highest_priority == 0
+    assert "priority" not in plain.line() and parse(plain.line())[0].holder.highest_priority == 0
     for wrong in ("priority=101", "priority=x", "prio=3", "40"):
         with pytest.raises(ValueError, match="priority=N"):
             parse(f"{plain.line()} {wrong}")

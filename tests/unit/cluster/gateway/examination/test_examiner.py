@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import pytest
 from grpc import StatusCode
 
-from cluster.client.client import Options, text_request
-from cluster.engine.engine import EngineConfig
+from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.examination.pool import SMALL_BYTES
 from cluster.settings.config import LimitsSection
+from cluster.settings.request_options import Options
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving, failure
 
@@ -20,7 +21,7 @@ LONG = [300] * SMALL_BYTES  # two bytes each
 
 @pytest.fixture
 def server(demo: ServedModel) -> Iterator[Serving]:
-    server = Serving(demo, limits=LimitsSection(examinations=1)).ready(FakeHead(), EngineConfig(4, 64, 8, None))
+    server = Serving(demo, limits=LimitsSection(examinations=1)).ready(FakeHead(), engine_bounds())
     yield server
     server.close()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.gateway.examination.pool import SMALL_BYTES, Bounds, Busy, Examination
+from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.examination.pool import SMALL_BYTES, Bounds, Examination
 from tests.fakes import PATIENCE
 
 
@@ -81,8 +82,9 @@ async def test_a_tenant_may_have_so_much_waiting_and_others_are_let_in(gate: Gat
     pool = make(Bounds(waiting=2))
     tasks = [await begin(pool, "mallory", LARGE, gate)]
     tasks += [await begin(pool, "mallory", LARGE, int) for _ in range(2)]
-    with pytest.raises(Busy):
+    with pytest.raises(ApiError, match="EXAMINATION_BUSY") as caught:
         await pool.run("mallory", LARGE, int)
+    assert (caught.value.kind, caught.value.retry_seconds) == (Kind.EXHAUSTED, 5.0)
     tasks.append(await begin(pool, "alice", LARGE, int))
     gate.open.set()
     await asyncio.gather(*tasks)
@@ -93,7 +95,7 @@ async def test_what_waits_is_bounded_in_bytes(gate: Gate) -> None:
     pool = make(Bounds(waiting_bytes=3 * LARGE))
     tasks = [await begin(pool, "a", LARGE, gate)]
     tasks += [await begin(pool, name, LARGE, int) for name in "bcd"]
-    with pytest.raises(Busy):
+    with pytest.raises(ApiError, match="EXAMINATION_BUSY"):
         await pool.run("e", LARGE, int)
     gate.open.set()
     await asyncio.gather(*tasks)
@@ -104,8 +106,9 @@ async def test_what_waits_is_bounded_in_bytes(gate: Gate) -> None:
 async def test_nobody_waits_for_ever(gate: Gate) -> None:
     pool = make(Bounds(seconds=0.0))
     long = await begin(pool, "mallory", LARGE, gate)
-    with pytest.raises(Busy):
+    with pytest.raises(ApiError, match="EXAMINATION_BUSY") as caught:
         await pool.run("alice", LARGE, int)
+    assert caught.value.retry_seconds == 0.0, "the time for which it waited"
     pool.check()
     gate.open.set()
     assert await long == "long", "what has begun is finished"

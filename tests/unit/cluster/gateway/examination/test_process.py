@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grpc import StatusCode
 
-from cluster.engine.generation import GenerationRequest
+from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import DEMO_FOLDER
-from cluster.gateway.errors import ApiError
+from cluster.gateway.auth import ANYBODY
+from cluster.gateway.errors import ApiError, Kind
 from cluster.gateway.examination import process as examiner_process
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.process import ExaminerProcess
@@ -61,9 +61,9 @@ def test_results_and_refusals_are_those_of_the_same_work_here(process: ExaminerP
         process.run(partial(Examiner.detokenize, request=pb.DetokenizeRequest(token_ids=ids.token_ids))).text == "hello"
     )
     wrong = refused(process, partial(Examiner.detokenize, request=pb.DetokenizeRequest(token_ids=[1 << 20])))
-    assert (wrong.code, wrong.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
+    assert (wrong.kind, wrong.reason) == (Kind.INVALID, "INVALID_FIELDS")
     assert "token_ids[0]" in wrong.text
-    assert wrong.details, "the fields' own messages come back, too"
+    assert [v.field for v in wrong.violations] == ["token_ids[0]"], "the fields come back, too"
 
 
 def test_one_process_does_all_and_gives_way(process: ExaminerProcess) -> None:
@@ -78,7 +78,7 @@ def test_what_takes_too_much_ends_with_its_process_alone(work: Callable[[Examine
     try:
         first = process.run(pid)
         told = refused(process, work)
-        assert (told.code, told.reason) == (StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_COSTLY")
+        assert (told.kind, told.reason) == (Kind.EXHAUSTED, "REQUEST_TOO_COSTLY")
         assert process.run(pid) != first
         assert process.run(TOKENIZE).token_ids
     finally:
@@ -148,10 +148,10 @@ def test_a_schema_is_compiled_there_too(process: ExaminerProcess) -> None:
 
     def asked(schema: str) -> Callable[[Examiner], GenerationRequest]:
         request = pb.GenerateRequest(prompt=pb.Prompt(text="a"), constraint=pb.Constraint(json_schema=schema))
-        work = partial(Examiner.generation, request=request, limits=limits, caller="")
-        return partial(work, whole=False, highest_priority=0)
+        work = partial(Examiner.generation, request=request, limits=limits, caller=ANYBODY)
+        return partial(work, whole=False)
 
-    constraint = process.run(asked(good)).sampling.constraint
+    constraint = process.run(asked(good)).sequence.sampling.constraint
     assert constraint is not None
     assert constraint.text == good
     assert "constraint.json_schema" in refused(process, asked(bad)).text

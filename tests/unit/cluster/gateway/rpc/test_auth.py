@@ -11,11 +11,13 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from cluster.client.client import Client, Options, text_request
-from cluster.engine.engine import EngineConfig
+from cluster.client.client import Client
+from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.rpc.auth import AuthInterceptor, caller
+from cluster.settings.request_options import Options
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
+from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Failure, Serving, failure
 
@@ -25,6 +27,11 @@ REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 REQUEST = text_request("My favourite", Options(max_tokens=2))
 REQUEST.stopping.ignore_eos = True
 RUBBISH = b"\xff" * 40
+
+
+def of_ids(*ids: int) -> pb.GenerateRequest:
+    prompt = pb.Prompt(token_ids=pb.TokenIds(ids=ids))
+    return pb.GenerateRequest(prompt=prompt, stopping=pb.Stopping(max_tokens=1))
 
 
 class Guarded:
@@ -37,7 +44,7 @@ class Guarded:
             self.tokens[name], entry = new_token(name, scopes)
             append(self.file, entry)
         self.head = FakeHead()
-        self.server = Serving(served, tokens=TokenFile(self.file)).ready(self.head, EngineConfig(4, 64, 8, None))
+        self.server = Serving(served, tokens=TokenFile(self.file)).ready(self.head, engine_bounds())
         self.channel: Any = self.server.channel
 
     def unary(self, metadata: list[tuple[str, str]], message: bytes = RUBBISH) -> Failure:
@@ -133,7 +140,6 @@ def test_who_is_named_by_a_token_cannot_pass_for_somebody_else(guarded: Guarded)
             list(client.stream(pretending))
     engine.submit = submit  # type: ignore[method-assign]
     assert seen == ["alice", "alice", "bob", "bob"]
-    assert caller() == ""
 
 
 def test_a_revoked_token_ends_with_the_next_call(demo: ServedModel, tmp_path: Path) -> None:
@@ -150,33 +156,28 @@ def test_a_revoked_token_ends_with_the_next_call(demo: ServedModel, tmp_path: Pa
 
 
 def test_many_callers_at_once_are_not_mixed_up(guarded: Guarded) -> None:
-    """The caller is kept per call, though all calls share one event loop."""
-    seen: list[tuple[str, str]] = []
+    """Each handler is given its own caller, though all calls share one event loop and are under way at once."""
+    seen: dict[int, tuple[str, str]] = {}
+    engine = guarded.server.engine
+    submit = engine.submit
 
-    async def handle(request: bytes, context: Any) -> bytes:
-        before = caller()
-        await asyncio.sleep(0)  # lets the others in
-        seen.append((before, caller()))
-        return caller().encode()
+    def recorded(requests: list[Any]) -> None:
+        seen[requests[0].prompt_ids[0]] = requests[0].client, requests[0].tenant
+        submit(requests)
 
-    async def serve() -> list[bytes]:
-        server = grpc.aio.server(interceptors=[AuthInterceptor(TokenFile(guarded.file))])
-        handlers: dict[str, Any] = {"Who": grpc.unary_unary_rpc_method_handler(handle)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        names = ["alice", "bob", "ops"] * 10
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                who: Any = channel.unary_unary("/test.Service/Who")
-                answers = await asyncio.gather(*(who(b"", metadata=guarded.bearer(name)) for name in names))
-                assert [a.decode() for a in answers] == names
-                return list(answers)
-        finally:
-            await server.stop(None)
+    engine.submit = recorded  # type: ignore[method-assign]
+    names = ["alice", "bob"] * 15
 
-    assert len(asyncio.run(serve())) == 30
-    assert all(before == after for before, after in seen)
+    async def ask_all() -> list[Any]:
+        async with grpc.aio.insecure_channel(guarded.server.address) as channel:
+            generate: Any = channel.unary_unary(GENERATE, pb.GenerateRequest.SerializeToString)
+            return await asyncio.gather(
+                *(generate(of_ids(100 + i), metadata=guarded.bearer(name)) for i, name in enumerate(names))
+            )
+
+    assert len(asyncio.run(ask_all())) == 30
+    engine.submit = submit  # type: ignore[method-assign]
+    assert seen == {100 + i: (name, name) for i, name in enumerate(names)}
 
 
 def test_a_token_bounds_the_priority_of_its_requests(guarded: Guarded) -> None:

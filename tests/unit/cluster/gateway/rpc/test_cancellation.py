@@ -41,7 +41,7 @@ def test_a_stream_that_is_cancelled_frees_what_it_holds(messages: int, n: int, s
     assert serving.engine.free_pages < serving.engine.limits.page_count
     stream.cancel()
     serving.idle()
-    assert serving.generations._by_key == {}
+    serving.generations.check()
 
 
 def test_a_unary_call_that_is_cancelled_frees_what_it_holds(serve_fake: ServeFake) -> None:
@@ -53,7 +53,7 @@ def test_a_unary_call_that_is_cancelled_frees_what_it_holds(serve_fake: ServeFak
     call.cancel()
     head.let_go()
     server.idle()
-    assert server.generations._by_key == {}
+    server.generations.check()
 
 
 @pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
@@ -103,7 +103,7 @@ def test_a_client_that_does_not_read_holds_nothing_for_long(serve_fake: ServeFak
         assert not server.run(server.generations.drained(0.05)), "its messages went somewhere; ask for more of them"
         stream.cancel()
         assert server.run(server.generations.drained(PATIENCE))
-    assert server.generations._by_key == {}
+    server.generations.check()
 
 
 def test_others_go_on_when_one_leaves(serving: Serving) -> None:

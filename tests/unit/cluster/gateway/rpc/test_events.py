@@ -3,11 +3,11 @@
 import grpc
 
 from cluster.control.controller import Controller
-from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.observe.events import EventLog, Kind
 from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import FakeHead
 from tests.serving import Serving, failure
 
@@ -66,7 +66,7 @@ def test_a_wrong_number_is_refused(serving: Serving) -> None:
 def test_watches_are_bounded_together_with_those_of_load(demo: ServedModel, head: FakeHead) -> None:
     server = Serving(demo, limits=LimitsSection(watches=1))
     assert failure(lambda: list(server.client.events())).reason == "STARTING"
-    server.ready(head, EngineConfig(4, 64, 8, head.window))
+    server.ready(head, engine_bounds(window=head.window))
     server.gateway.backend.events.add(Kind.HEAD_LOST)
     stream = server.client.events(follow=True)
     next(stream)

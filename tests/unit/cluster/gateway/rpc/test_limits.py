@@ -5,21 +5,21 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import psutil
 import pytest
 from grpc import StatusCode
 
-from cluster.client.client import Options, text_request
-from cluster.engine.engine import EngineConfig
+from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import ApiError
+from cluster.gateway.errors import ApiError, Kind
 from cluster.gateway.rpc.limits import Places, channel_options
 from cluster.settings.config import LimitsSection, load_config
+from cluster.settings.request_options import Options
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.abuse import wire
 from tests.abuse.wire import Connection, frame
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving, failure
 
@@ -39,7 +39,7 @@ def open_server(demo: ServedModel, tmp_path: Path) -> Iterator[Open]:
             append(tmp_path / "tokens", new_token("alice", [Scope.INFERENCE])[1])
             tokens = TokenFile(tmp_path / "tokens")
         server = Serving(demo, tokens=tokens, limits=LimitsSection(**limits))  # type: ignore[arg-type]  # by field name
-        servers.append(server.ready(head or FakeHead(), EngineConfig(64, 256, 64, None)))
+        servers.append(server.ready(head or FakeHead(), engine_bounds(64, 256, 64)))
         return server
 
     yield opened
@@ -211,7 +211,7 @@ def test_places_are_given_back_whatever_happens() -> None:
         raise KeyError
     with places, pytest.raises(ApiError) as caught, places:
         pass
-    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.kind is Kind.EXHAUSTED
     assert places.taken == 0
 
 

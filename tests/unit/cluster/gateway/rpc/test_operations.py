@@ -3,6 +3,7 @@
 import grpc
 import pytest
 
+from actors.replica import ReplicaId
 from actors.usage import HeadUsage
 from cluster.control.controller import Controller
 from cluster.engine.served_model import ServedModel
@@ -31,7 +32,7 @@ def test_status_names_nodes_experts_and_replicas(serving: Serving, controlled: C
 def test_what_does_not_answer_is_shown_as_unreachable(
     serving: Serving, controlled: Controller, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = HeadUsage("h", {}, {}, [], [], doubted=frozenset({(3, 0)}), node_id="n1")
+    usage = HeadUsage("h", {}, {}, [], [], doubted=frozenset({ReplicaId(3, 0)}), node_id="n1")
     monkeypatch.setattr(cluster, "load", lambda: usage)
     status = serving.client.status()
     assert [e.replicas[0].state for e in status.experts] == [READY] * 3 + [pb.REPLICA_STATE_UNREACHABLE] + [READY] * 4
@@ -144,10 +145,10 @@ def test_a_policy_that_makes_no_sense_is_refused_with_all_reasons(serving: Servi
 
 def test_the_load_is_streamed(serving: Serving, controlled: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = serving.served.checkpoint.config.num_hidden_layers
-    monkeypatch.setattr(serving.engine.accounts, "expert_tokens", [[7] * 8 for _ in range(layers)])
+    monkeypatch.setattr(serving.engine.statistics, "expert_tokens", [[7] * 8 for _ in range(layers)])
     stream = serving.client.watch_load(0.1)
     next(stream)
-    serving.engine.accounts.expert_tokens = [[7 + 10 * (e == 2) for e in range(8)] for _ in range(layers)]
+    serving.engine.statistics.expert_tokens = [[7 + 10 * (e == 2) for e in range(8)] for _ in range(layers)]
     windows = [next(stream), next(stream)]
     stream.cancel()  # type: ignore[attr-defined]
     most = max(windows, key=lambda window: window.experts[2].token_count)

@@ -10,10 +10,10 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.rpc.server import Gateway
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving, failure
 
@@ -22,7 +22,7 @@ SERVICE = "eightwinds.v1.InferenceService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 REQUEST = pb.GenerateRequest(prompt=pb.Prompt(text="My favourite"), stopping=pb.Stopping(max_tokens=4, ignore_eos=True))
-BOUNDS = EngineConfig(4, 64, 8, None)
+BOUNDS = engine_bounds()
 
 
 def health(server: Serving, service: str) -> int:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine.engine import EngineConfig
 from cluster.engine.served_model import ServedModel
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import engine_bounds
 from tests.fakes import FakeHead
 from tests.serving import Serving
 
 SECRET = list(range(5, 25))
-BOUNDS = EngineConfig(4, 64, 8, None)
+BOUNDS = engine_bounds()
 
 
 def cached(server: Serving, token: str = "", user: str = "") -> int:

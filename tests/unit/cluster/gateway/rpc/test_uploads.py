@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.gateway.rpc.uploads import Uploads, UploadTooSlow
+from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.rpc.uploads import Uploads
 
 
 async def never() -> str:
@@ -31,8 +32,9 @@ async def test_what_comes_at_once_is_read_whatever_the_number() -> None:
 
 async def test_one_that_never_ends_is_ended() -> None:
     uploads = Uploads(2, seconds=0.0)
-    with pytest.raises(UploadTooSlow):
+    with pytest.raises(ApiError, match="MESSAGE_TOO_SLOW") as caught:
         await uploads.read("c", "c", never)
+    assert (caught.value.kind, caught.value.retry_seconds) == (Kind.EXHAUSTED, 1.0)
     uploads.check()
 
 
@@ -42,7 +44,7 @@ async def test_a_slow_one_makes_room_only_when_another_waits() -> None:
     await settle()
     assert len(uploads) == 2 and not any(task.done() for task in slow)
     assert await uploads.read("client", "client", at_once) == "message"
-    with pytest.raises(UploadTooSlow):
+    with pytest.raises(ApiError, match="MESSAGE_TOO_SLOW"):
         await slow[0]
     assert not slow[1].done(), "one place was asked for"
     slow[1].cancel()

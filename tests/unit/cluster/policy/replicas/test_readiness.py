@@ -1,8 +1,8 @@
-"""Who is there, who is awaited, who will not come."""
+"""Which actors are ready, and which have failed."""
 
 from actors.vitals import Pulse
-from cluster.policy.replicas.membership import MOST_FAILURES
-from cluster.policy.replicas.readiness import AWAY_SECONDS, RollCall
+from cluster.policy.replicas.lifecycle import MOST_FAILURES
+from cluster.policy.replicas.readiness import AWAY_SECONDS, Readiness
 from model.batch import LoadProgress
 
 
@@ -11,60 +11,60 @@ def pulse(incarnation: str = "a", ready: bool = False, error: str = "") -> Pulse
 
 
 def test_all_are_awaited_until_they_have_their_weights() -> None:
-    call = RollCall(["head", "expert-0-0"])
-    assert call.waiting == ["head", "expert-0-0"]
-    assert call.note({"head": pulse(ready=True)}, {}, {}, 1.0) == {}
-    assert call.waiting == ["expert-0-0"] and call.progress()["head"].ready
-    assert call.note({"expert-0-0": pulse()}, {}, {}, 2.0) == {}
-    assert call.progress()["expert-0-0"].loaded_bytes == 1
-    assert call.note({"expert-0-0": pulse(ready=True)}, {}, {}, 3.0) == {}
-    assert call.waiting == [] and set(call.pulses) == {"head", "expert-0-0"}
+    start = Readiness(["head", "expert-0-0"])
+    assert start.waiting == ["head", "expert-0-0"]
+    assert start.note({"head": pulse(ready=True)}, {}, {}, 1.0) == {}
+    assert start.waiting == ["expert-0-0"] and start.progress()["head"].ready
+    assert start.note({"expert-0-0": pulse()}, {}, {}, 2.0) == {}
+    assert start.progress()["expert-0-0"].loaded_bytes == 1
+    assert start.note({"expert-0-0": pulse(ready=True)}, {}, {}, 3.0) == {}
+    assert start.waiting == [] and set(start.pulses) == {"head", "expert-0-0"}
 
 
 def test_who_is_lost_or_cannot_load_will_not_come() -> None:
-    call = RollCall(["head", "expert-0-0"])
-    found = call.note({"head": pulse(error="OSError: gone")}, {"expert-0-0": "ValueError: no"}, {}, 1.0)
+    start = Readiness(["head", "expert-0-0"])
+    found = start.note({"head": pulse(error="OSError: gone")}, {"expert-0-0": "ValueError: no"}, {}, 1.0)
     assert found == {"head": "OSError: gone", "expert-0-0": "ValueError: no"}
 
 
 def test_one_that_restarts_is_awaited_but_not_for_ever() -> None:
-    call = RollCall(["head"])
+    start = Readiness(["head"])
     for seconds in range(5):
-        assert call.note({}, {}, {"head": "it restarts"}, float(seconds)) == {}, "however often it is asked"
+        assert start.note({}, {}, {"head": "it restarts"}, float(seconds)) == {}, "however often it is asked"
     for number in range(MOST_FAILURES):
-        assert call.note({"head": pulse(str(number))}, {}, {}, 10.0) == {}
-    found = call.note({"head": pulse("last")}, {}, {}, 11.0)
+        assert start.note({"head": pulse(str(number))}, {}, {}, 10.0) == {}
+    found = start.note({"head": pulse("last")}, {}, {}, 11.0)
     assert found == {"head": f"its process ended {MOST_FAILURES} times before it was ready"}
 
 
 def test_one_that_cannot_be_reached_is_given_up_after_a_while() -> None:
-    call = RollCall(["head"])
-    assert call.note({}, {}, {"head": "unavailable"}, 0.0) == {}
-    assert call.note({"head": pulse()}, {}, {}, 50.0) == {}
-    assert call.note({}, {}, {"head": "unavailable"}, 60.0) == {}
-    assert call.note({}, {}, {"head": "unavailable"}, 60.0 + AWAY_SECONDS) == {}
-    assert call.note({}, {}, {"head": "unavailable"}, 60.1 + AWAY_SECONDS) == {"head": "unavailable"}
+    start = Readiness(["head"])
+    assert start.note({}, {}, {"head": "unavailable"}, 0.0) == {}
+    assert start.note({"head": pulse()}, {}, {}, 50.0) == {}
+    assert start.note({}, {}, {"head": "unavailable"}, 60.0) == {}
+    assert start.note({}, {}, {"head": "unavailable"}, 60.0 + AWAY_SECONDS) == {}
+    assert start.note({}, {}, {"head": "unavailable"}, 60.1 + AWAY_SECONDS) == {"head": "unavailable"}
 
 
-def test_a_spare_one_may_fail_as_long_as_another_of_its_expert_does_not() -> None:
-    spare = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
-    call = RollCall(["head", "expert-0-0", "expert-0-1"], spare)
-    assert call.note({"expert-0-1": pulse(error="no memory")}, {}, {}, 1.0) == {}
-    assert call.names == ["head", "expert-0-0"] and call.failed == {"expert-0-1": "no memory"}
-    assert call.note({"head": pulse(ready=True)}, {"expert-0-0": "gone"}, {}, 2.0) == {"expert-0-0": "gone"}
+def test_a_dispensable_one_may_fail_as_long_as_another_of_its_expert_does_not() -> None:
+    dispensable = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
+    start = Readiness(["head", "expert-0-0", "expert-0-1"], dispensable)
+    assert start.note({"expert-0-1": pulse(error="no memory")}, {}, {}, 1.0) == {}
+    assert start.names == ["head", "expert-0-0"] and start.failed == {"expert-0-1": "no memory"}
+    assert start.note({"head": pulse(ready=True)}, {"expert-0-0": "gone"}, {}, 2.0) == {"expert-0-0": "gone"}
 
 
 def test_two_that_could_stand_in_for_each_other_do_not_fail_together() -> None:
-    spare = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
-    call = RollCall(["expert-0-0", "expert-0-1"], spare)
-    assert set(call.note({}, dict.fromkeys(spare, "gone"), {}, 1.0)) == set(spare)
+    dispensable = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
+    start = Readiness(["expert-0-0", "expert-0-1"], dispensable)
+    assert set(start.note({}, dict.fromkeys(dispensable, "gone"), {}, 1.0)) == set(dispensable)
 
 
 def test_one_that_was_ready_and_restarts_is_awaited_again() -> None:
-    call = RollCall(["head", "expert-0-0"])
-    call.note({"head": pulse(ready=True), "expert-0-0": pulse("a", ready=True)}, {}, {}, 1.0)
-    assert call.waiting == []
-    call.note({}, {}, {"expert-0-0": "it restarts"}, 2.0)
-    assert call.waiting == ["expert-0-0"]
-    call.note({"expert-0-0": pulse("b", ready=True)}, {}, {}, 3.0)
-    assert call.waiting == [] and call.pulses["expert-0-0"].incarnation == "b"
+    start = Readiness(["head", "expert-0-0"])
+    start.note({"head": pulse(ready=True), "expert-0-0": pulse("a", ready=True)}, {}, {}, 1.0)
+    assert start.waiting == []
+    start.note({}, {}, {"expert-0-0": "it restarts"}, 2.0)
+    assert start.waiting == ["expert-0-0"]
+    start.note({"expert-0-0": pulse("b", ready=True)}, {}, {}, 3.0)
+    assert start.waiting == [] and start.pulses["expert-0-0"].incarnation == "b"

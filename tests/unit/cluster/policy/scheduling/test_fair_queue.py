@@ -29,7 +29,7 @@ class Bench:
         self.queue.enter(s, s.pending)
         self.queue.check()
         for _ in range(output):
-            self.queue.drawn(s)
+            self.queue.sampled(s)
         self.queue.leave(s)
         self.queue.check()
         return s
@@ -65,7 +65,7 @@ def test_what_counts_is_tokens_not_requests(bench: Bench) -> None:
     tokens: Counter[str] = Counter()
     for _ in range(50):
         s = bench.serve(output=5)
-        tokens[s.client] += s.prompt_length + 2 * 5
+        tokens[s.request.client] += s.prompt_length + 2 * 5
     assert tokens["long"] == pytest.approx(tokens["short"], rel=0.1)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.policy.scheduling.prefill_budget import Pace, StepCost
+from cluster.policy.scheduling.prefill_budget import PrefillBudget, StepCost
 from model.batch import Chunk, StepPlan
 
 
@@ -17,13 +17,15 @@ def plan(decodes: int = 0, prefill: int = 0) -> StepPlan:
     return StepPlan(0, 1, "head", (), (), tuple(chunks))
 
 
-def drive(pace: Pace, decodes: int, steps: int, cost: Callable[[int, int], float], waiting: int = 10**9) -> list[int]:
+def drive(
+    budget: PrefillBudget, decodes: int, steps: int, cost: Callable[[int, int], float], waiting: int = 10**9
+) -> list[int]:
     """Prefill tokens of each step, with so many of them waiting, on a machine with this cost of a step."""
     used = []
     for _ in range(steps):
-        used.append(min(pace.prefill_tokens(decodes), waiting))
+        used.append(min(budget.prefill_tokens(decodes), waiting))
         waiting -= used[-1]
-        pace.observe(plan(decodes, used[-1]), cost(decodes, used[-1]))
+        budget.observe(plan(decodes, used[-1]), cost(decodes, used[-1]))
     return used
 
 
@@ -41,51 +43,51 @@ def test_the_cost_of_a_step_is_recovered_from_noisy_ones() -> None:
 
 
 def test_the_first_step_beside_decodes_goes_without_prefill_and_the_second_is_a_careful_one() -> None:
-    pace = Pace(1.5, least=16)
-    assert pace.prefill_tokens(4) == 0
-    pace.observe(plan(prefill=100), 3.0)
-    assert pace.prefill_tokens(4) == 0, "a step of prefill alone says nothing of one that decodes"
-    pace.observe(plan(decodes=4), 0.01)
-    assert pace.prefill_tokens(4) == 64
+    budget = PrefillBudget(1.5, least=16)
+    assert budget.prefill_tokens(4) == 0
+    budget.observe(plan(prefill=100), 3.0)
+    assert budget.prefill_tokens(4) == 0, "a step of prefill alone says nothing of one that decodes"
+    budget.observe(plan(decodes=4), 0.01)
+    assert budget.prefill_tokens(4) == 64
 
 
 @pytest.mark.parametrize(("slowdown", "tokens"), [(1.5, 65), (2.0, 130), (1.01, 16)])
 @pytest.mark.parametrize("noise", [0.0, 0.15])
 def test_a_mixed_step_takes_no_more_than_the_slowdown(slowdown: float, tokens: int, noise: float) -> None:
-    rng, pace = random.Random(3), Pace(slowdown, least=16)
-    used = drive(pace, 12, 200, lambda d, p: machine(d, p) * rng.uniform(1 - noise, 1 + noise))
+    rng, budget = random.Random(3), PrefillBudget(slowdown, least=16)
+    used = drive(budget, 12, 200, lambda d, p: machine(d, p) * rng.uniform(1 - noise, 1 + noise))
     mixed = [tokens for tokens in used[100:] if tokens]
     assert sum(mixed) / len(mixed) == pytest.approx(tokens, rel=0.02 + 2 * noise)
 
 
 def test_it_sees_what_prefill_costs_although_prefill_never_ends() -> None:
     """The circle to stay out of: no step without prefill, so its cost is overrated, so little of it may enter."""
-    pace = Pace(1.5, least=16)
-    drive(pace, 1, 20, machine)
+    budget = PrefillBudget(1.5, least=16)
+    drive(budget, 1, 20, machine)
     for decodes in range(2, 65):  # a queue fills the slots
-        drive(pace, decodes, 2, machine)
-    used = drive(pace, 64, 64, machine)
+        drive(budget, decodes, 2, machine)
+    used = drive(budget, 64, 64, machine)
     assert used.count(0) in (3, 4), "one step in seventeen goes without"
     assert sum(used) / len(used) > 100, "0.5 * 52 ms of room at 0.2 ms a token are 130"
 
 
 def test_it_follows_a_machine_that_becomes_slower() -> None:
-    pace = Pace(1.5, least=1)
-    drive(pace, 4, 50, machine)
-    used = drive(pace, 4, 200, lambda d, p: machine(d, 0) + 0.002 * p)
+    budget = PrefillBudget(1.5, least=1)
+    drive(budget, 4, 50, machine)
+    used = drive(budget, 4, 200, lambda d, p: machine(d, 0) + 0.002 * p)
     assert used[-2] == pytest.approx(0.5 * machine(4, 0) / 0.002, abs=3), "5.5, where it was 55"
 
 
 def test_prefill_that_costs_nothing_is_held_back_by_its_growth_only() -> None:
-    used = drive(Pace(1.5), 4, 16, lambda d, p: machine(d, 0))
+    used = drive(PrefillBudget(1.5), 4, 16, lambda d, p: machine(d, 0))
     assert used[0] == 0 and used[1] == 64
     assert all(a <= b <= 4 * a for a, b in itertools.pairwise(used[1:])) and used[-1] > 1000
 
 
 def test_one_hiccup_is_not_taken_for_the_rule() -> None:
-    pace = Pace(1.5)
-    drive(pace, 8, 60, machine)
-    before = pace.prefill_tokens(8)
-    pace.observe(plan(8, before), 60.0)
-    assert pace.prefill_tokens(8) >= before // 4
-    assert drive(pace, 8, 200, machine)[-2] == pytest.approx(before, rel=0.1)
+    budget = PrefillBudget(1.5)
+    drive(budget, 8, 60, machine)
+    before = budget.prefill_tokens(8)
+    budget.observe(plan(8, before), 60.0)
+    assert budget.prefill_tokens(8) >= before // 4
+    assert drive(budget, 8, 200, machine)[-2] == pytest.approx(before, rel=0.1)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from cluster.policy.scheduling.limits import Limits
-from cluster.policy.scheduling.prefix_hit import Entry, find_entry
+from cluster.policy.scheduling.prefix_hit import PrefixHit, find_prefix_hit
 from cluster.policy.scheduling.sequence import Sequence
 from model.batch import StepPlan
 from tests.scheduling import Bench, sequence
@@ -28,7 +28,7 @@ def test_a_repeated_prompt_is_found_in_whole_pages_but_for_its_last_token(prompt
     bench.finish()
     bench.add(sequence("b", prompt, 3, text=1))
     assert lengths(bench.step()) == [(ready, prompt - ready)]
-    assert bench.drawn["b"][0].sequence.cached == ready
+    assert bench.sampled["b"][0].sequence.cached == ready
     bench.finish()
 
 
@@ -36,7 +36,7 @@ def test_what_was_put_out_is_found_too() -> None:
     bench = Bench(LIMITS)
     bench.add(sequence("a", 5, 8, text=1))
     bench.finish()
-    text = bench.drawn["a"][-1].sequence.token_ids
+    text = bench.sampled["a"][-1].sequence.token_ids
     turn = sequence("b", 20, 2)
     turn.token_ids = [*text, 1, 2, 3, 4, 5, 6, 0]
     bench.add(turn)
@@ -101,8 +101,8 @@ def test_who_wants_the_prompts_scores_runs_all_of_it() -> None:
     bench.add(sequence("a", 9, 3, text=1))
     bench.finish()
     scored = sequence("b", 9, 3, text=1)
-    scored.prompt_logprobs = 2
-    assert find_entry(scored, [], bench.scheduler.pool, LIMITS) == Entry()
+    scored.request = dataclasses.replace(scored.request, prompt_logprobs=2)
+    assert find_prefix_hit(scored, [], bench.scheduler.pool, LIMITS) == PrefixHit()
 
 
 def test_after_the_head_is_lost_nothing_is_found() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.policy.scheduling.admission import Backlog
 from cluster.policy.scheduling.limits import Limits
 from model.batch import Chunk, StepPlan, StepResult
 from tests.scheduling import Bench, alone, sequence
@@ -19,7 +20,7 @@ def test_a_prompt_then_token_by_token() -> None:
     assert [n.token_ids for n in first.admit] == [tuple(sequence("a").token_ids)]
     assert (second.chunks, second.admit) == ((Chunk(0, 5, 1, (), True),), ())
     assert third.chunks == (Chunk(0, 6, 1, (), True),)
-    assert [d.exhausted for d in bench.drawn["a"]] == [False, False, True]
+    assert [d.exhausted for d in bench.sampled["a"]] == [False, False, True]
     assert bench.scheduler.pool.free_count == 8
     assert [plan.step for plan in (first, second, third)] == [0, 1, 2]
 
@@ -42,12 +43,12 @@ def test_decodes_go_on_while_a_long_prompt_is_run() -> None:
     assert [chunks(p)[1] for p in plans] == [(1, 0, 7), (1, 7, 7), (1, 14, 7), (1, 21, 7), (1, 28, 2)]
 
 
-def test_static_batching_lets_nobody_in_until_all_have_ended() -> None:
-    bench = Bench(Limits(2, 16, 16, 4, static_batching=True))
+def test_a_slot_that_becomes_free_is_taken_in_the_next_step() -> None:
+    bench = Bench(Limits(2, 16, 16, 4))
     bench.add(sequence("a", max_tokens=2), sequence("b", max_tokens=5), sequence("c", max_tokens=1))
     plans = bench.finish()
-    assert [len(plan.admit) for plan in plans] == [2, 0, 0, 0, 0, 1]
-    assert [len(plan.chunks) for plan in plans] == [2, 2, 1, 1, 1, 1]
+    assert [len(plan.admit) for plan in plans] == [2, 0, 1, 0, 0]
+    assert [len(plan.chunks) for plan in plans] == [2, 2, 2, 1, 1]
 
 
 def test_higher_priority_enters_first_then_who_came_first() -> None:
@@ -60,14 +61,14 @@ def test_higher_priority_enters_first_then_who_came_first() -> None:
 def test_when_pages_run_out_the_last_is_preempted_and_resumes_with_its_tokens() -> None:
     bench = Bench(Limits(2, 16, 5, 4))
     a, b = sequence("a", prompt=6, max_tokens=9), sequence("b", prompt=6, max_tokens=9)
-    expected = {s.key: alone(s)[0] for s in (a, b)}
+    expected = {s.id: alone(s)[0] for s in (a, b)}
     bench.add(a, b)
     plans = bench.finish()
     again = [n for plan in plans[1:] for n in plan.admit]
     assert [n.prompt_length for n in again] == [6]
     assert len(again[0].token_ids) > 6, "it comes back with what it had put out"
     assert {key: bench.tokens(key) for key in "ab"} == expected
-    assert [d.sequence.key for d in bench.drawn["a"] + bench.drawn["b"] if d.exhausted] == ["a", "b"]
+    assert [d.sequence.id for d in bench.sampled["a"] + bench.sampled["b"] if d.exhausted] == ["a", "b"]
 
 
 def test_a_prompt_without_pages_waits_for_who_came_later_but_runs_already() -> None:
@@ -99,7 +100,7 @@ def test_nobody_enters_on_the_pages_that_a_running_one_waits_for() -> None:
 def test_who_was_preempted_comes_back_when_all_of_it_has_room() -> None:
     bench = Bench(Limits(8, 64, 60, 16))
     sequences = [sequence(str(i), prompt=400, max_tokens=300) for i in range(6)]
-    needed = sum(s.prompt_length + s.max_tokens - 1 for s in sequences)
+    needed = sum(s.prompt_length + s.request.max_tokens - 1 for s in sequences)
     bench.add(*sequences)
     ran = sum(chunk.length for plan in bench.finish() for chunk in plan.chunks)
     assert ran <= 2 * needed, "too much is run again and again"
@@ -111,11 +112,11 @@ def test_stop_ids_end_a_sequence_but_not_before_min_tokens() -> None:
     plain, held = Bench(Limits(1, 16, 8, 4)), Bench(Limits(1, 16, 8, 4))
     plain.add(sequence("a", max_tokens=8, stop_ids=(out[0], out[late])))
     plain.finish()
-    assert [(d.stopped, d.exhausted) for d in plain.drawn["a"]] == [(True, False)]
+    assert [(d.stopped, d.exhausted) for d in plain.sampled["a"]] == [(True, False)]
     held.add(sequence("a", max_tokens=8, stop_ids=(out[late],), min_tokens=late + 1))
     held.finish()
     assert held.tokens("a") == out[: late + 1]
-    assert held.drawn["a"][-1].stopped
+    assert held.sampled["a"][-1].stopped
 
 
 def test_an_aborted_sequence_leaves_its_slot_and_pages_at_once() -> None:
@@ -128,7 +129,7 @@ def test_an_aborted_sequence_leaves_its_slot_and_pages_at_once() -> None:
     assert (plan.release, [n.slot for n in plan.admit]) == ((0,), [0])
     assert bench.scheduler.abort("b")
     assert not bench.scheduler.has_work
-    assert bench.plan().chunks == ()
+    assert bench.plan_if_any() is None
 
 
 def test_a_step_that_outlives_its_sequence_changes_nothing() -> None:
@@ -137,7 +138,7 @@ def test_a_step_that_outlives_its_sequence_changes_nothing() -> None:
     plan = bench.plan()
     bench.scheduler.abort("a")
     bench.commit(plan, bench.run(plan))
-    assert list(bench.drawn) == ["b"]
+    assert list(bench.sampled) == ["b"]
     bench.finish()
     assert bench.tokens("b") == alone(sequence("b"))[0]
 
@@ -162,10 +163,10 @@ def test_requeue_all_runs_everything_again_without_repeating_tokens() -> None:
 
 def test_routing_sums_the_chunks_of_a_prompt() -> None:
     bench = Bench(Limits(2, 4, 8, 4))
-    bench.add(sequence("a", prompt=10, max_tokens=2, trace=True), sequence("b", prompt=2, max_tokens=2))
+    bench.add(sequence("a", prompt=10, max_tokens=2, routing=True), sequence("b", prompt=2, max_tokens=2))
     bench.finish()
-    assert [d.routing for d in bench.drawn["a"]] == [((10, 10, 0, 0), (0, 0, 10, 10)), ((1, 1, 0, 0), (0, 0, 1, 1))]
-    assert {d.routing for d in bench.drawn["b"]} == {()}
+    assert [d.routing for d in bench.sampled["a"]] == [((10, 10, 0, 0), (0, 0, 10, 10)), ((1, 1, 0, 0), (0, 0, 1, 1))]
+    assert {d.routing for d in bench.sampled["b"]} == {()}
 
 
 @pytest.mark.parametrize(("tokens", "pages"), [(1, 1), (16, 1), (17, 2), (100, 7), (154, 10), (155, 10), (9999, 10)])
@@ -207,3 +208,11 @@ def test_a_loss_counts_against_those_in_the_step() -> None:
     assert (a.planned, long.planned) == (1, 0)
     assert bench.scheduler.head_lost() == []
     assert (a.losses, long.losses) == (1, 0)
+
+
+def test_the_backlog_is_what_stands_before_another_request() -> None:
+    bench = Bench(Limits(2, 4, 40, 4))
+    bench.add(sequence("a", prompt=4, client="ann"))
+    bench.step()
+    bench.add(*(sequence(key, prompt, client=client) for key, prompt, client in (("b", 5, "bob"), ("c", 7, "ann"))))
+    assert bench.scheduler.backlog("ann") == Backlog(sequences=2, tokens=12, of_client=1, free_slots=1)

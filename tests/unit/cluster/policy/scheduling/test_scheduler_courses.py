@@ -75,11 +75,10 @@ CROWD = [*[Arrive(8, 12)] * 5, Step(), Step(), Arrive(30, 3, priority=1), Step()
     window=st.none() | st.integers(1, 40),
     room=st.sampled_from([1, 1.5, 2.5, 20]),
     caching=st.booleans(),
-    static=st.sampled_from([False, False, False, True]),
 )
-@example(operations=CROWD, slots=4, budget=6, page_size=2, window=None, room=1, caching=True, static=False)
-@example(operations=CROWD, slots=5, budget=20, page_size=4, window=9, room=1, caching=True, static=False)
-@example(operations=CROWD, slots=5, budget=3, page_size=4, window=None, room=1.2, caching=False, static=False)
+@example(operations=CROWD, slots=4, budget=6, page_size=2, window=None, room=1, caching=True)
+@example(operations=CROWD, slots=5, budget=20, page_size=4, window=9, room=1, caching=True)
+@example(operations=CROWD, slots=5, budget=3, page_size=4, window=None, room=1.2, caching=False)
 def test_every_sequence_gets_its_tokens_whatever_happens(
     operations: list[Operation],
     slots: int,
@@ -88,11 +87,10 @@ def test_every_sequence_gets_its_tokens_whatever_happens(
     window: int | None,
     room: float,
     caching: bool,
-    static: bool,
 ) -> None:
     longest = max((a.prompt + a.max_tokens for a in operations if isinstance(a, Arrive)), default=1)
     least = Limits(slots, budget, 0, page_size, window).pages_of(longest)
-    course = Course(Limits(slots, budget, int(least * room), page_size, window, caching, static))
+    course = Course(Limits(slots, budget, int(least * room), page_size, window, caching))
     for operation in operations:
         course.take(operation)
     course.finish()
@@ -100,7 +98,7 @@ def test_every_sequence_gets_its_tokens_whatever_happens(
         if key in course.aborted:
             assert course.tokens(key) == out[: len(course.tokens(key))]
         else:
-            last = course.drawn[key][-1]
+            last = course.sampled[key][-1]
             assert (course.tokens(key), last.stopped, last.exhausted) == (out, stopped, not stopped)
     assert course.scheduler.pool.free_count == course.limits.page_count
 
@@ -146,7 +144,7 @@ class Course(Bench):
             self.add(s)
 
     def abort(self, index: int) -> None:
-        keys = [s.key for s in self.scheduler.sequences()]
+        keys = [s.id for s in self.scheduler.sequences()]
         if keys:
             key = keys[index % len(keys)]
             self.aborted.add(key)
@@ -160,8 +158,8 @@ class Course(Bench):
         assert self.scheduler.running_count == 0
 
     def step_with(self, meanwhile: Step) -> None:
-        plan = self.plan()
-        if not plan.chunks:
+        plan = self.plan_if_any()
+        if plan is None:
             return
         result = self.run(plan)
         if meanwhile.abort is not None:
@@ -171,14 +169,17 @@ class Course(Bench):
         else:
             self.commit(plan, result)
 
-    def plan(self) -> StepPlan:
-        before = {s.key: s.pending for s in self.scheduler._running}
-        plan = super().plan()
-        running = {s.key: s for s in self.scheduler._running}
+    def plan_if_any(self) -> StepPlan | None:
+        before = {s.id: s.pending for s in self.scheduler._running}
+        plan = super().plan_if_any()
+        assert (plan is not None) == self.scheduler.has_work, "there is work, and nothing runs"
+        if plan is None:
+            return None
+        running = {s.id: s for s in self.scheduler._running}
         entered = {key for key, s in running.items() if s.slot in {new.slot for new in plan.admit}}
         planned = {key for key, s in running.items() if s.planned}
-        waiting = {s.key for s in self.scheduler.queue}
-        assert bool(plan.chunks) == self.scheduler.has_work, "there is work, and nothing runs"
+        waiting = {s.id for s in self.scheduler.queue}
+        assert plan.chunks, "a step without chunks"
         assert sum(c.length for c in plan.chunks) <= self.limits.max_tokens_per_step
         assert len(running) <= self.limits.max_running
         assert {c.slot for c in plan.chunks} == {running[key].slot for key in planned}

@@ -4,13 +4,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cluster.policy.scheduling.request import SequenceRequest
 from cluster.policy.scheduling.sequence import Sequence
-from model.batch import SamplingParams
+from model.batch import SampledToken, SamplingParams
 
 
 def sequence(length: int, prompt_length: int | None = None) -> Sequence:
-    given_length = length if prompt_length is None else prompt_length
-    return Sequence("a", list(range(length)), given_length, SamplingParams(), 10, frozenset())
+    """It has put out what lies beyond its prompt: the numbers from `prompt_length` on."""
+    prompt = range(length if prompt_length is None else prompt_length)
+    s = Sequence(SequenceRequest(tuple(prompt), SamplingParams(min_tokens=2), 4, frozenset({99}), routing=True))
+    s.token_ids += range(len(prompt), length)
+    return s
 
 
 def test_lengths_follow_the_tokens() -> None:
@@ -80,7 +84,7 @@ def test_forgetting_the_cache_returns_the_pages_and_keeps_the_tokens() -> None:
 
 def test_admission_carries_all_tokens_and_how_many_are_prompt() -> None:
     s = sequence(9, prompt_length=7)
-    s.slot, s.trace = 3, True
+    s.slot = 3
     new = s.admission()
     assert (new.slot, new.token_ids, new.prompt_length, new.trace) == (3, tuple(range(9)), 7, True)
 
@@ -90,3 +94,24 @@ def test_routing_adds_up_layer_by_layer() -> None:
     s.count_routing(((1, 2), (3, 4)))
     s.count_routing(((10, 20), (30, 40)))
     assert s.routing == ((11, 22), (33, 44))
+
+
+@pytest.mark.parametrize(
+    ("put_out", "token_id", "last"),
+    [
+        (0, 5, (False, False)),
+        (0, 99, (False, False)),  # a stop id, before min_tokens
+        (1, 99, (True, False)),
+        (2, 99, (True, False)),
+        (3, 5, (False, True)),
+        (3, 99, (True, False)),  # a stop id ends it rather than max_tokens
+    ],
+)
+def test_a_stop_id_or_max_tokens_makes_a_token_the_last(put_out: int, token_id: int, last: tuple[bool, bool]) -> None:
+    s = sequence(5 + put_out, prompt_length=5)
+    s.losses = 3
+    s.count_routing(((1, 2),))
+    sampled = s.append(SampledToken(0, token_id))
+    assert (sampled.stopped, sampled.exhausted) == last
+    assert s.token_ids[-1] == token_id
+    assert (sampled.routing, s.routing, s.losses) == (((1, 2),), (), 0), "both count from token to token"

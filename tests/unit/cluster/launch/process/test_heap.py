@@ -1,4 +1,4 @@
-from cluster.launch.heap import Trimming
+from cluster.launch.process.heap import Trimming
 
 MB = 1 << 20
 

@@ -1,45 +1,16 @@
-"""What a launch hands to `serve`: a head to drive, and how to let go of it. No Ray, no torch."""
+"""What each part of a server is built from: the only place where keys of the configuration become options of a part."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
-from actors.replica import Key
-from actors.seams import ClusterOps, HeadHandle
-from actors.specs import ActorSpec
-from actors.vitals import Pulse
+from actors.specs import ActorSpec, RouterOptions
+from cluster.engine.engine import EngineConfig
 from cluster.launch.code_digest import code_digest
+from cluster.policy.replicas.lifecycle import ReplicaOptions
+from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits
-from cluster.settings.address import is_loopback
 from cluster.settings.config import ActorSection, Config
-from model.batch import LoadProgress
 from model.checkpoint.folder import Checkpoint, dtype_bytes
 
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
-
-ProgressReport = Callable[[str, Mapping[str, LoadProgress]], None]  # (phase, progress by actor)
-
-
-class LaunchFailed(Exception):
-    """The start failed; the text is for the operator."""
-
-
-class LaunchStopped(Exception):
-    """The start was interrupted."""
-
-
-@dataclass(slots=True)
-class Deployment:
-    """Running actors. `close(keep)` lets go of them: they end, unless they are to be kept. `ops` changes the experts'
-    replicas, and `pulses` has those that run; without `ops` they cannot be changed. `broken` says what is gone that
-    nothing brings back, "" if nothing is.
-    """
-
-    head: HeadHandle
-    close: Callable[[bool], None]
-    ops: ClusterOps | None = None
-    pulses: Mapping[Key, Pulse] = field(default_factory=dict)
-    broken: Callable[[], str] = lambda: ""
 
 
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:
@@ -95,21 +66,47 @@ def needs_of(section: ActorSection) -> dict[str, float]:
     return {name: amount for name, amount in needs.items() if amount}
 
 
-def check_fits(config: Config, checkpoint: Checkpoint) -> None:
-    """ValueError unless the cluster is configured for this checkpoint's number of experts."""
-    count = checkpoint.config.num_local_experts
-    if count != config.experts.count:
-        raise ValueError(
-            f"the checkpoint has {count} experts, the cluster is configured for {config.experts.count}: "
-            f"set experts.count={count}"
-        )
+def router_options(config: Config) -> RouterOptions:
+    """The head's router."""
+    return RouterOptions(grace=config.experts.grace_s)
 
 
-def check_exposure(config: Config) -> None:
-    """ValueError if other machines could send requests and nothing asks who they are."""
-    for address in (config.gateway.listen, config.gateway.http):
-        if not (is_loopback(address) or config.security.token_file or config.security.insecure):
-            raise ValueError(
-                f"{address} can be reached from other machines, and anybody there could send requests: give a "
-                "--token-file, listen on 127.0.0.1, or say --insecure if the network is yours"
-            )
+def engine_config(config: Config, window: int | None) -> EngineConfig:
+    """The engine's bounds for a model with this sliding window."""
+    return EngineConfig(
+        max_running=config.scheduler.max_running_requests,
+        max_tokens_per_step=config.scheduler.max_tokens_per_step,
+        max_queued=config.gateway.max_queued_requests,
+        max_queued_tokens=config.gateway.max_queued_tokens,
+        window=window,
+        head_grace=config.head.grace_s,
+        prefill_slowdown=config.scheduler.prefill_slowdown,
+        prefix_caching=config.kv.prefix_caching,
+        prefixes_by_tenant=config.kv.prefix_sharing == "tenant",
+    )
+
+
+def replica_options(config: Config) -> ReplicaOptions:
+    """How long the controller waits for replicas, and what one needs."""
+    return ReplicaOptions(
+        placement_timeout=config.scaling.placement_timeout_s,
+        start_timeout=config.cluster.start_timeout_s,
+        needs=needs_of(config.experts),
+    )
+
+
+def scaling_policy(config: Config) -> ScalingPolicy:
+    """The policy that a server begins with; ValueError names what is wrong with it."""
+    s = config.scaling
+    policy = ScalingPolicy(
+        s.enabled,
+        s.min_replica_count,
+        s.max_replica_count,
+        s.max_total_replica_count,
+        s.scale_up_utilization,
+        s.scale_down_utilization,
+        s.cooldown_s,
+    )
+    if s.enabled and (problems := policy.problems(config.experts.count)):
+        raise ValueError("; ".join(f"scaling.{field}: {why}" for field, why in problems))
+    return policy

@@ -1,4 +1,4 @@
-"""Gives memory that a flood has left behind back to the system; small blocks that are freed stay in the heap else."""
+"""Returns memory to the system after a flood of requests: small blocks that are freed would stay in the heap."""
 
 import asyncio
 import ctypes
@@ -16,23 +16,23 @@ def resident() -> int:
 
 
 class Trimming:
-    """When it is worth it: what is held has grown, and grows no longer. Pure; it is told what is held."""
+    """Decides when trimming is worth it: the memory held has grown, and grows no longer."""
 
     def __init__(self, held: int) -> None:
         self._floor = self._last = held
 
     def due(self, held: int) -> bool:
-        """Asked every few seconds."""
+        """Whether to trim now; called every few seconds with the bytes held."""
         growing, self._last = held > self._last, held
         return held > self._floor + _WORTH and not growing
 
     def done(self, held: int) -> None:
-        """What is left is in use."""
+        """Note the bytes held after a trim: these are in use."""
         self._floor = self._last = held
 
 
 async def trim_for_ever(held: Callable[[], int] = resident) -> None:
-    """For as long as the server runs."""
+    """Trim when it is due, until cancelled."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except AttributeError:  # a C library other than glibc

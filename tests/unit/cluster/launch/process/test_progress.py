@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster.launch.progress import ProgressLines, progress_line
+from cluster.launch.process.progress import ProgressLines, progress_line
 from model.batch import LoadProgress
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cluster.launch.shutdown import Shutdown
+from cluster.launch.process.shutdown import Shutdown
 
 
 @dataclass

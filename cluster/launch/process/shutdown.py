@@ -1,7 +1,7 @@
-"""How `serve` is told to end, and for how long it may take.
+"""How `serve` is told to end, and how long it may take.
 
-The first signal asks it to drain, a second one not to wait for requests any longer, a third one to end at once. So does
-the time: whatever hangs, the process is gone `bound` seconds after the first signal.
+The first signal asks it to drain, the second to wait for requests no longer, the third to end at once. `bound` seconds
+after the first signal the process ends, even if something hangs.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def after(seconds: float, call: Callable[[], None]) -> None:
-    """Call it then, on a thread that keeps no process alive: in one that has ended by itself nothing happens."""
+    """Call it after so many seconds, unless the process has ended before."""
     timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
 
 
 class Shutdown:
-    """What signals have asked for so far. `stop` is for threads, `asked` for the event loop; `hurry` is called on the
-    loop when requests shall not be waited for, `force` wherever the process must end now.
+    """The signals so far. The first sets `stop` for threads and `asked` for the event loop; the second calls `hurry` on
+    the loop, so that requests are waited for no longer; the third calls `force`, which ends the process.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class Shutdown:
         self._count = 0
 
     def listen(self) -> None:
-        """Take the process's signals from now on; SIGHUP only if nobody has it ignored, as nohup does."""
+        """Handle the process's signals from now on, but not one that is ignored, as nohup ignores SIGHUP."""
         for signum in _SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, lambda *_: self.signalled())
 
     def signalled(self) -> None:
-        """A signal came. Called between two instructions of the main thread, so that a busy loop does not delay it."""
+        """Handle a signal. Runs between two instructions of the main thread, so a busy event loop does not delay it."""
         self._count += 1
         if self._count == 1:
             self.stop.set()

@@ -16,7 +16,7 @@ class ProgressLines:
         self._last, self._printed = "", float("-inf")
 
     def report(self, phase: str, progress: Mapping[str, LoadProgress]) -> None:
-        """Take a state of the start; matches `cluster.launch.deployment.ProgressReport`."""
+        """Take a state of the start; matches `cluster.launch.runtime.ProgressReport`."""
         line = progress_line(phase, progress)
         now = time.monotonic()
         complete = bool(progress) and all(p.ready for p in progress.values())

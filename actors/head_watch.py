@@ -1,0 +1,48 @@
+"""When a head that does not answer is to be ended: a decision on pulses, without Ray and without a clock."""
+
+from enum import Enum
+
+
+class Look(Enum):
+    """What to do about a call to the head that takes long."""
+
+    ASK = "send a pulse request"
+    WAIT = "wait for the pulse"
+    END = "end the process, because its pulse has stopped"
+
+
+class HeadWatch:
+    """Follows the pulses of a head while a call to it is under way. Times are in seconds, on the caller's clock.
+
+    A step may take as long as it takes, and so may the loading of weights, but a head that is at it still answers its
+    pulse. A head that has answered once has `hang_seconds` for each further pulse; one whose process has not answered
+    yet has `begin_seconds`.
+    """
+
+    def __init__(self, hang_seconds: float, begin_seconds: float) -> None:
+        self._hang_seconds, self._begin_seconds = hang_seconds, begin_seconds
+        self._asked_at: float | None = None
+        self.patience = begin_seconds
+
+    def begun(self) -> None:
+        """A process is awaited that may not have answered before."""
+        self._asked_at = None
+        self.patience = self._begin_seconds
+
+    def called_back(self) -> None:
+        """The call under way has ended with an answer."""
+        self._asked_at = None
+        self.patience = self._hang_seconds
+
+    def pulse_ended(self, answered: bool) -> None:
+        """The pulse request has ended. Without an answer the process is gone, as the call under way will say."""
+        self._asked_at = None
+        if answered:
+            self.patience = self._hang_seconds
+
+    def look(self, now: float) -> Look:
+        """What to do now; after ASK a pulse request counts as sent."""
+        if self._asked_at is None:
+            self._asked_at = now
+            return Look.ASK
+        return Look.END if now - self._asked_at > self.patience else Look.WAIT

@@ -1,0 +1,73 @@
+"""The cluster's machines: what Ray says of them, and how much memory processes on them find in use."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import ray
+
+from actors.remote.faults import OwnFaults
+from actors.vitals import HostMemory, NodeInfo
+
+log = logging.getLogger("eightwinds.actors")
+
+_MEMORY_SECONDS = 0.1  # for a process to say how much memory its machine has left
+
+
+class Machines:
+    """Asks one process on each machine for its memory, because Ray does not know it. A machine whose process does not
+    answer at once keeps what was last seen.
+    """
+
+    def __init__(self) -> None:
+        self._faults = OwnFaults()
+        self._memory: dict[str, HostMemory] = {}  # by node
+
+    def look(self, actors: Sequence[Any]) -> list[NodeInfo]:
+        """The machines; `actors` are handles of processes, at least one on each machine that has any."""
+        refs = [handle.memory.remote() for handle in actors]
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)
+        for ref in done:
+            try:
+                found: HostMemory = ray.get(ref)
+            except ray.exceptions.RayError as error:  # it ended: another is asked the next time
+                self._faults.note("a process was asked for its machine's memory", error)
+                continue
+            self._memory = {**self._memory, found.node_id: found}
+        return [_with(node, self._memory.get(node.node_id)) for node in machines()]
+
+
+def machines() -> list[NodeInfo]:
+    """The cluster's, as Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
+    free, public = free_by_node(), cast(Any, ray)  # its functions are not annotated
+    return [
+        NodeInfo(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            bool(node["Alive"]),
+            free.get(node["NodeID"], {}),
+            int(node["Resources"].get("GPU", 0)),
+            int(node["Resources"].get("memory", 0)),
+        )
+        for node in public.nodes()
+    ]
+
+
+def free_by_node() -> dict[str, dict[str, float]]:
+    """What Ray has not reserved, by node. Ray's public interface has the sum of all nodes only; its own Serve reads the
+    function that is used here. A Ray without it leaves every placement to Ray's scheduler.
+    """
+    try:
+        internal: Any = ray._private.state
+        free: dict[str, dict[str, float]] = internal.available_resources_per_node()
+    except AttributeError:
+        log.warning("Ray %s does not say what is free on each node: it places the replicas by itself", ray.__version__)
+        return {}
+    return free
+
+
+def _with(node: NodeInfo, memory: HostMemory | None) -> NodeInfo:
+    if memory is None:
+        return node
+    return replace(node, memory_total=memory.total, memory_used=memory.used if node.alive else 0)

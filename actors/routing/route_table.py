@@ -1,0 +1,97 @@
+"""What the head routes to: how replicas join and leave, and which of two updates that cross counts."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from actors.replica import Replica, ReplicaId, Table
+from actors.routing.replicas import Replicas
+from actors.transport.seam import ExpertCall, ExpertTransport
+
+log = logging.getLogger("eightwinds.actors")
+
+WARM_SECONDS = 5.0  # for a new replica to answer its first call
+
+
+@dataclass(frozen=True, slots=True)
+class RouteUpdate:
+    """The replicas to route to, each with the handle of its actor as endpoint.
+
+    Of two updates that cross on their way the one with the higher revision counts; of two engines', those of the
+    engine with the higher epoch.
+    """
+
+    revision: int
+    replicas: Sequence[Replica] = ()
+    epoch: int = -1
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The update with the higher one counts."""
+        return self.epoch, self.revision
+
+
+class RouteTable:
+    """Changes the table that the router chooses from. Any thread may call it.
+
+    A replica that is new joins once it has answered a warm-up call, so that no step is the first to wait for its
+    connection. The call goes through a transport of its own, because the router's belongs to the thread that routes.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        transport: Callable[[], ExpertTransport],
+        expert_count: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._replicas, self._transport, self._expert_count, self._clock = replicas, transport, expert_count, clock
+        self._order = (-1, -1)
+        self._lock = threading.Lock()
+
+    def adopt(self, update: RouteUpdate) -> None:
+        """Route to these at once: for a head that has no replicas yet, or a new engine's."""
+        transport = self._transport()
+        self._swap(update, [transport.connect(replica) for replica in update.replicas])
+
+    def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId]:
+        """Route to these from the next choice on, `rows_RD` being those of the warm-up calls. A replica that is not
+        among them is left at once; returns those that are left out because their warm-up failed.
+        """
+        transport = self._transport()
+        wanted = [transport.connect(replica) for replica in update.replicas]
+        known = {replica for row in self._replicas.table for replica in row}
+        if known:
+            self._swap(update, [replica for replica in wanted if replica in known])
+        cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
+        self._swap(update, [replica for replica in wanted if replica not in cold])
+        return [replica.id for replica in cold]
+
+    def _warm_up(
+        self, transport: ExpertTransport, replicas: Sequence[Replica], rows_RD: torch.Tensor
+    ) -> frozenset[Replica]:
+        cold = dict(enumerate(replicas))
+        transport.submit([ExpertCall(call_id, 0, replica, rows_RD) for call_id, replica in cold.items()])
+        waiting, end = set(cold), self._clock() + WARM_SECONDS
+        while waiting and (left := end - self._clock()) > 0:
+            for reply in transport.poll(left, waiting):
+                waiting.discard(reply.call_id)
+                if reply.rows_RD is not None:
+                    del cold[reply.call_id]
+                else:
+                    log.warning("%s failed its warm-up call: %s", cold[reply.call_id], reply.error)
+        return frozenset(cold.values())
+
+    def _swap(self, update: RouteUpdate, replicas: Iterable[Replica]) -> None:
+        rows: list[list[Replica]] = [[] for _ in range(self._expert_count)]
+        for replica in sorted(replicas, key=lambda r: r.id):
+            rows[replica.expert].append(replica)
+        table: Table = tuple(map(tuple, rows))
+        with self._lock:
+            if update.order >= self._order:
+                self._order = update.order
+                self._replicas.swap(table)

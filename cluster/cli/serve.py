@@ -1,0 +1,58 @@
+"""`eightwinds serve` and `down`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.options import ConfigFile, RayAddress, Settings
+from cluster.cli.terminal import refused
+from cluster.settings.config import Config, load_config
+
+commands = typer.Typer()
+
+
+@commands.command()
+def serve(
+    config: ConfigFile = None,
+    model: Annotated[str, typer.Option(help="Checkpoint folder, hub id, or demo.")] = "",
+    listen: Annotated[str, typer.Option(help="gRPC HOST:PORT.")] = "",
+    http: Annotated[str, typer.Option(help="HTTP HOST:PORT.")] = "",
+    ray_address: RayAddress = "",
+    settings: Settings = None,
+    token_file: Annotated[str, typer.Option(help="Hashes of the tokens that callers need; see `token`.")] = "",
+    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback without tokens.")] = False,
+    keep_actors: Annotated[bool, typer.Option(help="Leave the actors for the next serve.")] = False,
+) -> None:
+    """Bring head, experts and gateway up, and serve until SIGINT or SIGTERM."""
+    loaded = _config(
+        config,
+        settings,
+        model__path=model,
+        gateway__listen=listen,
+        gateway__http=http,
+        cluster__ray_address=ray_address,
+        security__token_file=token_file,
+        security__insecure=insecure,
+    )
+    from cluster.launch.serve import serve as run
+
+    raise typer.Exit(run(loaded, keep_actors))
+
+
+@commands.command()
+def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Settings = None) -> None:
+    """Remove whatever a serve left behind."""
+    loaded = _config(config, settings, cluster__ray_address=ray_address)
+    from cluster.launch.serve import down as run
+
+    raise typer.Exit(run(loaded))
+
+
+def _config(file: Path | None, settings: list[str] | None, **options: str | bool) -> Config:
+    given = [f"{key.replace('__', '.')}={value}" for key, value in options.items() if value not in ("", False)]
+    try:
+        return load_config(file, os.environ, [*(settings or []), *given])
+    except ValueError as error:
+        raise refused(error) from None

@@ -1,0 +1,55 @@
+"""Where actors run, as a server sees it: a runtime brings a deployment up, a deployment is driven and let go of.
+
+Two implement it: `cluster.launch.ray_runtime` and `cluster.launch.in_process`. No Ray, no torch.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from actors.replica import ReplicaId
+from actors.seams import ClusterOps, HeadHandle
+from actors.vitals import Pulse
+from model.batch import LoadProgress
+
+ProgressReport = Callable[[str, Mapping[str, LoadProgress]], None]  # (phase, progress by actor)
+
+
+class LaunchFailed(Exception):
+    """The start failed; the text is for the operator."""
+
+
+class LaunchStopped(Exception):
+    """The start was interrupted."""
+
+
+class Deployment(Protocol):
+    """Running actors."""
+
+    @property
+    def head(self) -> HeadHandle:
+        """The head to drive."""
+
+    @property
+    def ops(self) -> ClusterOps | None:
+        """Changes the experts' replicas; None where they are fixed."""
+
+    @property
+    def pulses(self) -> Mapping[ReplicaId, Pulse]:
+        """The replicas that ran when the deployment came up; none where they are fixed."""
+
+    def broken(self) -> str:
+        """Why nothing will bring the actors back, or ""."""
+
+    def close(self, keep: bool) -> None:
+        """Let go of the actors: they end, unless `keep`."""
+
+
+class Runtime(Protocol):
+    """A place for actors. `start` is called once at most, `abandon` from any thread."""
+
+    def start(self, stop: threading.Event) -> Deployment:
+        """Start or adopt all actors and wait for their weights; raises LaunchFailed, or LaunchStopped after `stop`."""
+
+    def abandon(self) -> None:
+        """Undo what was begun, if `start` was never called or did not return."""

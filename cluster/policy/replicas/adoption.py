@@ -1,0 +1,53 @@
+"""What a start keeps of the actors of an earlier one, what it replaces, and what is missing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.replica import ReplicaId
+from actors.specs import ActorReport, ActorSpec
+from actors.vitals import NodeInfo
+from cluster.policy.replicas.placement import assign, unused
+
+Actor = ReplicaId | Literal["head"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """`kept` replicas run on, each on its node; so does the head with `head_kept`. `replaced` actors are to end, before
+    those that are `missing` are started.
+    """
+
+    kept: Mapping[ReplicaId, str]
+    head_kept: bool
+    replaced: Sequence[Actor]
+    missing: Sequence[ReplicaId]
+
+    def dispensable(self) -> dict[ReplicaId, list[ReplicaId]]:
+        """The kept replicas of experts that have others, with these: a kept one may fail while another has not."""
+        every = [*self.kept, *self.missing]
+        return {r: [other for other in every if other.expert == r.expert and other != r] for r in self.kept}
+
+    def nodes(self, alive: Iterable[NodeInfo], needs: Mapping[str, float]) -> dict[ReplicaId, str]:
+        """Where the missing replicas start: the first of each expert has its choice before the second ones."""
+        return assign(sorted(self.missing, key=lambda r: (r.index, r.expert)), alive, self.kept, needs)
+
+
+def adopt(
+    running: Mapping[Actor, ActorReport | None], head: ActorSpec, experts: Sequence[ActorSpec], replicas: int
+) -> Adoption:
+    """An actor is kept if it reports the spec that it would be started with. It is replaced if it holds another
+    checkpoint, runs other code, does not answer (None), or is of an expert that there is not. Kept replicas stay,
+    however many; each expert has at least `replicas`.
+    """
+
+    def spec(actor: Actor) -> ActorSpec | None:
+        if actor == "head":
+            return head
+        return experts[actor.expert] if actor.expert < len(experts) else None
+
+    good = {actor: report for actor, report in running.items() if report and report.spec == spec(actor)}
+    kept = {actor: report.node_id for actor, report in good.items() if actor != "head"}
+    taken = [[r for r in kept if r.expert == expert] for expert in range(len(experts))]
+    missing = [new for expert, mine in enumerate(taken) for new in unused(expert, replicas - len(mine), mine)]
+    return Adoption(kept, "head" in good, [actor for actor in running if actor not in good], missing)

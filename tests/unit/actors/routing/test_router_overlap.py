@@ -1,0 +1,135 @@
+"""Two dispatches under way at once: their answers come in any order, with failures, hedges and late strays between."""
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.replica import Replica, one_each
+from actors.routing.replicas import Replicas
+from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.transport.local import LocalTransport
+from actors.transport.seam import ExpertCall, ExpertReply
+from model.routing import Dispatch
+from tests.unit.actors.routing.test_router import (
+    EXPERTS,
+    GRACE,
+    Clock,
+    Scaling,
+    bad,
+    dense,
+    good,
+    router_of,
+    some_dispatch,
+)
+from tests.unit.actors.routing.test_router_replicas import NEVER, Rig
+
+
+def two() -> tuple[Dispatch, Dispatch]:
+    return some_dispatch(9, layer=1, seed=1), some_dispatch(7, layer=2, seed=2)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_dispatches_in_one_process_are_combined_in_any_order(order: Sequence[int]) -> None:
+    router = ExpertRouter(LocalTransport(), Replicas(one_each([Scaling(e) for e in range(EXPERTS)])))
+    dispatches = [some_dispatch(9, layer, seed=layer) for layer in range(3)]
+    receipts = [router.dispatch(dispatch) for dispatch in dispatches]
+    for index in order:
+        assert torch.equal(router.combine(receipts[index], StepCounts()), dense(dispatches[index]))
+    router.replicas.check()
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.randoms(use_true_random=False), st.booleans(), st.integers(1, 20))
+def test_answers_of_two_dispatches_come_in_any_order(rng: random.Random, swapped: bool, at_a_time: int) -> None:
+    """Each poll answers some of all calls under way, of whichever dispatch; one in five fails the first time."""
+    held, failed = list[ExpertCall](), set[tuple[int, int]]()
+
+    def script(calls: list[ExpertCall]) -> list[ExpertReply]:
+        held.extend(calls)
+        rng.shuffle(held)
+        answered, held[:] = held[:at_a_time], held[at_a_time:]
+        replies = []
+        for call in answered:
+            first = (call.layer, call.replica.expert) not in failed
+            failed.add((call.layer, call.replica.expert))
+            replies.append(bad(call) if first and rng.random() < 0.2 else good(call))
+        return replies
+
+    router, counts = router_of(script, Clock(), slots=2), StepCounts()
+    receipts = [(router.dispatch(dispatch), dispatch) for dispatch in two()]
+    for receipt, dispatch in reversed(receipts) if swapped else receipts:
+        assert torch.equal(router.combine(receipt, counts), dense(dispatch))
+    router.replicas.check()
+
+
+def test_one_that_fails_costs_the_other_nothing() -> None:
+    """Layer 1 never hears from one of its experts: it raises, its stray stays counted, and layer 2 has its answers."""
+    clock, held = Clock(), list[ExpertCall]()
+    first, second = two()
+    silent = int(first.experts_TK[0, 0])
+
+    def script(calls: list[ExpertCall]) -> list[ExpertReply | ExpertCall]:
+        asked = [call for call in calls if call.layer == 1 and call.replica.expert == silent]
+        held.extend(asked)
+        return [call for call in calls if call.layer != 1 or call.replica.expert != silent]
+
+    router = router_of(script, clock)
+    receipts = router.dispatch(first), router.dispatch(second)
+    with pytest.raises(ExpertUnavailable, match=rf"experts \[{silent}\]"):
+        router.combine(receipts[0], StepCounts())
+    assert clock.now - 1000.0 == GRACE
+    assert torch.equal(router.combine(receipts[1], StepCounts()), dense(second))
+    assert router.replicas.queued() == {(silent, 0): len(held[0].rows_RD)}, "the stray is still at its replica"
+
+
+def test_a_dispatch_that_is_abandoned_leaves_strays_that_end() -> None:
+    clock, held = Clock(), list[ExpertCall]()
+
+    def script(calls: list[ExpertCall]) -> list[ExpertCall]:
+        held.extend(call for call in calls if call.layer == 1)
+        late = held[:] if any(call.layer == 3 for call in calls) else []
+        return late + [call for call in calls if call.layer != 1]
+
+    router = router_of(script, clock)
+    first, second = two()
+    router.abandon(router.dispatch(first))
+    assert torch.equal(router.combine(router.dispatch(second), StepCounts()), dense(second))
+    third = some_dispatch(layer=3)
+    assert torch.equal(router.combine(router.dispatch(third), StepCounts()), dense(third))
+    router.replicas.check()
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(0, 2**32), st.booleans())
+def test_two_at_once_with_dead_slow_and_frozen_replicas(seed: int, swapped: bool) -> None:
+    """With hedges, resends and answers that come when another dispatch is combined, ten times in a row."""
+    rng = random.Random(seed)
+
+    def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
+        if call.replica.index == 2:
+            return 0.01, True
+        return rng.choice([(0.01, True), (0.005, False), (5.0, True), (0.3, True), (3.0, False), (NEVER, True)])
+
+    rig = Rig(behave, slots=3)
+    for turn in range(10):
+        dispatches = [some_dispatch(12, layer=layer, seed=2 * turn + layer) for layer in (0, 1)]
+        receipts = [(rig.router.dispatch(dispatch), dispatch) for dispatch in dispatches]
+        for receipt, dispatch in reversed(receipts) if swapped else receipts:
+            assert torch.equal(rig.router.combine(receipt, rig.counts), dense(dispatch))
+    strays = sum(stray.rows for stray in rig.router._strays.values())
+    assert sum(rig.replicas.queued().values()) == strays and not rig.router._asked
+
+
+def test_hedge_of_one_dispatch_does_not_answer_the_other() -> None:
+    rig = Rig(lambda call, now: (0.2 if call.replica == Replica(3, 0) else 0.01, True))
+    for turn in range(10):
+        dispatches = [some_dispatch(12, layer=layer, seed=2 * turn + layer) for layer in (0, 1)]
+        receipts = [rig.router.dispatch(dispatch) for dispatch in dispatches]
+        for receipt, dispatch in zip(receipts, dispatches, strict=True):
+            assert torch.equal(rig.router.combine(receipt, rig.counts), dense(dispatch))
+    assert rig.load.hedges[3] > 0 and rig.counts.retries == 0

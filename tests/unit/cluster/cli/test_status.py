@@ -1,0 +1,46 @@
+"""`status` and `top` in front of a server whose replicas are a test's."""
+
+import json
+
+import pytest
+
+from cluster.cli.status import state_of
+from cluster.control.controller import Controller
+from protos.eightwinds.v1 import cluster_pb2 as pb
+from tests.commands import run
+from tests.serving import Serving
+
+
+def test_status_shows_tables_and_notes(serving: Serving, controlled: Controller) -> None:
+    controlled._membership.desired.notes[4] = "replica 1 was not started: no [node]"
+    shown = run("status", "--address", serving.address)
+    assert shown.exit_code == 0 and "expert 4: replica 1 was not started: no [node]" in shown.stdout
+    assert "Heads" in shown.stdout and "n0" in shown.stdout.partition("Heads")[2].partition("Experts")[0]
+    assert "0:ready" in shown.stdout and "0 running, 0 waiting; placement revision 1" in shown.stdout
+    as_json = run("status", "--json", "--address", serving.address)
+    found = json.loads(as_json.stdout)
+    assert as_json.exit_code == 0 and len(found["experts"]) == 8
+    assert found["experts"][0]["replicas"][0]["state"] == "REPLICA_STATE_READY"
+
+
+def test_status_of_fixed_replicas(serving: Serving) -> None:
+    assert run("status", "--address", serving.address).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "word"),
+    [
+        (pb.Replica(state=pb.REPLICA_STATE_UNREACHABLE), "unreachable"),
+        (pb.Replica(), "unspecified"),
+        (pb.Node(state=pb.Node.STATE_DRAINING), "draining"),
+        (pb.HeadStatus(state=pb.REPLICA_STATE_READY), "ready"),
+    ],
+)
+def test_a_state_is_a_word(message: object, word: str) -> None:
+    assert state_of(message) == word
+
+
+def test_top_shows_every_expert(serving: Serving, controlled: Controller) -> None:
+    shown = run("top", "--interval", "0.1", "--count", "2", "--address", serving.address)
+    assert shown.exit_code == 0
+    assert shown.stdout.count("Load of the experts in the last") == 2 and shown.stdout.count("relative") == 2

@@ -1,0 +1,95 @@
+"""What actors are built from: the size of the KV cache, given and by default, and what doctor counts of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actors.specs import ActorSpec, kv_bytes
+from cluster.launch import machine
+from cluster.launch.specs import actor_specs, engine_config, replica_options, router_options, scaling_policy
+from cluster.settings.config import Config, load_config
+from model.checkpoint.folder import Checkpoint
+from tests.checkpoints import tiny, write
+
+TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, KV heads, head_dim, bytes of fp32
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return Checkpoint.open(write(tmp_path, tiny()))
+
+
+def head(checkpoint: Checkpoint, *settings: str) -> ActorSpec:
+    return actor_specs(load_config(None, {}, settings), checkpoint)[0]
+
+
+def test_by_default_the_cache_follows_free_memory_up_to_what_could_be_used(checkpoint: Checkpoint) -> None:
+    spec = head(checkpoint, "scheduler.max_running_requests=3")
+    assert kv_bytes(spec, 1 << 18) == 1 << 16, "a quarter"
+    assert kv_bytes(spec, 1 << 40) == 3 * 256 * TOKEN, "three whole contexts"
+    assert kv_bytes(head(checkpoint, "head.num_gpus=1"), 1000) == 800
+
+
+def test_what_is_set_counts(checkpoint: Checkpoint) -> None:
+    assert kv_bytes(head(checkpoint, "kv.memory_bytes=12345"), 1 << 40) == 12345
+    assert kv_bytes(head(checkpoint, "kv.memory_share=0.5"), 1 << 40) == 1 << 39
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what is stored, which is float32 here."""
+    folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=512))
+    settings = ["runtime=in_process", f"model.path={folder}", f"model.dtype={dtype}", "kv.memory_bytes=4096"]
+    config, checkpoint = load_config(None, {}, settings), Checkpoint.open(folder)
+    monkeypatch.setattr(machine, "ACTOR_BYTES", 0)
+    held = checkpoint.held_bytes(dtype)
+    assert machine.memory_needed(config, held) == held + 4096
+    assert held == checkpoint.nbytes(list(checkpoint.tensors)) // (1 if dtype == "float32" else 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "read"),
+    [
+        ("scheduler.max_running_requests", "3", lambda c: engine_config(c, None).max_running),
+        ("scheduler.max_tokens_per_step", "3", lambda c: engine_config(c, None).max_tokens_per_step),
+        ("scheduler.prefill_slowdown", "3", lambda c: engine_config(c, None).prefill_slowdown),
+        ("gateway.max_queued_requests", "3", lambda c: engine_config(c, None).max_queued),
+        ("gateway.max_queued_tokens", "3", lambda c: engine_config(c, None).max_queued_tokens),
+        ("head.grace_s", "3", lambda c: engine_config(c, None).head_grace),
+        ("experts.grace_s", "3", lambda c: router_options(c).grace),
+        ("scaling.placement_timeout_s", "3", lambda c: replica_options(c).placement_timeout),
+        ("cluster.start_timeout_s", "3", lambda c: replica_options(c).start_timeout),
+        ("experts.num_cpus", "3", lambda c: replica_options(c).needs.get("CPU")),
+        ("experts.resources", "{fast: 3}", lambda c: replica_options(c).needs.get("fast")),
+        ("scaling.min_replica_count", "3", lambda c: scaling_policy(c).min_replica_count),
+        ("scaling.max_replica_count", "3", lambda c: scaling_policy(c).max_replica_count),
+        ("scaling.max_total_replica_count", "3", lambda c: scaling_policy(c).max_total_replica_count),
+        ("scaling.cooldown_s", "3", lambda c: scaling_policy(c).cooldown),
+    ],
+)
+def test_a_key_reaches_the_part_that_it_is_of(key: str, text: str, read: Callable[[Config], object]) -> None:
+    assert read(load_config(None, {}, [])) != 3
+    assert read(load_config(None, {}, [f"{key}={text}"])) == 3
+
+
+def test_the_prefix_cache_is_shared_as_configured() -> None:
+    assert engine_config(load_config(None, {}), None).prefixes_by_tenant
+    assert not engine_config(load_config(None, {}, ["kv.prefix_sharing=all"]), None).prefixes_by_tenant
+    assert not engine_config(load_config(None, {}, ["kv.prefix_caching=false"]), None).prefix_caching
+
+
+def test_a_scaling_policy_that_cannot_hold_is_refused_with_its_keys() -> None:
+    wrong = ["scaling.min_replica_count=3", "scaling.max_replica_count=2"]
+    scaling_policy(load_config(None, {}, wrong))  # it is not enabled
+    with pytest.raises(ValueError, match=r"scaling\.\w+: "):
+        scaling_policy(load_config(None, {}, ["scaling.enabled=true", *wrong]))
+
+
+def test_only_the_head_has_a_cache_and_each_expert_its_number(checkpoint: Checkpoint) -> None:
+    config = load_config(None, {}, ["head.threads=2", "experts.threads=3", "kv.page_size=8", "experts.num_gpus=1"])
+    spec, experts = actor_specs(config, checkpoint)
+    assert (spec.expert, spec.threads, spec.page_size, spec.device) == (None, 2, 8, "cpu")
+    assert [e.expert for e in experts] == list(range(checkpoint.config.num_local_experts))
+    assert {(e.threads, e.page_size, e.device, e.kv_memory_bytes) for e in experts} == {(3, 0, "cuda", 0)}
+    assert {e.digest for e in experts} == {spec.digest} == {checkpoint.digest} and spec.code == experts[0].code
