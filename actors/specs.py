@@ -10,7 +10,7 @@ class ActorSpec:
 
     Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
     `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's and `code`
-    that of this project's files: running actors of an equal spec can be adopted, others are replaced. Empty ones are
+    that of this project's files, `transport` how rows travel between head and experts: running actors of an equal spec can be adopted, others are replaced. Empty ones are
     not compared.
     """
 
@@ -23,6 +23,7 @@ class ActorSpec:
     kv_memory_share: float = 0.0
     kv_memory_most: int = 0
     page_size: int = 0
+    transport: str = ""
     digest: str = ""
     code: str = ""
 
