@@ -9,9 +9,9 @@ class ActorSpec:
     """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
 
     Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
-    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's and `code`
-    that of this project's files: running actors of an equal spec can be adopted, others are replaced. Empty ones are
-    not compared.
+    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `transport` is how rows travel
+    between the head and the experts, `digest` the checkpoint's and `code` that of this project's files. Running actors
+    of an equal spec can be adopted, others are replaced.
     """
 
     folder: str
@@ -23,6 +23,7 @@ class ActorSpec:
     kv_memory_share: float = 0.0
     kv_memory_most: int = 0
     page_size: int = 0
+    transport: str = ""
     digest: str = ""
     code: str = ""
 

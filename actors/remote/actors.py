@@ -11,7 +11,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import psutil
@@ -29,6 +29,7 @@ from actors.routing.usage_counter import UsageCounter
 from actors.specs import ActorOptions, ActorReport, ActorSpec, RouterOptions
 from actors.transport.object_refs import RayTransport
 from actors.transport.rows import Message
+from actors.transport.seam import ExpertTransport
 from actors.usage import HeadUsage
 from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
@@ -42,6 +43,10 @@ _PROBE_SECONDS = 10.0
 _NODE_LABEL = "ray.io/node-id"
 
 K = TypeVar("K")
+
+
+# By the name that the configuration has for it.
+TRANSPORTS: Mapping[str, Callable[[], ExpertTransport]] = {"object_refs": RayTransport}
 
 
 class ExpertActor:
@@ -84,15 +89,15 @@ class HeadActor:
         self._head = Head(spec)
         self._replicas = Replicas(())
         self._usage = UsageCounter(self._head.expert_count)
-        self._routes = RouteTable(self._replicas, RayTransport, self._head.expert_count)
+        self._routes = RouteTable(self._replicas, TRANSPORTS[spec.transport], self._head.expert_count)
         self._router: ExpertRouter | None = None
 
     @ray.method(concurrency_group="work")
     def adopt(self, epoch: int, update: RouteUpdate, options: RouterOptions) -> HeadInfo:
         """Route to these experts, and `begin` the epoch."""
         if self._router is None:
-            link = host_link(self._head.spec.device)
-            self._router = ExpertRouter(RayTransport(), self._replicas, self._usage, options.grace, link=link)
+            transport, link = TRANSPORTS[self._head.spec.transport](), host_link(self._head.spec.device)
+            self._router = ExpertRouter(transport, self._replicas, self._usage, options.grace, link=link)
             self._head.connect(self._router)
         self._router.grace = options.grace  # a later engine may have another
         self._routes.adopt(update)

@@ -27,6 +27,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         kv_memory_share=config.kv.memory_share or share,
         kv_memory_most=most,
         page_size=config.kv.page_size,
+        transport=config.transport,
         digest=checkpoint.digest,
         code=code,
     )
@@ -37,6 +38,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
             device="cuda" if config.experts.num_gpus else "cpu",
             threads=config.experts.threads,
             expert=expert,
+            transport=config.transport,
             digest=checkpoint.digest,
             code=code,
         )

@@ -7,8 +7,8 @@ import pytest
 
 from cluster.cli import operate
 from cluster.client.client import Client
-from cluster.control import controller
 from cluster.control.controller import Controller
+from cluster.policy.replicas import membership
 from cluster.policy.replicas.lifecycle import State
 from tests.clusters import FakeCluster
 from tests.commands import run
@@ -74,7 +74,7 @@ def test_a_refused_scaling_exits_with_ten_plus_the_status(serving: Serving) -> N
 def test_drain_waits_until_the_node_is_empty(
     serving: Serving, ticking: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(membership, "_SETTLE_SECONDS", 0.0)
     at = ("--address", serving.address)
     assert run("scale", "3", "2", *at).exit_code == 0
     drained = run("drain", "n1", "--deadline", "60", *at)
