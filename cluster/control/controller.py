@@ -183,9 +183,10 @@ class Controller:
         for node_id, left in actions.undrained.items():
             log.error("node %s takes replicas again: %s could not be moved in time", node_id, left)
             self._events.add(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id)
-        for member in before.values():
-            now = self._membership.members.get(member.id)
-            if member.state is State.DRAINING and (now is None or now.state is not State.DRAINING):
+        retiring = [m for m in before.values() if m.state is State.DRAINING and m.id not in actions.given_up]
+        for member in retiring:
+            now = self._membership.members.get(member.id)  # None, or another replica that has its index again
+            if now is None or now.state is not State.DRAINING:
                 self._tell(Kind.REPLICA_RETIRED, member)
 
     def _tell(self, kind: Kind, member: Member | None, cause: str = "") -> None:
