@@ -209,15 +209,12 @@ class LocalHead:
         self._plan: StepPlan | None = None
 
     def begin(self, epoch: int) -> HeadInfo:
-        """See `HeadHandle`."""
         return self._head.begin(epoch)
 
     def submit(self, plan: StepPlan) -> None:
-        """See `HeadHandle`."""
         self._plan = plan
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        """See `HeadHandle`."""
         if self._plan is None:
             return None
         plan, self._plan = self._plan, None

@@ -57,7 +57,6 @@ class ExpertActor:
 
     @ray.method(concurrency_group="work")
     def forward(self, message: Message) -> Message:
-        """See `Expert.forward`."""
         with _ending_without_device():
             return self._expert.forward(message)
 
@@ -78,7 +77,6 @@ class ExpertActor:
 
     @ray.method(concurrency_group="control")
     def report(self) -> ActorReport:
-        """See `Expert.report`."""
         return _located(self._expert.report())
 
 
@@ -105,7 +103,6 @@ class HeadActor:
 
     @ray.method(concurrency_group="control")
     def update(self, update: RouteUpdate) -> list[ReplicaId]:
-        """See `RouteTable.update`."""
         return self._routes.update(update, self._head.zero_rows())
 
     @ray.method(concurrency_group="control")
@@ -140,7 +137,6 @@ class HeadActor:
 
     @ray.method(concurrency_group="control")
     def report(self) -> ActorReport:
-        """See `Head.report`."""
         return _located(self._head.report())
 
 

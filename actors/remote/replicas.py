@@ -48,11 +48,9 @@ class RayReplicas:
         return [name for name, _ in self._handles.values()]
 
     def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
-        """See `ClusterOps`."""
         self._handles[replica_id] = self._start(replica_id, node_id, avoided)
 
     def stop(self, replica_id: ReplicaId) -> None:
-        """See `ClusterOps`."""
         name, _ = self._handles[replica_id]
         for calls in (self._asked, self._watches):
             for ref in [ref for ref, of in calls.items() if of == replica_id]:
@@ -62,7 +60,6 @@ class RayReplicas:
         self._nodes.pop(replica_id, None)
 
     def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
-        """See `ClusterOps`."""
         for replica_id in set(replica_ids) - set(self._asked.values()):
             self._asked[self._handles[replica_id][1].pulse.remote()] = replica_id
         pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
@@ -75,11 +72,9 @@ class RayReplicas:
         return Vitals(pulses, lost, away)
 
     def ended(self) -> frozenset[ReplicaId]:
-        """See `ClusterOps`."""
         return frozenset(self._watches.pop(ref) for ref in _done(self._watches))
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
-        """See `ClusterOps`."""
         update = self._routes.next(self._replicas(incarnations))
         try:
             cold = frozenset(ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS))
@@ -112,7 +107,6 @@ class RayReplicas:
         ]
 
     def load(self) -> HeadUsage | None:
-        """See `ClusterOps`."""
         try:
             load: HeadUsage = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
         except ray.exceptions.RayError as error:

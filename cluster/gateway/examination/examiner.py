@@ -42,7 +42,6 @@ class Examiner:
         return _fitting(pb.DetokenizeResponse(text=text), "token_ids")
 
     def generation(self, request: pb.GenerateRequest, limits: Limits, caller: Caller, whole: bool) -> GenerationRequest:
-        """See `Validator.generation`."""
         return self._validator.generation(request, limits, caller, whole=whole)
 
 
