@@ -102,7 +102,7 @@ class HeadActor:
         return self._head.begin(epoch)
 
     @ray.method(concurrency_group="control")
-    def update(self, update: RouteUpdate) -> list[ReplicaId]:
+    def update(self, update: RouteUpdate) -> list[ReplicaId] | None:
         return self._routes.update(update, self._head.zero_rows())
 
     @ray.method(concurrency_group="control")

@@ -58,12 +58,11 @@ def free_by_node() -> dict[str, dict[str, float]]:
     """What Ray has not reserved, by node. Ray's public interface has the sum of all nodes only; its own Serve reads the
     function that is used here. A Ray without it leaves every placement to Ray's scheduler.
     """
-    try:
-        internal: Any = ray._private.state
-        free: dict[str, dict[str, float]] = internal.available_resources_per_node()
-    except AttributeError:
+    read = getattr(ray._private.state, "available_resources_per_node", None)
+    if read is None:
         log.warning("Ray %s does not say what is free on each node: it places the replicas by itself", ray.__version__)
         return {}
+    free: dict[str, dict[str, float]] = read()
     return free
 
 

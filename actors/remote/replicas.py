@@ -58,6 +58,7 @@ class RayReplicas:
         stop_actors([name], self._namespace, timeout=1.0)  # if Ray is away and raises, it is to be stopped again
         del self._handles[replica_id]
         self._nodes.pop(replica_id, None)
+        self._pids.pop(replica_id, None)
 
     def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
         for replica_id in set(replica_ids) - set(self._asked.values()):
@@ -77,11 +78,14 @@ class RayReplicas:
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         update = self._routes.next(self._replicas(incarnations))
         try:
-            cold = frozenset(ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS))
+            left_out: list[ReplicaId] | None = ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS)
         except ray.exceptions.RayError as error:
             self._faults.note("the head was given its replicas", error)
+            left_out = None
+        if left_out is None:  # it did not answer, or has begun another epoch meanwhile: it is to be told again
             self._routes.unanswered(update)
             return None
+        cold = frozenset(left_out)
         self._routes.joined(update, cold)
         self._watch(self._routes.update.replicas)
         return cold

@@ -58,9 +58,10 @@ class RouteTable:
         transport = self._transport()
         self._swap(update, [transport.connect(replica) for replica in update.replicas])
 
-    def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId]:
+    def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId] | None:
         """Route to these from the next choice on, `rows_RD` being those of the warm-up calls. A replica that is not
-        among them is left at once; returns those that are left out because their warm-up failed.
+        among them is left at once; returns those that are left out because their warm-up
+        failed, or None if a later update counts.
         """
         transport = self._transport()
         wanted = [transport.connect(replica) for replica in update.replicas]
@@ -68,8 +69,8 @@ class RouteTable:
         if known:
             self._swap(update, [replica for replica in wanted if replica in known])
         cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
-        self._swap(update, [replica for replica in wanted if replica not in cold])
-        return [replica.id for replica in cold]
+        counts = self._swap(update, [replica for replica in wanted if replica not in cold])
+        return [replica.id for replica in cold] if counts else None
 
     def _warm_up(
         self, transport: ExpertTransport, replicas: Sequence[Replica], rows_RD: torch.Tensor
@@ -86,12 +87,14 @@ class RouteTable:
                     log.warning("%s failed its warm-up call: %s", cold[reply.call_id], reply.error)
         return frozenset(cold.values())
 
-    def _swap(self, update: RouteUpdate, replicas: Iterable[Replica]) -> None:
+    def _swap(self, update: RouteUpdate, replicas: Iterable[Replica]) -> bool:
         rows: list[list[Replica]] = [[] for _ in range(self._expert_count)]
         for replica in sorted(replicas, key=lambda r: r.id):
             rows[replica.expert].append(replica)
         table: Table = tuple(map(tuple, rows))
         with self._lock:
-            if update.order >= self._order:
+            counts = update.order >= self._order
+            if counts:
                 self._order = update.order
                 self._replicas.swap(table)
+        return counts

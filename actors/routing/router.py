@@ -106,7 +106,7 @@ class ExpertRouter:
             if len(expert_rows_RD):
                 calls += self._first_calls(receipt, expert, expert_rows_RD)
         self._hedges = min(_MOST_HEDGES, self._hedges + _HEDGE_SHARE * len(calls))
-        self._transport.submit(calls)
+        self._submit(calls)
         self._doubt_strays(receipt.sent_at)
         return receipt
 
@@ -134,6 +134,16 @@ class ExpertRouter:
         several = len(self.replicas.table[part.expert]) > 1
         part.hedge_at = now + self._deadlines.hedge_after(part.rows) if several else math.inf
         return call
+
+    def _submit(self, calls: list[ExpertCall]) -> None:
+        try:
+            self._transport.submit(calls)
+        except BaseException:  # no memory, or no room for messages: what was sent is not waited for, either
+            for call in calls:
+                part = self._asked.pop(call.call_id)
+                self.replicas.failed(part.attempts.pop(call.call_id), part.rows)
+            self._transport.abandon([call.call_id for call in calls])
+            raise
 
     # ---- combine ----
 
@@ -228,7 +238,7 @@ class ExpertRouter:
             if not slow:
                 counts.retries += 1
         if calls:
-            self._transport.submit(calls)
+            self._submit(calls)
 
     def _hedge(self, part: Part) -> Replica | None:
         part.hedge_at = math.inf

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from actors.replica import ReplicaId
 from actors.seams import ClusterOps
@@ -176,7 +177,9 @@ class Controller:
         for replica_id in facts.ended:
             self._tell(Kind.REPLICA_DIED, before.get(replica_id))
         for replica_id, why in facts.vitals.lost.items():
-            self._tell(Kind.REPLICA_LOST, before.get(replica_id), why)
+            member = before.get(replica_id)
+            if member is not None and member.state is not State.DRAINING:  # no other is started for a retired one
+                self._tell(Kind.REPLICA_LOST, member, why)
         for replica_id, why in actions.given_up.items():
             log.error("expert %d: %s", replica_id.expert, why)
             self._tell(Kind.REPLICA_FAILED, before.get(replica_id), why)
@@ -185,8 +188,8 @@ class Controller:
             self._events.add(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id)
         retiring = [m for m in before.values() if m.state is State.DRAINING and m.id not in actions.given_up]
         for member in retiring:
-            now = self._membership.members.get(member.id)  # None, or another replica that has its index again
-            if now is None or now.state is not State.DRAINING:
+            current = self._membership.members.get(member.id)  # None, or another replica that has its index again
+            if current is None or current.state is not State.DRAINING:
                 self._tell(Kind.REPLICA_RETIRED, member)
 
     def _tell(self, kind: Kind, member: Member | None, cause: str = "") -> None:
@@ -195,24 +198,45 @@ class Controller:
             self._events.add(kind, cause, expert=expert, replica=index, node_id=member.node_id)
 
     def _act(self, actions: Actions, now: float) -> None:
+        """Carry the actions out. A stop that fails is repeated in the next round; the head is told all the same."""
         stopped: list[ReplicaId] = []
         started: list[ReplicaId] = []
         cold: Collection[ReplicaId] | None = None
+        told, failure = False, None
         try:
             for replica_id in actions.stop:
-                self._ops.stop(replica_id)
-                stopped.append(replica_id)
+                try:
+                    self._ops.stop(replica_id)
+                except Exception as error:
+                    failure = error
+                else:
+                    stopped.append(replica_id)
             for change in actions.start:
-                self._ops.start(change.id, change.node_id, actions.avoided)
-                started.append(change.id)
+                if change.id not in actions.stop or change.id in stopped:
+                    self._ops.start(change.id, change.node_id, actions.avoided)
+                    started.append(change.id)
             if actions.publish is not None:
+                told = True
                 cold = self._ops.publish(actions.publish)
+            if failure is not None:
+                raise failure
         finally:
-            starting = [m.id for m in self._membership.members.values() if m.state is State.STARTING]
-            with self._lock:
-                self._membership.done(actions, stopped, started, cold, now)
-                self._membership.check()
-            for replica_id in starting:
-                member = self._membership.members.get(replica_id)
-                if member is not None and member.state is State.READY:
-                    self._tell(Kind.REPLICA_RESTARTED if member.restarts else Kind.REPLICA_JOINED, member)
+            self._note(actions if told else replace(actions, publish=None), stopped, started, cold, now)
+
+    def _note(
+        self,
+        actions: Actions,
+        stopped: Collection[ReplicaId],
+        started: Collection[ReplicaId],
+        cold: Collection[ReplicaId] | None,
+        now: float,
+    ) -> None:
+        members = self._membership.members
+        served = {m.id: m.served for m in members.values() if m.state is State.STARTING}
+        with self._lock:
+            self._membership.done(actions, stopped, started, cold, now)
+            self._membership.check()
+        for replica_id, before in served.items():
+            member = members.get(replica_id)
+            if member is not None and member.state is State.READY:
+                self._tell(Kind.REPLICA_RESTARTED if before else Kind.REPLICA_JOINED, member)

@@ -67,17 +67,17 @@ class Backend:
             raise unavailable("STARTING", "the server is loading the model", 2.0)
         return self.state
 
-    async def view(self) -> ClusterView:
-        """The server as it is now, or UNAVAILABLE."""
-        return await asyncio.to_thread(self._view, self.look())
+    async def view(self, ask_head: bool = True) -> ClusterView:
+        """The server as it is now, or UNAVAILABLE. Without `ask_head` it waits for no answer of the head."""
+        return await asyncio.to_thread(self._view, self.look(), ask_head)
 
     async def metrics(self) -> bytes:
         """The text of /metrics; nothing while the server starts."""
         return exposition(await self.view()) if isinstance(self.state, Serving) else b""
 
-    def _view(self, at: Serving) -> ClusterView:
+    def _view(self, at: Serving, ask_head: bool) -> ClusterView:
         return replace(
-            take(time.monotonic, at.controller),
+            take(time.monotonic, at.controller, ask_head),
             engine=at.engine.counters(),
             requests=at.generations.stats.copy(),
             handled=dict(self._handled),

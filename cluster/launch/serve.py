@@ -71,7 +71,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         await server.open()
         _say_ready(config, given, server, grpc_address)
         await _until(shutdown.asked, server, config.head.grace_s + config.head.hang_s)
-        return await _drain(server, config.gateway.grace_s, asked=shutdown.asked.is_set())
+        return await _drain(server, config.gateway.grace_s, shutdown.asked)
     finally:
         trimming.cancel()
         await server.close(keep_actors)
@@ -137,15 +137,15 @@ async def _until(asked: asyncio.Event, server: Server, patience: float) -> None:
     log.error("this server ends: %s", why)
 
 
-async def _drain(server: Server, grace: float, asked: bool) -> int:
+async def _drain(server: Server, grace: float, asked: asyncio.Event) -> int:
     """The exit code, once requests have ended: those of a server that ends by itself are cut off."""
-    if asked:
+    if asked.is_set():
         print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
     else:
         grace = 0.0
     if not await server.drain(grace):
         print(f"some requests were cut off after {grace:g} s", file=sys.stderr)
-    return 0 if asked else 1
+    return 0 if asked.is_set() else 1
 
 
 def down(config: Config) -> int:

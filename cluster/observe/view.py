@@ -65,9 +65,9 @@ class Replicas(Protocol):
     def load(self) -> HeadUsage | None: ...
 
 
-def take(clock: Callable[[], float], replicas: Replicas) -> ClusterView:
+def take(clock: Callable[[], float], replicas: Replicas, ask_head: bool = True) -> ClusterView:
     """Replicas and head as they are now; `dataclasses.replace` adds the rest. It waits for Ray and the head, so it is
-    not for the event loop.
+    not for the event loop; a head that is away takes 2 s.
     """
-    head = replicas.load()
+    head = replicas.load() if ask_head else None
     return ClusterView(clock(), replicas.snapshot(), head)

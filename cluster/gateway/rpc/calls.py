@@ -129,6 +129,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                                     await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
                                 started = True
                             yield response
+                    if not started:
+                        with unless_gone():
+                            await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
                 ended(grpc.StatusCode.OK)
             except (asyncio.CancelledError, Exception) as error:
                 await self._end(context, error, request_id, ended)

@@ -53,7 +53,7 @@ class ClusterService:
         self._experts, self._layers = config.num_local_experts, config.num_hidden_layers
 
     async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
-        return _status(await self._backend.view(), request.summary_only)
+        return _status(await self._backend.view(ask_head=not request.summary_only), request.summary_only)
 
     async def WatchExpertLoad(
         self, request: pb.WatchExpertLoadRequest, caller: Caller

@@ -1,5 +1,6 @@
 """The controller's rounds when replicas cannot start, do not join or do not come back, and Ray or the head is away."""
 
+import contextlib
 from collections.abc import Collection
 
 import pytest
@@ -122,6 +123,29 @@ def test_what_ray_fails_to_end_is_ended_later() -> None:
     with pytest.raises(RuntimeError):
         rig.tick(10)
     assert not rig.tick(10) and rig.cluster.stopped == [(0, 1)] and rig.states() == {(0, 0): State.READY}
+
+
+def test_a_stop_that_fails_does_not_keep_the_head_from_being_told() -> None:
+    """A retired replica cannot be ended, and another's process ends meanwhile: the head hears of that in each round."""
+    rig = Rig(2, 1)
+    rig.controller.scale({0: 1})
+    rig.tick(1)
+
+    def away(key: object) -> None:
+        raise RuntimeError("Ray is away")
+
+    rig.cluster.stop = away  # type: ignore[method-assign]
+    for _ in range(6):
+        with contextlib.suppress(RuntimeError):
+            rig.tick(1)
+    assert rig.cluster.stopped == []
+    rig.cluster.kill((1, 0))
+    with pytest.raises(RuntimeError):
+        rig.tick(1)
+    with contextlib.suppress(RuntimeError):
+        rig.tick(2)
+    assert set(rig.cluster.published[-1]) == {(0, 0), (1, 0)}
+    assert rig.cluster.published[-1][ReplicaId(1, 0)] == rig.cluster.processes[1, 0].incarnation
 
 
 def test_the_end_of_a_process_is_not_forgotten_when_ray_fails_to_ask() -> None:

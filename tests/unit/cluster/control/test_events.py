@@ -37,6 +37,18 @@ def test_a_process_that_ends_and_comes_back() -> None:
     assert told(events_of(rig.controller)) == wanted
 
 
+def test_a_process_that_dies_before_it_has_served_joins_and_did_not_restart() -> None:
+    rig = Rig(1)
+    rig.cluster.loading.add((0, 1))
+    rig.controller.scale({0: 2})
+    rig.tick(2)
+    rig.cluster.kill((0, 1))
+    rig.tick(1)
+    rig.cluster.loading.clear()
+    rig.tick(4)
+    assert told(events_of(rig.controller))[-1] == (Kind.REPLICA_JOINED, 0, 1, "n0")
+
+
 def test_a_replica_that_is_lost_with_its_node() -> None:
     rig = Rig(2, nodes=("n0", "n1"))
     rig.cluster.machines[0] = dataclasses.replace(rig.cluster.machines[0], alive=False)
