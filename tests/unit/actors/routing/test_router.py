@@ -277,25 +277,3 @@ def test_run_answers_each_layer_and_returns_what_the_trunk_returns() -> None:
 
 def test_trunk_without_layers_is_run_to_its_end() -> None:
     assert ExpertRouter(LocalTransport(), Replicas(())).run(trunk(), StepCounts()).tolist() == [0.0] * HIDDEN
-
-
-class Full(Scripted):
-    """Takes three calls and fails with the fourth."""
-
-    def submit(self, calls: Sequence[ExpertCall]) -> None:
-        super().submit(calls[:3])
-        raise MemoryError("the store is full")
-
-
-def test_calls_that_could_not_be_sent_leave_nothing_behind() -> None:
-    clock = Clock()
-    replicas = Replicas(table(), random.Random(5), clock)
-    full = Full(lambda calls: calls, clock)
-    router = ExpertRouter(full, replicas, UsageCounter(EXPERTS), GRACE, NeverLate(), clock, clock.pause)
-    with pytest.raises(MemoryError):
-        router.dispatch(some_dispatch())
-    replicas.check()
-    assert not router._asked and set(full.abandoned) >= {call.call_id for call in full.sent}
-    for reply in full.poll(0.0, ()):
-        router._accept(reply)
-    replicas.check()

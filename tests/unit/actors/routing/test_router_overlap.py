@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.usage_counter import UsageCounter
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
 from model.routing import Dispatch
@@ -19,12 +20,15 @@ from tests.unit.actors.routing.test_router import (
     EXPERTS,
     GRACE,
     Clock,
+    NeverLate,
     Scaling,
+    Scripted,
     bad,
     dense,
     good,
     router_of,
     some_dispatch,
+    table,
 )
 from tests.unit.actors.routing.test_router_replicas import NEVER, Rig
 
@@ -133,3 +137,25 @@ def test_hedge_of_one_dispatch_does_not_answer_the_other() -> None:
         for receipt, dispatch in zip(receipts, dispatches, strict=True):
             assert torch.equal(rig.router.combine(receipt, rig.counts), dense(dispatch))
     assert rig.load.hedges[3] > 0 and rig.counts.retries == 0
+
+
+class Full(Scripted):
+    """Takes three calls and fails with the fourth."""
+
+    def submit(self, calls: Sequence[ExpertCall]) -> None:
+        super().submit(calls[:3])
+        raise MemoryError("the store is full")
+
+
+def test_calls_that_could_not_be_sent_leave_nothing_behind() -> None:
+    clock = Clock()
+    replicas = Replicas(table(), random.Random(5), clock)
+    full = Full(lambda calls: calls, clock)
+    router = ExpertRouter(full, replicas, UsageCounter(EXPERTS), GRACE, NeverLate(), clock, clock.pause)
+    with pytest.raises(MemoryError):
+        router.dispatch(some_dispatch())
+    replicas.check()
+    assert not router._asked and set(full.abandoned) >= {call.call_id for call in full.sent}
+    for reply in full.poll(0.0, ()):
+        router._accept(reply)
+    replicas.check()
