@@ -58,18 +58,18 @@ class ClusterOps(Protocol):
         ...
 
     def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
-        """Ask these how they are; the answers that have come since the last call. Who is asked already is not asked
-        again.
+        """Send a pulse request to each replica without one outstanding, and return the answers received since the
+        previous call. Never blocks.
         """
         ...
 
     def ended(self) -> frozenset[ReplicaId]:
-        """Those whose process has ended since they last were published, each once."""
+        """Replicas whose process has ended after they were published; each is returned once."""
         ...
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
-        """Have the head route to these and no others. Answers those that did not join since a warm-up call failed, or
-        None if the head does not answer: then it is to be told again.
+        """Have the head route to these and no others. Returns the replicas that did not join because their warm-up call
+        failed; None if the head did not carry it out (call again).
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What actors are built from, and what they report to hold. Plain data."""
+"""Plain data of which actors are built, and their reports of what they hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def kv_bytes(spec: ActorSpec, free: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ActorOptions:
-    """What Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
+    """Resources that Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
 
     num_cpus: float
     num_gpus: float

@@ -1,4 +1,4 @@
-"""What replicas did since their head began, as counters that only grow: two readings tell what came between."""
+"""Counters of each replica's work since its head began. They only grow, so the difference of two readings is a rate."""
 
 import math
 from collections.abc import Mapping, Sequence

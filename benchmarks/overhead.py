@@ -1,4 +1,4 @@
-"""What being ready for failures and counting usage cost while nothing fails: their share of a token's processor time.
+"""The share of a token's processor time that fault tolerance and the counting of usage take while nothing fails.
 
     python -m benchmarks.overhead [ROUNDS]
 

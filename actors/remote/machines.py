@@ -55,8 +55,8 @@ def machines() -> list[NodeInfo]:
 
 
 def free_by_node() -> dict[str, dict[str, float]]:
-    """What Ray has not reserved, by node. Ray's public interface has the sum of all nodes only; its own Serve reads the
-    function that is used here. A Ray without it leaves every placement to Ray's scheduler.
+    """Unreserved resources by node. Ray's public interface sums them over all nodes, so this reads the internal function
+    that Ray Serve reads, too. If a Ray lacks it, Ray's scheduler places every replica.
     """
     read = getattr(ray._private.state, "available_resources_per_node", None)
     if read is None:

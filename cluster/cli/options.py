@@ -60,7 +60,7 @@ def calls_server(*, without: Collection[str] = (), interrupted: str = "") -> Cal
 
 
 def _parameter(name: str, explained: str, kind: Any, default: Any) -> inspect.Parameter:
-    """What typer makes an option from."""
+    """The annotation that typer turns into an option."""
     if default == ():  # may be repeated
         kind, default = list[str] | None, None
     option = typer.Option(f"--{name.replace('_', '-')}", help=explained)

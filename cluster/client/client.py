@@ -93,7 +93,7 @@ class Client:
         return self.cluster.SetScalingPolicy(cluster_pb.SetScalingPolicyRequest(policy=policy), timeout=timeout).policy
 
     def watch_load(self, interval: float) -> Iterator[cluster_pb.WatchExpertLoadResponse]:
-        """What each expert did, every `interval` seconds."""
+        """Each expert's usage, every `interval` seconds."""
         request = cluster_pb.WatchExpertLoadRequest()
         request.interval.FromMilliseconds(round(interval * 1000))
         return iter(self.cluster.WatchExpertLoad(request))

@@ -41,5 +41,5 @@ class Ticker:
                 return
             try:
                 self._turn()
-            except Exception:
+            except Exception:  # a bug of ours or Ray's: the log has it, and the next turn repeats what was not done
                 self._log.exception("the %s failed", self._name)

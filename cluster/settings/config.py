@@ -27,7 +27,7 @@ class ModelSection(_Section):
 
 
 class ActorSection(_Section):
-    """What Ray reserves for an actor, and how many threads torch gets in it (0: torch decides)."""
+    """Resources that Ray reserves for an actor, and the threads of torch in it (0: torch decides)."""
 
     num_cpus: float = Field(default=0.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)

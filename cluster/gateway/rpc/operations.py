@@ -19,6 +19,7 @@ from cluster.observe.events import Kind as Happening
 from cluster.observe.usage import since_start
 from cluster.observe.view import ClusterView
 from cluster.policy.replicas.lifecycle import Member, State
+from cluster.policy.replicas.reconcile import Change
 from cluster.policy.replicas.scaling import ScalingPolicy
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
@@ -93,10 +94,15 @@ class ClusterService:
         controller = self._backend.take().controller
         wanted = {scale.expert: scale.replica_count for scale in request.experts}
         expected = request.expected_revision if request.HasField("expected_revision") else None
-        revision, changes = await asyncio.to_thread(controller.scale, wanted, request.validate_only, expected)
-        for expert, count in wanted.items() if not request.validate_only else ():
-            cause = f"{count} replicas wanted"
-            self._backend.events.add(Happening.EXPERT_SCALED, cause, expert=expert, requester=requester)
+
+        def scale() -> tuple[int, list[Change]]:  # with its events, also if the call is cancelled meanwhile
+            done = controller.scale(wanted, request.validate_only, expected)
+            for expert, count in wanted.items() if not request.validate_only else ():
+                cause = f"{count} replicas wanted"
+                self._backend.events.add(Happening.EXPERT_SCALED, cause, expert=expert, requester=requester)
+            return done
+
+        revision, changes = await asyncio.to_thread(scale)
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.id.expert, node_id=c.node_id, start=c.start) for c in changes],
@@ -111,9 +117,13 @@ class ClusterService:
         if seconds <= 0:
             raise invalid([Violation("deadline", "must be above 0 s")])
         controller = self._backend.take().controller
-        await asyncio.to_thread(controller.drain_node, request.node_id, seconds, request.cancel)
         kind = Happening.NODE_RESTORED if request.cancel else Happening.NODE_DRAINED
-        self._backend.events.add(kind, node_id=request.node_id, requester=requester)
+
+        def drain() -> None:  # with its event, as in `_scale`
+            controller.drain_node(request.node_id, seconds, request.cancel)
+            self._backend.events.add(kind, node_id=request.node_id, requester=requester)
+
+        await asyncio.to_thread(drain)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
