@@ -55,8 +55,8 @@ def machines() -> list[NodeInfo]:
 
 
 def free_by_node() -> dict[str, dict[str, float]]:
-    """Unreserved resources by node. Ray's public interface sums them over all nodes, so this reads the internal function
-    that Ray Serve reads, too. If a Ray lacks it, Ray's scheduler places every replica.
+    """Unreserved resources by node. Ray's public interface sums them over all nodes, so this reads the internal
+    function that Ray Serve reads, too. If a Ray lacks it, Ray's scheduler places every replica.
     """
     read = getattr(ray._private.state, "available_resources_per_node", None)
     if read is None:
