@@ -116,11 +116,14 @@ class Server:
     async def close(self, keep_actors: bool) -> None:
         """Let go of everything."""
         await self.gateway.drain(0)
+        state = self.gateway.backend.state
+        if isinstance(state, Serving):  # before the engine, whose end it would report as a fault
+            await asyncio.to_thread(state.health.stop)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         await self._http.stop()
-        if isinstance(state := self.gateway.backend.state, Serving):
-            for thread in (state.health, state.autoscaler, state.controller):
+        if isinstance(state, Serving):
+            for thread in (state.autoscaler, state.controller):
                 await asyncio.to_thread(thread.stop)
         if self._deployment is None:
             await asyncio.to_thread(self._runtime.abandon)
