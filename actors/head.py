@@ -156,7 +156,7 @@ class Head:
             plan.epoch,
             tokens,
             tuple(counts.expert_tokens),
-            self._traces(plan.chunks, counts),
+            self._routing(plan.chunks, counts),
             counts.retries,
             time.perf_counter() - started,
             counts.dispatch_seconds,
@@ -179,7 +179,7 @@ class Head:
             replace(f, detail=f"{f.detail} ({self._first_fault})") if f.kind == "numeric" else f for f in faults
         )
 
-    def _traces(
+    def _routing(
         self, chunks: Sequence[Chunk], counts: StepCounts
     ) -> tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]:
         experts = self._checkpoint.config.num_local_experts
@@ -191,7 +191,7 @@ class Head:
                     for chosen_TK in counts.chosen
                 ),
             )
-            for slot, row, rows in self._slots.traced(chunks)
+            for slot, row, rows in self._slots.routed(chunks)
         )
 
     def report(self) -> ActorReport:

@@ -56,7 +56,7 @@ class NewSequence:
     """A sequence that enters a slot.
 
     `token_ids` is the prompt and, after a preemption, the output so far; the first `prompt_length` of them are
-    prompt. `trace` asks for the sequence's expert counts in every result, `prompt_logprobs` for log-probabilities of
+    prompt. `routing` asks for the sequence's expert counts in every result, `prompt_logprobs` for log-probabilities of
     the prompt's tokens with that many alternatives (-1: none).
     """
 
@@ -64,7 +64,7 @@ class NewSequence:
     token_ids: tuple[int, ...]
     prompt_length: int
     sampling: SamplingParams
-    trace: bool = False
+    routing: bool = False
     prompt_logprobs: int = -1
 
 
@@ -145,15 +145,15 @@ class StepResult:
 
     `prompts` holds log-probabilities of prompt tokens where a sequence asked for them, `faults` the slots that got no
     token because they cannot go on. `expert_tokens[layer][expert]` counts the rows that each expert ran in this step,
-    `traces` the same for each traced slot. `retries` counts expert calls that were sent again. Times are seconds on
-    the head's clock: `seconds` for the step, of which `dispatch_seconds` waiting for experts.
+    `routing` the same for each slot that asks for it. `retries` counts expert calls that were sent again. `seconds` is
+    the step's time on the head's clock, of which `dispatch_seconds` waiting for experts.
     """
 
     step: int
     epoch: int
     tokens: tuple[SampledToken, ...]
     expert_tokens: tuple[tuple[int, ...], ...]
-    traces: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...] = ()
+    routing: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...] = ()
     retries: int = 0
     seconds: float = 0.0
     dispatch_seconds: float = 0.0

@@ -12,8 +12,8 @@ import torch
 from model.attention.ragged import RaggedBatch, Segment
 from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, SequenceFault, StepPlan
 from model.device.host_link import put
-from model.sampling.draw import MaskMaker, Sampler, draw
 from model.sampling.logprobs import logprobs
+from model.sampling.sampler import MaskMaker, Sampler, sample
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Slots:
                 row += 1
         wanted = logits_RV if len(sampled) == row else logits_RV[put(sampled, logits_RV.device, torch.int64)]
         tokens: list[SampledToken] = []
-        for token in draw(wanted, samplers):
+        for token in sample(wanted, samplers):
             if fault := self._push(token):
                 faults.append(fault)
             else:
@@ -115,11 +115,11 @@ class Slots:
         slot.token_ids.append(token.token_id)
         return None
 
-    def traced(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
-        """(slot, first row, rows) of each chunk whose sequence asks for a trace."""
+    def routed(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
+        """(slot, first row, rows) of each chunk whose sequence asks for its routing."""
         row, found = 0, []
         for chunk in chunks:
-            if self._slots[chunk.slot].new.trace:
+            if self._slots[chunk.slot].new.routing:
                 found.append((chunk.slot, row, chunk.length))
             row += chunk.length
         return found

@@ -54,7 +54,7 @@ class Trunk:
             h_TD = rms_norm(x_TD, layer.input_norm, c.rms_norm_eps)
             qkv = linear(h_TD, layer.qkv).view(-1, sum(splits), c.head_dim)
             q_THd, k_TNd, v_TNd = qkv.split(splits, dim=1)
-            cache.write(i, batch.kv_slots_T, rotate(k_TNd, cos, sin), v_TNd)
+            cache.write(i, batch.kv_rows_T, rotate(k_TNd, cos, sin), v_TNd)
             attended = attention.attend(rotate(q_THd, cos, sin), cache, i, prepared)
             x_TD = x_TD + linear(attended.flatten(1), layer.out)
             h_TD = rms_norm(x_TD, layer.post_norm, c.rms_norm_eps)

@@ -114,7 +114,7 @@ class Request:
     count: int
     chunks: tuple[int, ...] = (1_000_000,)
     sampling: SamplingParams = GREEDY
-    trace: bool = False
+    routing: bool = False
 
 
 class Driver:
@@ -133,9 +133,9 @@ class Driver:
         self.results: list[StepResult] = []
 
     def run(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The tokens drawn for each."""
+        """The tokens sampled for each."""
         state = [_Running(slot, request) for slot, request in enumerate(requests)]
-        while active := [s for s in state if len(s.drawn) < s.request.count]:
+        while active := [s for s in state if len(s.sampled) < s.request.count]:
             chunks = tuple(self._chunk(s) for s in active)
             ended = tuple(s.slot for s in state if s not in active and s.pages)
             for slot in ended:
@@ -151,16 +151,16 @@ class Driver:
             for s, chunk in zip(active, chunks, strict=True):
                 s.done += chunk.length
             for token in result.tokens:
-                state[token.slot].drawn.append(token.token_id)
+                state[token.slot].sampled.append(token.token_id)
         self.head.step(
             StepPlan(self.step, self.epoch, self.info.incarnation, tuple(s.slot for s in state if s.pages), (), ())
         )
         for s in state:
             self.free += s.pages.values()
-        return [s.drawn for s in state]
+        return [s.sampled for s in state]
 
     def _chunk(self, s: "_Running") -> Chunk:
-        known = len(s.request.prompt) + len(s.drawn)
+        known = len(s.request.prompt) + len(s.sampled)
         sizes = s.request.chunks
         length = min(sizes[min(s.steps, len(sizes) - 1)], known - s.done)
         s.steps += 1
@@ -181,9 +181,9 @@ class _Running:
     def __init__(self, slot: int, request: Request) -> None:
         self.slot, self.request = slot, request
         self.done, self.steps = 0, 0
-        self.drawn: list[int] = []
+        self.sampled: list[int] = []
         self.pages: dict[int, int] = {}
 
     def admission(self) -> NewSequence:
         prompt = tuple(self.request.prompt)
-        return NewSequence(self.slot, prompt, len(prompt), self.request.sampling, self.request.trace)
+        return NewSequence(self.slot, prompt, len(prompt), self.request.sampling, self.request.routing)

@@ -40,7 +40,7 @@ def request(key: str, prompt: int = 5, max_tokens: int = 4, stop_ids: frozenset[
 
 def expected(head: FakeHead, r: SequenceRequest) -> list[int]:
     """What it puts out when nothing disturbs it."""
-    return continuation(head.draw, NewSequence(0, r.prompt_ids, len(r.prompt_ids), r.sampling), r.max_tokens)
+    return continuation(head.sample, NewSequence(0, r.prompt_ids, len(r.prompt_ids), r.sampling), r.max_tokens)
 
 
 def check_idle(engine: Engine, events: Events) -> None:

@@ -13,31 +13,31 @@ from model.batch import Chunk, HeadInfo, NewSequence, SampledToken, SequenceFaul
 
 PATIENCE = 20.0  # seconds until a wait gives up; reached only by a test that fails
 
-FAULTS = {-1: "numeric", -2: "constraint"}  # what a head answers where these are drawn
+FAULTS = {-1: "numeric", -2: "constraint"}  # what a head answers where these are sampled
 
-Draw = Callable[[NewSequence, list[int]], int]  # the sequence as admitted, all its tokens -> the next one
+Sample = Callable[[NewSequence, list[int]], int]  # the sequence as admitted, all its tokens -> the next one
 
 
-def hashed(vocab: int) -> Draw:
+def hashed(vocab: int) -> Sample:
     """Each next token follows from all before it, the seed and the output's index, as a model's does."""
 
-    def draw(new: NewSequence, token_ids: list[int]) -> int:
+    def sample(new: NewSequence, token_ids: list[int]) -> int:
         return zlib.crc32(repr((token_ids, new.sampling.seed, new.sampling.output_index)).encode()) % vocab
 
-    return draw
+    return sample
 
 
-def scripted(outputs: Iterable[int]) -> Draw:
+def scripted(outputs: Iterable[int]) -> Sample:
     """Every sequence puts out these tokens, whatever its prompt."""
     tokens = list(outputs)
     return lambda new, token_ids: tokens[len(token_ids) - new.prompt_length]
 
 
-def continuation(draw: Draw, new: NewSequence, count: int) -> list[int]:
+def continuation(sample: Sample, new: NewSequence, count: int) -> list[int]:
     """What a sequence puts out when nothing disturbs it."""
     token_ids = list(new.token_ids)
     for _ in range(count):
-        token_ids.append(draw(new, token_ids))
+        token_ids.append(sample(new, token_ids))
     return token_ids[len(new.token_ids) :]
 
 
@@ -66,11 +66,11 @@ class FakeHead:
         page_count: int = 64,
         page_size: int = 4,
         window: int | None = None,
-        draw: Draw | None = None,
+        sample: Sample | None = None,
         retries: int = 0,
     ) -> None:
         self.page_count, self.page_size, self.window = page_count, page_size, window
-        self.draw, self.retries = draw or hashed(50), retries
+        self.sample, self.retries = sample or hashed(50), retries
         self.outcomes: collections.deque[str | Exception] = collections.deque()
         self.begin_errors: collections.deque[Exception] = collections.deque()
         self.epochs: list[int] = []
@@ -167,13 +167,13 @@ class FakeHead:
             self._write(chunk)
         for chunk in plan.chunks:
             self._read(chunk)
-        drawn = [self._sample(self.slots[chunk.slot]) for chunk in plan.chunks if chunk.sample]
-        tokens = [token for token in drawn if token.token_id >= 0]
-        faults = [SequenceFault(t.slot, FAULTS[t.token_id], "as the test asked") for t in drawn if t.token_id < 0]
-        traces = [(c.slot, _counts(c.length)) for c in plan.chunks if self.slots[c.slot].new.trace]
+        sampled = [self._sampled(self.slots[chunk.slot]) for chunk in plan.chunks if chunk.sample]
+        tokens = [token for token in sampled if token.token_id >= 0]
+        faults = [SequenceFault(t.slot, FAULTS[t.token_id], "as the test asked") for t in sampled if t.token_id < 0]
+        routing = [(c.slot, _counts(c.length)) for c in plan.chunks if self.slots[c.slot].new.routing]
         total = _counts(sum(chunk.length for chunk in plan.chunks))
         return StepResult(
-            plan.step, plan.epoch, tuple(tokens), total, tuple(traces), retries=self.retries, faults=tuple(faults)
+            plan.step, plan.epoch, tuple(tokens), total, tuple(routing), retries=self.retries, faults=tuple(faults)
         )
 
     def _write(self, chunk: Chunk) -> None:
@@ -182,7 +182,9 @@ class FakeHead:
         assert chunk.length > 0, "an empty chunk"
         assert held.computed in (None, chunk.start), f"position {held.computed} is next, not {chunk.start}"
         assert end <= len(held.token_ids), "the chunk goes past the tokens"
-        assert chunk.sample == (end == len(held.token_ids)), "a token is drawn after the last known one, and only then"
+        assert chunk.sample == (end == len(held.token_ids)), (
+            "a token is sampled after the last known one, and only then"
+        )
         held.pages.extend(chunk.new_pages)
         assert len(held.pages) == -(-end // self.page_size), "the page table ends with the chunk"
         for position in range(chunk.start, end):
@@ -202,8 +204,8 @@ class FakeHead:
     def _text(self, held: _Held, position: int) -> int:
         return zlib.crc32(repr(held.token_ids[: position + 1]).encode())
 
-    def _sample(self, held: _Held) -> SampledToken:
-        token = self.draw(held.new, held.token_ids)
+    def _sampled(self, held: _Held) -> SampledToken:
+        token = self.sample(held.new, held.token_ids)
         held.token_ids.append(token)
         if held.new.sampling.logprobs < 0:
             return SampledToken(held.new.slot, token)

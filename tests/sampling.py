@@ -8,7 +8,7 @@ import torch
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from model.batch import Constraint, NewSequence, SamplingParams
-from model.sampling.draw import Sampler, TokenMask
+from model.sampling.sampler import Sampler, TokenMask
 
 
 def unconstrained(constraint: Constraint) -> TokenMask:

@@ -55,7 +55,7 @@ class _Gathered:
     """
 
     rows: slice | torch.Tensor
-    slots_L: torch.Tensor
+    kv_rows_L: torch.Tensor
     bounds: tuple[torch.Tensor, torch.Tensor, int, int]
 
 
@@ -166,12 +166,12 @@ class VarlenBackend:
     def _gathered(self, segments: Sequence[Segment], device: torch.device) -> _Gathered:
         """Each chunk's keys begin with the first one that its first query sees."""
         firsts = [self._sdpa.first_key(s.start) for s in segments]
-        slots = [s.slots(first, self._sdpa.page_size) for s, first in zip(segments, firsts, strict=True)]
-        q, k = [s.length for s in segments], [len(own) for own in slots]
+        kv_rows = [s.kv_rows(first, self._sdpa.page_size) for s, first in zip(segments, firsts, strict=True)]
+        q, k = [s.length for s in segments], [len(own) for own in kv_rows]
         bounds = put([*accumulate(q, initial=0), *accumulate(k, initial=0)], device, torch.int32)
         cu_q, cu_k = bounds.split(len(segments) + 1)
-        slots_L = put([slot for own in slots for slot in own], device, torch.int64)
-        return _Gathered(_rows(segments, device), slots_L, (cu_q, cu_k, max(q), max(k)))
+        kv_rows_L = put([row for own in kv_rows for row in own], device, torch.int64)
+        return _Gathered(_rows(segments, device), kv_rows_L, (cu_q, cu_k, max(q), max(k)))
 
     def attend(
         self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: tuple[Any, _Gathered | None]
@@ -179,7 +179,7 @@ class VarlenBackend:
         decodes, chunks = prepared
         out = self._sdpa.attend(q_THd, cache, layer, decodes)
         if chunks is not None:
-            k_LNd, v_LNd = cache.read(layer, chunks.slots_L)
+            k_LNd, v_LNd = cache.read(layer, chunks.kv_rows_L)
             out[chunks.rows] = self._varlen_attn(q_THd[chunks.rows], k_LNd, v_LNd, *chunks.bounds, **self._options)
         return out
 

@@ -27,10 +27,10 @@ class PagedKVCache:
         self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
 
-    def write(self, layer: int, slots_T: torch.Tensor, k_TNd: torch.Tensor, v_TNd: torch.Tensor) -> None:
-        """Store one layer's keys and values at flat slots (page * S + offset)."""
-        self.keys[layer].flatten(0, 1)[slots_T] = k_TNd
-        self.values[layer].flatten(0, 1)[slots_T] = v_TNd
+    def write(self, layer: int, kv_rows_T: torch.Tensor, k_TNd: torch.Tensor, v_TNd: torch.Tensor) -> None:
+        """Store one layer's keys and values at flat rows (page * S + offset)."""
+        self.keys[layer].flatten(0, 1)[kv_rows_T] = k_TNd
+        self.values[layer].flatten(0, 1)[kv_rows_T] = v_TNd
 
     def copy(self, pages: Iterable[tuple[int, int]]) -> None:
         """Copy whole pages of all layers, (from, to), one after the other."""
@@ -38,11 +38,11 @@ class PagedKVCache:
             self.keys[:, target] = self.keys[:, source]
             self.values[:, target] = self.values[:, source]
 
-    def read(self, layer: int, slots_L: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [L, N, d] at flat slots (page * S + offset)."""
+    def read(self, layer: int, kv_rows_L: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [L, N, d] at flat rows (page * S + offset)."""
         keys, values = self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
-        # Rows of one dimension: indexing [slots, N, d] moves the same bytes a dozen times slower on a CPU.
-        k_LX, v_LX = (x.flatten(1).index_select(0, slots_L) for x in (keys, values))
+        # Rows of one dimension: indexing [rows, N, d] moves the same bytes a dozen times slower on a CPU.
+        k_LX, v_LX = (x.flatten(1).index_select(0, kv_rows_L) for x in (keys, values))
         return k_LX.view(-1, *keys.shape[1:]), v_LX.view(-1, *values.shape[1:])
 
 

@@ -30,27 +30,27 @@ class Segment:
         """The number of keys once the chunk's own are written."""
         return self.start + self.length
 
-    def slots(self, first: int, page_size: int) -> list[int]:
+    def kv_rows(self, first: int, page_size: int) -> list[int]:
         """The cache rows of positions [first, kv_length), as page * page_size + offset."""
-        slots: list[int] = []
+        rows: list[int] = []
         for index in range(first // page_size, -(-self.kv_length // page_size)):
-            slots += range(self.pages[index] * page_size, (self.pages[index] + 1) * page_size)
-        skipped = first - first // page_size * page_size
-        return slots[skipped : skipped + self.kv_length - first]
+            rows += range(self.pages[index] * page_size, (self.pages[index] + 1) * page_size)
+        skipped = first % page_size
+        return rows[skipped : skipped + self.kv_length - first]
 
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
     """Tensors that every layer of one step shares.
 
-    `token_ids_T` and `positions_T` (int64); `kv_slots_T`: the cache row of each token's key and value, as
+    `token_ids_T` and `positions_T` (int64); `kv_rows_T`: the cache row of each token's key and value, as
     page * page_size + offset; `logit_rows`: rows whose logits are needed.
     """
 
     segments: tuple[Segment, ...]
     token_ids_T: torch.Tensor
     positions_T: torch.Tensor
-    kv_slots_T: torch.Tensor
+    kv_rows_T: torch.Tensor
     logit_rows: torch.Tensor
 
     @classmethod
@@ -63,10 +63,10 @@ class RaggedBatch:
         device: torch.device | str = "cpu",
     ) -> "RaggedBatch":
         """Lay out a batch. Example with page_size 4: a chunk of 3 tokens at start 6 of a sequence with pages
-        [9, 5, 7] has positions 6 7 8 and KV slots 5*4+2, 5*4+3, 7*4+0.
+        [9, 5, 7] has positions 6 7 8 and KV rows 5*4+2, 5*4+3, 7*4+0.
         """
         positions = [p for s in segments for p in range(s.start, s.kv_length)]
-        slots = [slot for s in segments for slot in s.slots(s.start, page_size)]
-        columns = (token_ids, positions, slots, logit_rows)
+        kv_rows = [row for s in segments for row in s.kv_rows(s.start, page_size)]
+        columns = (token_ids, positions, kv_rows, logit_rows)
         together = put([number for column in columns for number in column], device, torch.int64)  # one transfer
         return cls(tuple(segments), *together.split([len(column) for column in columns]))

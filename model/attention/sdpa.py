@@ -22,7 +22,7 @@ class _Prefill:
     """A chunk of several queries: its rows of the batch, the cache rows of its keys [L], and the mask."""
 
     rows: slice
-    slots_L: torch.Tensor
+    kv_rows_L: torch.Tensor
     mask: torch.Tensor | None  # [queries, L]
     causal: bool
 
@@ -32,7 +32,7 @@ class _Decode:
     """B sequences with one query each and up to L keys; the mask excludes the keys that pad a shorter one."""
 
     rows_B: torch.Tensor
-    slots_BL: torch.Tensor
+    kv_rows_BL: torch.Tensor
     mask_B11L: torch.Tensor
 
 
@@ -71,28 +71,28 @@ class SdpaBackend:
 
     def _prefill(self, s: Segment, device: torch.device) -> _Prefill:
         rows, first = slice(s.row, s.row + s.length), self.first_key(s.start)
-        slots_L = put(s.slots(first, self.page_size), device, torch.int64)
+        kv_rows_L = put(s.kv_rows(first, self.page_size), device, torch.int64)
         if s.start == 0 and (self.window is None or s.length <= self.window):
-            return _Prefill(rows, slots_L, None, True)
+            return _Prefill(rows, kv_rows_L, None, True)
         queries = torch.arange(s.start, s.kv_length, device=device)[:, None]
         keys = torch.arange(first, s.kv_length, device=device)[None, :]
         mask = keys <= queries
         if self.window is not None:
             mask &= keys > queries - self.window
-        return _Prefill(rows, slots_L, mask, False)
+        return _Prefill(rows, kv_rows_L, mask, False)
 
     def _decode(self, stack: Sequence[Segment], width: int, device: torch.device) -> _Decode:
         """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
-        at slots 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
+        at rows 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
         """
-        slots, lengths = [], []
+        kv_rows, lengths = [], []
         for s in stack:
-            own = s.slots(self.first_key(s.start), self.page_size)
+            own = s.kv_rows(self.first_key(s.start), self.page_size)
             lengths.append(len(own))
-            slots.append(own + own[-1:] * (width - len(own)))
+            kv_rows.append(own + own[-1:] * (width - len(own)))
         mask_BL = torch.arange(width, device=device)[None, :] < put(lengths, device)[:, None]
         rows_B = put([s.row for s in stack], device, torch.int64)
-        return _Decode(rows_B, put(slots, device), mask_BL[:, None, None])
+        return _Decode(rows_B, put(kv_rows, device), mask_BL[:, None, None])
 
     def attend(
         self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Prefill | _Decode]
@@ -110,7 +110,7 @@ class SdpaBackend:
         """On CUDA no fused kernel takes both a mask and heads that share keys, and the unfused one keeps all scores in
         memory. So keys are copied for each head there.
         """
-        keys, values = cache.read(layer, call.slots_L)
+        keys, values = cache.read(layer, call.kv_rows_L)
         if on_cpu := q_QHd.device.type == "cpu":
             k_LHd, v_LHd = keys, values
         else:
@@ -128,8 +128,8 @@ class SdpaBackend:
     @staticmethod
     def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:
         """Query heads that share a KV head are passed as its queries, so that keys need no copy for each head."""
-        (count, width), (_, heads, d) = call.slots_BL.shape, q_BHd.shape
-        keys, values = cache.read(layer, call.slots_BL.flatten())
+        (count, width), (_, heads, d) = call.kv_rows_BL.shape, q_BHd.shape
+        keys, values = cache.read(layer, call.kv_rows_BL.flatten())
         k_BNLd = keys.view(count, width, -1, d).transpose(1, 2)
         v_BNLd = values.view(count, width, -1, d).transpose(1, 2)
         q_BNGd = q_BHd.view(count, k_BNLd.shape[1], -1, d)

@@ -11,7 +11,7 @@ from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from cluster.engine.served_model import DEMO_FOLDER
 from model.batch import Constraint, ConstraintKind, SampledToken, SamplingParams
 from model.constraint.grammar import Constraints
-from model.sampling.draw import draw
+from model.sampling.sampler import sample
 from model.text.tokenizer import Tokenizer
 from tests.sampling import sampler, some_params
 
@@ -28,11 +28,11 @@ class EveryThird:
         self._allowed: NDArray[np.bool_] = np.arange(vocab) % 3 == first % 3
 
     def allowed(self) -> NDArray[np.bool_]:
-        """See `model.sampling.draw.TokenMask`."""
+        """See `model.sampling.sampler.TokenMask`."""
         return self._allowed
 
     def push(self, token_id: int) -> None:
-        """See `model.sampling.draw.TokenMask`."""
+        """See `model.sampling.sampler.TokenMask`."""
 
 
 def compare_draws(bench: Bench) -> None:
@@ -41,7 +41,7 @@ def compare_draws(bench: Bench) -> None:
     try:
         differ, furthest = 0, 0.0
         for seed in range(rounds):
-            there, here = _drawn(bench.device, vocab, seed), _drawn(torch.device("cpu"), vocab, seed)
+            there, here = _sampled(bench.device, vocab, seed), _sampled(torch.device("cpu"), vocab, seed)
             differ += sum(a.token_id != b.token_id for a, b in zip(there, here, strict=True))
             furthest = max(furthest, *(abs(x - y) for x, y in zip(_logprobs(there), _logprobs(here), strict=True)))
     except MISHAPS as error:
@@ -52,7 +52,7 @@ def compare_draws(bench: Bench) -> None:
     bench.findings.check("a JSON schema's masks, as on the CPU", *_constrained(bench.device))
 
 
-def _drawn(device: torch.device, vocab: int, seed: int) -> list[SampledToken]:
+def _sampled(device: torch.device, vocab: int, seed: int) -> list[SampledToken]:
     rng = random.Random(seed)
     logits = torch.randn(_ROWS, vocab, generator=torch.Generator().manual_seed(seed)) * 3
     samplers = []
@@ -60,7 +60,7 @@ def _drawn(device: torch.device, vocab: int, seed: int) -> list[SampledToken]:
         ids = [rng.randrange(vocab) for _ in range(rng.randrange(1, 60))]
         mask = EveryThird(vocab, row) if rng.random() < 0.25 else None
         samplers.append(sampler(some_params(rng), ids, rng.randrange(1, len(ids) + 1), row, mask))
-    return draw(logits.to(device), samplers)
+    return sample(logits.to(device), samplers)
 
 
 def _logprobs(tokens: list[SampledToken]) -> list[float]:
@@ -81,7 +81,7 @@ def _under_schema(device: torch.device) -> str:
     row = sampler(SamplingParams(seed=5, constraint=constraint), [1], 1, 0, constraints.matcher(constraint))
     source, ids = torch.Generator().manual_seed(3), list[int]()
     while len(ids) < 60 and 2 not in ids:
-        (token,) = draw(torch.randn(1, 2048, generator=source).to(device), [row])
+        (token,) = sample(torch.randn(1, 2048, generator=source).to(device), [row])
         row.push(token.token_id)
         ids.append(token.token_id)
     return tokenizer.decode([i for i in ids if i != 2])

@@ -13,10 +13,10 @@ from model.attention.ragged import RaggedBatch, Segment
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """One sequence's rows of the batch, the KV slots of its keys [L], and which keys a query must not see [Q, L]."""
+    """One sequence's rows of the batch, the KV rows of its keys [L], and which keys a query must not see [Q, L]."""
 
     rows: slice
-    slots_L: torch.Tensor
+    kv_rows_L: torch.Tensor
     hidden_QL: torch.Tensor | None
 
 
@@ -39,21 +39,21 @@ class EagerBackend:
     def _chunk(self, s: Segment, device: torch.device) -> _Chunk:
         first = 0 if self.window is None else max(0, s.start - self.window + 1)
         rows = slice(s.row, s.row + s.length)
-        slots_L = torch.tensor(s.slots(first, self.page_size), dtype=torch.int64, device=device)
+        kv_rows_L = torch.tensor(s.kv_rows(first, self.page_size), dtype=torch.int64, device=device)
         if s.length == 1:
-            return _Chunk(rows, slots_L, None)
+            return _Chunk(rows, kv_rows_L, None)
         queries_Q1 = torch.arange(s.start, s.kv_length, device=device)[:, None]
         keys_1L = torch.arange(first, s.kv_length, device=device)[None, :]
         hidden_QL = keys_1L > queries_Q1
         if self.window is not None:
             hidden_QL |= keys_1L <= queries_Q1 - self.window
-        return _Chunk(rows, slots_L, hidden_QL)
+        return _Chunk(rows, kv_rows_L, hidden_QL)
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Chunk]) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
         out = torch.empty_like(q_THd)
         for chunk in prepared:
-            k_LNd, v_LNd = cache.read(layer, chunk.slots_L)
+            k_LNd, v_LNd = cache.read(layer, chunk.kv_rows_L)
             out[chunk.rows] = _attend(q_THd[chunk.rows], k_LNd, v_LNd, chunk.hidden_QL)
         return out
 

@@ -206,7 +206,7 @@ class Scheduler:
         for chunk in plan.chunks:
             if sequence := by_slot.get(chunk.slot):
                 self._advance(sequence, chunk.length)
-        for slot, counts in result.traces:
+        for slot, counts in result.routing:
             if sequence := by_slot.get(slot):
                 sequence.count_routing(counts)
         for prompt in result.prompts:

@@ -30,7 +30,7 @@ REQUESTS = [
     Request([3], 6, sampling=SamplingParams(temperature=0.9, seed=4, top_k=20, top_p=0.9, min_p=0.01)),
     Request([9, 9, 2], 7, sampling=SamplingParams(0.0, repetition_penalty=1.3, presence_penalty=0.4, logprobs=3)),
     Request([4, 1], 8, sampling=SamplingParams(1.0, logit_bias=((7, 3.0), (8, -9.0)), min_tokens=3, banned=(2, 5))),
-    Request(list(range(30)), 3, (11, 1), sampling=SamplingParams(temperature=0.7, seed=1, logprobs=0), trace=True),
+    Request(list(range(30)), 3, (11, 1), sampling=SamplingParams(temperature=0.7, seed=1, logprobs=0), routing=True),
 ]
 
 
@@ -66,7 +66,7 @@ def test_tokens_are_those_of_the_cpu(
         found = Driver(on_cuda(folder, monkeypatch, dtype), window=window)
         assert found.run(REQUESTS) == wanted
     for a, b in zip(expected.results, found.results, strict=True):
-        assert (a.traces, a.expert_tokens) == (b.traces, b.expert_tokens)
+        assert (a.routing, a.expert_tokens) == (b.routing, b.expert_tokens)
         assert told(b.tokens) == pytest.approx(told(a.tokens), abs=LAST_BITS[dtype])
 
 

@@ -211,7 +211,7 @@ def test_kv_memory_may_be_a_share_of_what_is_free_once_the_weights_are_there(
 
 
 def test_counts_are_rows_times_k_and_traces_are_each_sequences_share(folder: Path) -> None:
-    requests = [Request(p, 6, (4, 9, 1), trace=i != 1) for i, p in enumerate(prompts(3, seed=9))]
+    requests = [Request(p, 6, (4, 9, 1), routing=i != 1) for i, p in enumerate(prompts(3, seed=9))]
     driver = Driver(load_head(folder, pages=100), window=WINDOW)
     steps = list[tuple[Chunk, ...]]()
     step = driver.head.step
@@ -225,23 +225,23 @@ def test_counts_are_rows_times_k_and_traces_are_each_sequences_share(folder: Pat
     for chunks, result in zip(steps, driver.results, strict=False):
         assert len(result.expert_tokens) == 2 and all(len(layer) == 8 for layer in result.expert_tokens)
         assert [sum(layer) for layer in result.expert_tokens] == [2 * sum(c.length for c in chunks)] * 2
-        traces = dict(result.traces)
-        assert traces.keys() == {c.slot for c in chunks if c.slot != 1}
+        routing = dict(result.routing)
+        assert routing.keys() == {c.slot for c in chunks if c.slot != 1}
         for chunk in chunks:
-            if chunk.slot in traces:
-                assert [sum(layer) for layer in traces[chunk.slot]] == [2 * chunk.length] * 2
+            if chunk.slot in routing:
+                assert [sum(layer) for layer in routing[chunk.slot]] == [2 * chunk.length] * 2
         if 1 not in {c.slot for c in chunks}:
             for i, layer in enumerate(result.expert_tokens):
-                assert layer == tuple(map(sum, zip(*(trace[i] for trace in traces.values()), strict=True)))
+                assert layer == tuple(map(sum, zip(*(own[i] for own in routing.values()), strict=True)))
 
 
 def test_trace_of_a_sequence_does_not_depend_on_its_batch(folder: Path) -> None:
-    requests = [Request(prompt, 6, (3, 1), trace=True) for prompt in prompts(4, seed=10)]
+    requests = [Request(prompt, 6, (3, 1), routing=True) for prompt in prompts(4, seed=10)]
     together = run(load_head(folder, pages=100), requests)
     for slot, request in enumerate(requests):
         alone = run(load_head(folder), [request])
-        shares = [dict(result.traces)[slot] for result in together.results if slot in dict(result.traces)]
-        assert shares == [dict(result.traces)[0] for result in alone.results]
+        shares = [dict(result.routing)[slot] for result in together.results if slot in dict(result.routing)]
+        assert shares == [dict(result.routing)[0] for result in alone.results]
 
 
 def test_result_says_which_step_it_answers_and_how_long_it_took(folder: Path) -> None:
@@ -249,7 +249,7 @@ def test_result_says_which_step_it_answers_and_how_long_it_took(folder: Path) ->
     head.begin(3)
     result = one_token(head, epoch=3)
     assert isinstance(result, StepResult)
-    assert (result.step, result.epoch, result.retries, result.traces) == (7, 3, 0, ())
+    assert (result.step, result.epoch, result.retries, result.routing) == (7, 3, 0, ())
     assert result.seconds >= result.dispatch_seconds > 0
 
 

@@ -34,7 +34,7 @@ def prompts(count: int, seed: int = 0) -> list[list[int]]:
 
 
 def tokens(driver: Driver, slot: int) -> list[SampledToken]:
-    """What was drawn for a slot, all that was reported of it, whatever the slot's number."""
+    """What was sampled for a slot, all that was reported of it, whatever the slot's number."""
     return [dataclasses.replace(t, slot=0) for result in driver.results for t in result.tokens if t.slot == slot]
 
 

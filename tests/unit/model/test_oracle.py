@@ -104,11 +104,11 @@ def test_trunk_router_and_experts_equal_transformers(case: Case) -> None:
         assert (logits - text.logits).abs().max() <= TOLERANCE
 
 
-def test_head_draws_the_greedy_tokens_of_transformers(case: Case) -> None:
+def test_head_samples_the_greedy_tokens_of_transformers(case: Case) -> None:
     window = Checkpoint.open(case.folder).config.sliding_window
     driver = Driver(load_head(case.folder, pages=100), window=window)
-    drawn = driver.run([Request(text.prompt, COUNT, c) for text, c in zip(case.texts, CHUNKS, strict=True)])
-    assert drawn == [text.greedy for text in case.texts]
+    sampled = driver.run([Request(text.prompt, COUNT, c) for text, c in zip(case.texts, CHUNKS, strict=True)])
+    assert sampled == [text.greedy for text in case.texts]
     if window is not None:
         chunk = max(max(sizes) for sizes in CHUNKS)
         assert driver.most_pages <= -(-(window + chunk) // driver.info.page_size) + 1

@@ -15,7 +15,7 @@ from model.batch import (
     SequenceFault,
     StepPlan,
 )
-from model.sampling.draw import TokenMask
+from model.sampling.sampler import TokenMask
 from model.slots import Slots
 from tests.sampling import unconstrained
 
@@ -36,7 +36,7 @@ def test_chunks_are_laid_out_in_the_order_of_the_plan() -> None:
     batch = slots.batch(chunks, 2, "cpu")
     assert batch.token_ids_T.tolist() == [10, 11, 12, 20, 21]
     assert batch.positions_T.tolist() == [0, 1, 2, 0, 1]
-    assert batch.kv_slots_T.tolist() == [14, 15, 16, 6, 7]
+    assert batch.kv_rows_T.tolist() == [14, 15, 16, 6, 7]
     assert batch.logit_rows.tolist() == [4]
     assert [(s.row, s.length, s.start, list(s.pages)) for s in batch.segments] == [(0, 3, 0, [7, 8]), (3, 2, 0, [3])]
 
@@ -46,7 +46,7 @@ def peaked(*ids: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(ids), 100).float() * 9
 
 
-def test_tokens_are_drawn_for_the_chunks_that_sample() -> None:
+def test_tokens_are_sampled_for_the_chunks_that_sample() -> None:
     slots = Slots(unconstrained)
     admit = (NewSequence(4, (10, 11, 12), 2, COLD), NewSequence(0, (20, 21), 2, COLD), NewSequence(1, (30,), 1, COLD))
     chunks = (Chunk(0, 0, 2, (3,), True), Chunk(1, 0, 1, (5,), False), Chunk(4, 0, 3, (7,), True))
@@ -56,10 +56,10 @@ def test_tokens_are_drawn_for_the_chunks_that_sample() -> None:
 
 
 def test_log_probabilities_of_the_prompt_come_with_its_chunks() -> None:
-    """Row p tells of token p + 1, as long as that is prompt; the last row is what the first draw is from."""
+    """Row p tells of token p + 1, as long as that is prompt; the last row is what the first sampled token is from."""
     slots, logits = Slots(unconstrained), torch.randn(7, 100, generator=torch.Generator().manual_seed(1))
     admit = (
-        NewSequence(0, (11, 12, 13, 14, 15, 16), 5, COLD, prompt_logprobs=2),  # resumed: its last token was drawn
+        NewSequence(0, (11, 12, 13, 14, 15, 16), 5, COLD, prompt_logprobs=2),  # resumed: its last token was sampled
         NewSequence(1, (20, 21), 2, COLD),
     )
     expected = [float(row.log_softmax(-1)[i]) for row, i in zip(logits, (12, 13, 14, 15), strict=False)]
@@ -105,7 +105,7 @@ def test_constraint_of_a_sequence_is_asked_for_when_it_is_admitted() -> None:
     assert asked == [constraint] and [t.token_id for t in tokens] == [7, 60]
 
 
-def test_drawn_token_is_run_by_the_next_decode_chunk() -> None:
+def test_sampled_token_is_run_by_the_next_decode_chunk() -> None:
     slots = Slots(unconstrained)
     first = (Chunk(2, 0, 3, (6,), True),)
     slots.apply(plan((NewSequence(2, (10, 11, 12), 3, COLD),), first))
@@ -114,7 +114,7 @@ def test_drawn_token_is_run_by_the_next_decode_chunk() -> None:
     slots.apply(plan(chunks=second))
     batch = slots.batch(second, 4, "cpu")
     assert batch.token_ids_T.tolist() == [55] and batch.positions_T.tolist() == [3]
-    assert batch.kv_slots_T.tolist() == [6 * 4 + 3]
+    assert batch.kv_rows_T.tolist() == [6 * 4 + 3]
 
 
 def test_pages_are_added_to_the_table_chunk_by_chunk() -> None:
@@ -145,12 +145,12 @@ def test_traced_rows_are_those_of_sequences_that_asked() -> None:
     slots = Slots(unconstrained)
     admit = (
         NewSequence(0, (1, 2), 2, COLD),
-        NewSequence(1, (3, 4, 5), 3, COLD, trace=True),
-        NewSequence(2, (6,), 1, COLD, trace=True),
+        NewSequence(1, (3, 4, 5), 3, COLD, routing=True),
+        NewSequence(2, (6,), 1, COLD, routing=True),
     )
     chunks = (Chunk(0, 0, 2, (0,), True), Chunk(1, 0, 3, (1,), True), Chunk(2, 0, 1, (2,), True))
     slots.apply(plan(admit, chunks))
-    assert slots.traced(chunks) == [(1, 2, 3), (2, 5, 1)]
+    assert slots.routed(chunks) == [(1, 2, 3), (2, 5, 1)]
 
 
 def test_clear_forgets_every_slot() -> None:

@@ -82,7 +82,7 @@ def test_a_server_that_is_not_there_is_unavailable(capsys: pytest.CaptureFixture
 def test_a_failure_in_mid_stream_keeps_what_was_printed(
     outcome: str, code: int, patience: float, serve_fake: ServeFake, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head = FakeHead(draw=lambda new, ids: new.token_ids[-1])
+    head = FakeHead(sample=lambda new, ids: new.token_ids[-1])
     server = serve_fake(head)
     head.outcomes.extend(["", "", "", "", outcome])
     word = server.served.tokenizer.encode("the", bos=False)
@@ -133,7 +133,7 @@ def test_a_refusal_that_says_when_is_tried_again(
 def talker(serve_fake: ServeFake, demo: ServedModel) -> Serving:
     """A server with Mixtral's vocabulary, and so its chat template, that says the last token again and again."""
     return serve_fake(
-        FakeHead(page_count=1024, draw=lambda new, ids: 272), replace(demo, tokenizer=Tokenizer.load(MIXTRAL))
+        FakeHead(page_count=1024, sample=lambda new, ids: 272), replace(demo, tokenizer=Tokenizer.load(MIXTRAL))
     )
 
 

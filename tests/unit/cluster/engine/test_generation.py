@@ -30,7 +30,7 @@ def outputs(head: FakeHead, request: GenerationRequest) -> list[list[int]]:
     sequences = [
         NewSequence(0, s.prompt_ids, len(s.prompt_ids), replace(s.sampling, output_index=i)) for i in range(request.n)
     ]
-    return [continuation(head.draw, new, s.max_tokens) for new in sequences]
+    return [continuation(head.sample, new, s.max_tokens) for new in sequences]
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def test_tokens_that_gathered_come_together(start: Start, head: FakeHead) 
 
 
 async def test_a_stop_string_ends_one_output_in_the_engine_too(start: Start, head: FakeHead, demo: ServedModel) -> None:
-    head.draw = hashed(demo.tokenizer.vocab_size)
+    head.sample = hashed(demo.tokenizer.vocab_size)
     generations, engine = start()
     request = replace(REQUEST, sequence=replace(SEQUENCE, max_tokens=100), n=2)
     out = outputs(head, request)
@@ -121,7 +121,7 @@ async def test_a_stop_string_ends_one_output_in_the_engine_too(start: Start, hea
                 finishes |= {index: piece.finish} if piece.finish else {}
     assert finishes == {0: Finish(FinishReason.STOP, stop=stop), 1: Finish(FinishReason.LENGTH)}
     assert texts_out == [texts[0][: texts[0].index(stop)], texts[1]]
-    assert generation.progress.completion_tokens < 2 * 100, "what the engine drew further does not count"
+    assert generation.progress.completion_tokens < 2 * 100, "what the engine sampled further does not count"
     await freed(engine)
 
 
@@ -158,7 +158,7 @@ async def test_a_cancelled_task_frees_everything(start: Start, head: FakeHead) -
 
 async def test_a_stop_string_ends_the_sequence_in_the_engine(start: Start, head: FakeHead, demo: ServedModel) -> None:
     words = demo.tokenizer.encode("one two three four five", bos=False)
-    head.draw = scripted(words * 10)
+    head.sample = scripted(words * 10)
     generations, engine = start()
     head.hold()
     head.let(len(words))

@@ -16,8 +16,8 @@ ServeFake = Callable[..., Serving]
 def test_a_sequence_that_cannot_go_on_fails_alone_and_what_it_wrote_is_found_by_nobody(
     make: Make, head: FakeHead, events: Events
 ) -> None:
-    sound = head.draw
-    head.draw = lambda new, ids: -1 if new.token_ids[0] == ord("b") and len(ids) > 20 else sound(new, ids)
+    sound = head.sample
+    head.sample = lambda new, ids: -1 if new.token_ids[0] == ord("b") and len(ids) > 20 else sound(new, ids)
     engine = make()
     requests = [request("a", max_tokens=12), request("b", prompt=14, max_tokens=12), request("c", max_tokens=12)]
     engine.submit(requests)
@@ -33,16 +33,16 @@ def test_a_sequence_that_cannot_go_on_fails_alone_and_what_it_wrote_is_found_by_
 
 
 @pytest.mark.parametrize(
-    ("drawn", "code", "reason", "details"),
+    ("sampled", "code", "reason", "details"),
     [
         (-1, StatusCode.INTERNAL, "NUMERIC_FAULT", ["ErrorInfo", "RequestInfo"]),
         (-2, StatusCode.ABORTED, "CONSTRAINT_FAILED", ["ErrorInfo"]),
     ],
 )
 def test_an_output_that_cannot_go_on_is_a_status_of_its_own(
-    drawn: int, code: StatusCode, reason: str, details: list[str], serve_fake: ServeFake
+    sampled: int, code: StatusCode, reason: str, details: list[str], serve_fake: ServeFake
 ) -> None:
-    head = FakeHead(draw=lambda new, ids: drawn if len(ids) - new.prompt_length == 1 else 7)
+    head = FakeHead(sample=lambda new, ids: sampled if len(ids) - new.prompt_length == 1 else 7)
     serving = serve_fake(head)
 
     def told(call: Callable[[pb.GenerateRequest], object]) -> tuple[StatusCode, str, list[str]]:

@@ -213,7 +213,7 @@ SAMPLE = small(
 @pytest.fixture(scope="module")
 def brief(demo: ServedModel) -> Iterator[Serving]:
     """A server whose outputs are short, whatever is asked."""
-    head = FakeHead(page_count=16, page_size=4, draw=lambda new, ids: demo.tokenizer.eos_id)
+    head = FakeHead(page_count=16, page_size=4, sample=lambda new, ids: demo.tokenizer.eos_id)
     server = Serving(demo).ready(head, engine_bounds())
     yield server
     server.close()

@@ -25,7 +25,9 @@ def test_positions_are_read_back_by_their_page_table(data: st.DataObject, page_s
         cache.write(1, slots[part], keys[part], values[part])
     begin = data.draw(st.integers(0, length))
     end = data.draw(st.integers(begin, length))
-    read = cache.read(1, torch.tensor(Segment(0, end - begin, begin, pages).slots(begin, page_size), dtype=torch.int64))
+    read = cache.read(
+        1, torch.tensor(Segment(0, end - begin, begin, pages).kv_rows(begin, page_size), dtype=torch.int64)
+    )
     assert torch.equal(read[0], keys[begin:end]) and torch.equal(read[1], values[begin:end])
 
 
@@ -40,8 +42,8 @@ def test_writing_leaves_other_layers_and_slots_alone() -> None:
 
 def test_table_entries_before_the_range_are_not_looked_up() -> None:
     gone = 10**9  # a page that does not exist: it was given back
-    assert Segment(0, 1, 10, [gone, gone, 2]).slots(8, 4) == [8, 9, 10]
-    assert Segment(0, 1, 10, [gone, gone, 2]).slots(10, 4) == [10]
+    assert Segment(0, 1, 10, [gone, gone, 2]).kv_rows(8, 4) == [8, 9, 10]
+    assert Segment(0, 1, 10, [gone, gone, 2]).kv_rows(10, 4) == [10]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

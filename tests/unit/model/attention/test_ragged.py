@@ -9,13 +9,13 @@ from model.attention.ragged import RaggedBatch, Segment
 def test_the_documented_example() -> None:
     batch = RaggedBatch.build([Segment(0, 3, 6, [9, 5, 7])], [11, 12, 13], [2], page_size=4)
     assert batch.positions_T.tolist() == [6, 7, 8]
-    assert batch.kv_slots_T.tolist() == [5 * 4 + 2, 5 * 4 + 3, 7 * 4 + 0]
+    assert batch.kv_rows_T.tolist() == [5 * 4 + 2, 5 * 4 + 3, 7 * 4 + 0]
     assert batch.token_ids_T.tolist() == [11, 12, 13] and batch.logit_rows.tolist() == [2]
 
 
 def test_no_chunks_make_an_empty_batch() -> None:
     batch = RaggedBatch.build([], [], [], page_size=4)
-    assert batch.segments == () and batch.positions_T.shape == batch.kv_slots_T.shape == (0,)
+    assert batch.segments == () and batch.positions_T.shape == batch.kv_rows_T.shape == (0,)
 
 
 def test_keys_of_a_chunk_reach_to_its_own_end() -> None:
@@ -39,8 +39,8 @@ def test_every_token_has_the_position_and_slot_of_its_sequence(
     for segment in segments:
         for i in range(segment.length):
             position = int(batch.positions_T[segment.row + i])
-            page, offset = divmod(int(batch.kv_slots_T[segment.row + i]), page_size)
+            page, offset = divmod(int(batch.kv_rows_T[segment.row + i]), page_size)
             assert position == segment.start + i
             assert page == segment.pages[position // page_size] and offset == position % page_size
             seen.add((page, offset))
-    assert len(seen) == row == len(batch.kv_slots_T)
+    assert len(seen) == row == len(batch.kv_rows_T)

@@ -1,4 +1,4 @@
-"""What may be drawn next: ends, control and padding ids, blanks, wrong ids; and how regexes are read."""
+"""What may be sampled next: ends, control and padding ids, blanks, wrong ids; and how regexes are read."""
 
 import json
 import re

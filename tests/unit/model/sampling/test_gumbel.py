@@ -1,4 +1,4 @@
-"""The random draw: its probabilities, its independence, and the noise that it is made with."""
+"""Random sampling: its probabilities, its independence, and the noise that it is made with."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,45 +8,45 @@ import pytest
 import torch
 
 from model.batch import SamplingParams
-from model.sampling.draw import Sampler, draw
 from model.sampling.gumbel import gumbel_noise, noise_key
+from model.sampling.sampler import Sampler, sample
 from tests.sampling import sampler, warped
 
 TRUST = 0.001  # a test of a distribution fails if chance explains what it sees less often than this
 
 
-def drawn(logits_BV: torch.Tensor, rows: Sequence[Sampler]) -> list[int]:
-    return [token.token_id for token in draw(logits_BV, rows)]
+def sampled(logits_BV: torch.Tensor, rows: Sequence[Sampler]) -> list[int]:
+    return [token.token_id for token in sample(logits_BV, rows)]
 
 
 def chance(counts: torch.Tensor, probabilities: torch.Tensor) -> float:
     """Pearson's chi-square test: how often counts as far off as these come by chance."""
     expected = probabilities.double() * counts.sum()
-    assert expected.min() >= 5, "too few draws for the test"
+    assert expected.min() >= 5, "too few samples for the test"
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = torch.tensor((counts.numel() - 1) / 2, dtype=torch.float64)
     return float(torch.special.gammaincc(freedom, statistic / 2))
 
 
-VOCAB, DRAWS = 13, 16_000
+VOCAB, SAMPLES = 13, 16_000
 LOGITS = torch.randn(VOCAB, generator=torch.Generator().manual_seed(9))
 
 
 def varied(vary: str, n: int) -> Sampler:
-    """The n-th of many draws that differ in one of the three things that the noise is keyed with."""
+    """The n-th of many samples that differ in one of the three things that the noise is keyed with."""
     seed, index, position = {"seed": (n, 0, 7), "output_index": (5, n, 7), "position": (5, 0, n)}[vary]
     return sampler(SamplingParams(seed=seed, output_index=index), range(position))
 
 
 def frequencies(vary: str) -> torch.Tensor:
     ids: list[int] = []
-    for start in range(0, DRAWS, 2000):
-        ids += drawn(LOGITS.expand(2000, -1), [varied(vary, n) for n in range(start, start + 2000)])
+    for start in range(0, SAMPLES, 2000):
+        ids += sampled(LOGITS.expand(2000, -1), [varied(vary, n) for n in range(start, start + 2000)])
     return torch.bincount(torch.tensor(ids), minlength=VOCAB)
 
 
 @pytest.mark.parametrize("vary", ["seed", "output_index", "position"])
-def test_tokens_are_drawn_with_the_probabilities_of_softmax(vary: str) -> None:
+def test_tokens_are_sampled_with_the_probabilities_of_softmax(vary: str) -> None:
     assert chance(frequencies(vary), LOGITS.softmax(-1)) > TRUST
 
 
@@ -54,9 +54,9 @@ def test_tokens_are_drawn_with_the_probabilities_of_softmax(vary: str) -> None:
     SamplingParams(temperature=0.6), SamplingParams(temperature=1.5, top_k=6), SamplingParams(top_p=0.8),
     SamplingParams(temperature=1.3, min_p=0.2), SamplingParams(temperature=0.8, top_k=9, top_p=0.9, min_p=0.05),
 ])  # fmt: skip
-def test_tokens_are_drawn_with_the_probabilities_that_transformers_leaves(params: SamplingParams) -> None:
-    rows = [sampler(replace(params, seed=seed)) for seed in range(DRAWS)]
-    counts = torch.bincount(torch.tensor(drawn(LOGITS.expand(DRAWS, -1), rows)), minlength=VOCAB)
+def test_tokens_are_sampled_with_the_probabilities_that_transformers_leaves(params: SamplingParams) -> None:
+    rows = [sampler(replace(params, seed=seed)) for seed in range(SAMPLES)]
+    counts = torch.bincount(torch.tensor(sampled(LOGITS.expand(SAMPLES, -1), rows)), minlength=VOCAB)
     probabilities = warped(LOGITS[None], params)[0].softmax(-1)
     kept = probabilities > 0
     assert counts[~kept].sum() == 0
@@ -79,12 +79,12 @@ def mirrored(noise: torch.Tensor) -> torch.Tensor:
 def test_a_wrong_sampler_is_told_by_the_same_test(
     wrong: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.sampling.draw.gumbel_noise", lambda *arguments: wrong(gumbel_noise(*arguments)))
+    monkeypatch.setattr("model.sampling.sampler.gumbel_noise", lambda *arguments: wrong(gumbel_noise(*arguments)))
     assert chance(frequencies("position"), LOGITS.softmax(-1)) < 1e-6
 
 
 def test_successive_tokens_of_a_sequence_are_independent() -> None:
-    ids = drawn(torch.zeros(DRAWS, 8), [varied("position", n) for n in range(DRAWS)])
+    ids = sampled(torch.zeros(SAMPLES, 8), [varied("position", n) for n in range(SAMPLES)])
     for lag in (1, 2, 3):
         pairs = torch.tensor([8 * a + b for a, b in zip(ids, ids[lag:], strict=False)])
         assert chance(torch.bincount(pairs, minlength=64), torch.full((64,), 1 / 64)) > TRUST
@@ -92,8 +92,8 @@ def test_successive_tokens_of_a_sequence_are_independent() -> None:
 
 def test_outputs_of_one_seed_are_independent_of_each_other() -> None:
     def ids(index: int) -> list[int]:
-        rows = [sampler(SamplingParams(seed=3, output_index=index), range(n)) for n in range(DRAWS)]
-        return drawn(torch.zeros(DRAWS, 8), rows)
+        rows = [sampler(SamplingParams(seed=3, output_index=index), range(n)) for n in range(SAMPLES)]
+        return sampled(torch.zeros(SAMPLES, 8), rows)
 
     pairs = torch.tensor([8 * a + b for a, b in zip(ids(0), ids(1), strict=True)])
     assert chance(torch.bincount(pairs, minlength=64), torch.full((64,), 1 / 64)) > TRUST

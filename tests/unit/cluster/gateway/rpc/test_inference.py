@@ -255,15 +255,15 @@ def test_tokens_that_gathered_share_a_message_and_the_sum_still_comes_last(
 ) -> None:
     eos, blocked, free = 2, threading.Event(), threading.Event()
 
-    def draw(new: NewSequence, token_ids: list[int]) -> int:
-        drawn = len(token_ids) - new.prompt_length
-        return eos if new.sampling.output_index == 1 and drawn == 1 else 300 + drawn
+    def sample(new: NewSequence, token_ids: list[int]) -> int:
+        sampled = len(token_ids) - new.prompt_length
+        return eos if new.sampling.output_index == 1 and sampled == 1 else 300 + sampled
 
     async def block() -> None:
         blocked.set()
         free.wait(PATIENCE)
 
-    head = FakeHead(draw=draw)
+    head = FakeHead(sample=sample)
     server = serve_fake(head)
     head.hold()
     request = ask(max_tokens=4, n=2, stopping={"ignore_eos": False})
@@ -273,7 +273,7 @@ def test_tokens_that_gathered_share_a_message_and_the_sum_still_comes_last(
         blocking = pool.submit(lambda: server.run(block()))
         assert blocked.wait(PATIENCE)
         head.let_go()
-        server.idle()  # all is drawn, and the gateway has seen nothing of it
+        server.idle()  # all is sampled, and the gateway has seen nothing of it
         free.set()
         blocking.result(PATIENCE)
     got = messages.result(PATIENCE)

@@ -85,12 +85,12 @@ def padded(demo: ServedModel) -> ServedModel:
 
 
 @pytest.mark.parametrize("special_tokens", [False, True])
-def test_ids_past_the_vocabulary_may_be_drawn_and_have_no_text(
+def test_ids_past_the_vocabulary_may_be_sampled_and_have_no_text(
     special_tokens: bool, padded: ServedModel, serve_fake: ServeFake
 ) -> None:
     word = padded.tokenizer.encode("the", bos=False)[-1]
     past = padded.tokenizer.vocab_size
-    server = serve_fake(FakeHead(draw=scripted([word, past, word, past + 63])), padded)
+    server = serve_fake(FakeHead(sample=scripted([word, past, word, past + 63])), padded)
     request = pb.GenerateRequest(prompt=pb.Prompt(text="a"), stopping=pb.Stopping(max_tokens=4, stop=["never"]))
     request.output.token_ids, request.output.logprobs, request.output.special_tokens = True, 2, special_tokens
     (output,) = server.client.generate(request).outputs
@@ -104,7 +104,7 @@ def test_ids_past_the_vocabulary_may_be_drawn_and_have_no_text(
 
 def test_a_padded_id_may_stop_an_output(padded: ServedModel, serve_fake: ServeFake) -> None:
     past = padded.tokenizer.vocab_size + 1
-    server = serve_fake(FakeHead(draw=scripted([300, past, 301])), padded)
+    server = serve_fake(FakeHead(sample=scripted([300, past, 301])), padded)
     request = pb.GenerateRequest(prompt=pb.Prompt(text="a"), stopping=pb.Stopping(max_tokens=3, stop_token_ids=[past]))
     assert server.client.generate(request).outputs[0].finish.stop_token_id == past
 

@@ -25,7 +25,7 @@ def test_a_prompt_then_token_by_token() -> None:
     assert [plan.step for plan in (first, second, third)] == [0, 1, 2]
 
 
-def test_a_long_prompt_comes_in_chunks_and_only_its_last_draws() -> None:
+def test_a_long_prompt_comes_in_chunks_and_only_its_last_samples() -> None:
     bench = Bench(Limits(2, 4, 8, 4))
     bench.add(sequence("a", prompt=10, max_tokens=1))
     plans = bench.finish()

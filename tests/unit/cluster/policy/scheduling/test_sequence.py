@@ -86,7 +86,7 @@ def test_admission_carries_all_tokens_and_how_many_are_prompt() -> None:
     s = sequence(9, prompt_length=7)
     s.slot = 3
     new = s.admission()
-    assert (new.slot, new.token_ids, new.prompt_length, new.trace) == (3, tuple(range(9)), 7, True)
+    assert (new.slot, new.token_ids, new.prompt_length, new.routing) == (3, tuple(range(9)), 7, True)
 
 
 def test_routing_adds_up_layer_by_layer() -> None:

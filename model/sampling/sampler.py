@@ -46,8 +46,7 @@ class Sampler:
 
     def __init__(self, new: NewSequence, make_mask: MaskMaker) -> None:
         self.slot, self.params = new.slot, new.sampling
-        self.position = len(new.token_ids)
-        self.drawn = self.position - new.prompt_length
+        self.position, self.prompt_length = len(new.token_ids), new.prompt_length
         self.seen = Occurrences(new.token_ids, new.prompt_length) if penalised(self.params) else None
         self.mask = make_mask(self.params.constraint) if self.params.constraint is not None else None
         if self.mask is not None:
@@ -56,7 +55,6 @@ class Sampler:
 
     def push(self, token_id: int) -> None:
         self.position += 1
-        self.drawn += 1
         if self.seen is not None:
             self.seen.push(token_id)
         if self.mask is not None:
@@ -65,10 +63,10 @@ class Sampler:
     @property
     def banned(self) -> tuple[int, ...]:
         """Ids that must not be sampled until there are `min_tokens`."""
-        return self.params.banned if self.drawn < self.params.min_tokens else ()
+        return self.params.banned if self.position - self.prompt_length < self.params.min_tokens else ()
 
 
-def draw(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
+def sample(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
     """Sample one token per row of fp32 logits; `numeric` is false for a row that holds NaN or infinity."""
     device = logits_BV.device
     scores_BV = shape(logits_BV, samplers)
