@@ -15,7 +15,7 @@ from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
 from actors.seams import HeadTaken
 from actors.specs import ActorReport, ActorSpec, kv_bytes
 from model.attention.attention import choose_backend
-from model.attention.kv_cache import PagedKVCache, page_bytes
+from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch
 from model.batch import (
     Chunk,
@@ -27,7 +27,7 @@ from model.batch import (
     StepPlan,
     StepResult,
 )
-from model.checkpoint.generation_config import eos_ids
+from model.checkpoint.folder import eos_ids
 from model.checkpoint.weights import read_tensors, torch_dtype
 from model.constraint.grammar import Constraints, Matcher
 from model.device.failure import lost_device
@@ -35,8 +35,7 @@ from model.device.memory import free_bytes
 from model.linear import keep_one_order
 from model.slots import Slots
 from model.text.tokenizer import Tokenizer
-from model.trunk import Trunk
-from model.watch import watched
+from model.trunk import Trunk, watched
 from model.wire import allow_read_only_buffers
 
 
@@ -73,7 +72,7 @@ class Head:
 
     def _pages_in(self, memory: int) -> int:
         config, size = self._checkpoint.config, self.spec.page_size
-        per_page = page_bytes(config, size, self._dtype.itemsize)
+        per_page = size * config.kv_token_bytes(self._dtype.itemsize)
         if memory < per_page:
             key = "kv.memory_share" if self.spec.kv_memory_share and not self.spec.kv_memory_most else "kv.memory_bytes"
             raise ValueError(

@@ -1,8 +1,8 @@
 """The contract of both planes: the engine's plan for one step, and the head's result.
 
-Plain frozen data without torch, so that the scheduler stays pure. A plan carries only what the head lacks: a
-sequence's tokens travel once, when it is admitted; afterwards its slot names it, and the head knows the last
-sampled token already, so a decode chunk carries no token.
+Plain frozen data without torch, so that the scheduler stays pure. A plan carries only what the head lacks: a sequence's
+tokens travel once, when it is admitted; afterwards its slot names it, and a decode chunk carries no token, because the
+head knows the last sampled one.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ Alternatives = tuple[tuple[int, float], ...]  # (id, logprob), best first
 
 
 class ConstraintKind(Enum):
-    """How to read a constraint's text."""
-
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
 
@@ -30,9 +28,9 @@ class Constraint:
 class SamplingParams:
     """How the tokens of one sequence are sampled. Defaults change nothing.
 
-    `seed` and `output_index` fix the noise of every sample (model/sampling/gumbel.py). `logprobs` is the number of
-    alternatives to report, -1 for no log-probabilities at all. `banned` ids are not sampled before `min_tokens`,
-    unless the `constraint` allows nothing else.
+    `seed` and `output_index` fix the noise of every sample. `logprobs` is the number of alternatives to report, -1 for
+    no log-probabilities at all. `banned` ids are not sampled before `min_tokens`, unless the `constraint` allows
+    nothing else.
     """
 
     temperature: float = 1.0
@@ -53,11 +51,9 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class NewSequence:
-    """A sequence that enters a slot.
-
-    `token_ids` is the prompt and, after a preemption, the output so far; the first `prompt_length` of them are
-    prompt. `routing` asks for the sequence's expert counts in every result, `prompt_logprobs` for log-probabilities of
-    the prompt's tokens with that many alternatives (-1: none).
+    """A sequence that enters a slot. `token_ids` is the prompt (`prompt_length` ids) and, after a preemption, the
+    output so far. `routing` asks for the sequence's expert counts in every result, `prompt_logprobs` for
+    log-probabilities of the prompt's tokens with that many alternatives (-1: none).
     """
 
     slot: int
@@ -70,11 +66,10 @@ class NewSequence:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of one slot's tokens through the model: positions `start` to `start + length - 1`.
-
-    `new_pages` are appended to the slot's table of KV pages. A sequence that enters with part of its cache ready
-    begins at a `start` above 0, and its first `new_pages` hold the positions before. With `sample` the chunk ends at
-    the last known token, and its logits give the next one.
+    """A run of one slot's tokens through the model: positions `start` to `start + length - 1`. `new_pages` are appended
+    to the slot's table of KV pages. A sequence that enters with part of its cache ready begins at a `start` above 0,
+    and its first `new_pages` hold the positions before. With `sample` the chunk ends at the last known token, and its
+    logits give the next one.
     """
 
     slot: int
@@ -128,10 +123,9 @@ class PromptLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class SequenceFault:
-    """A slot whose sequence cannot go on, while all others do; it got no token.
-
-    `kind` is `numeric` (its logits hold NaN or infinity) or `constraint` (its text can no longer become one that the
-    constraint allows); `detail` is for the operator's log.
+    """A slot whose sequence got no token and cannot go on, while all others do. `kind` is `numeric` (its logits hold
+    NaN or infinity) or `constraint` (its text can no longer become one that the constraint allows); `detail` is for
+    the operator's log.
     """
 
     slot: int
@@ -141,12 +135,10 @@ class SequenceFault:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of a step: a token for each slot that sampled.
-
-    `prompts` holds log-probabilities of prompt tokens where a sequence asked for them, `faults` the slots that got no
-    token because they cannot go on. `expert_tokens[layer][expert]` counts the rows that each expert ran in this step,
-    `routing` the same for each slot that asks for it. `retries` counts expert calls that were sent again. `seconds` is
-    the step's time on the head's clock, of which `dispatch_seconds` waiting for experts.
+    """The result of a step: a token for each slot that sampled, prompt tokens' log-probabilities where they were asked
+    for, and the slots that cannot go on. `expert_tokens[layer][expert]` counts the rows that each expert ran in this
+    step, `routing` the same for each slot that asks for it. `retries` counts expert calls that were sent again.
+    `seconds` is the step's time on the head's clock, of which `dispatch_seconds` waiting for experts.
     """
 
     step: int
@@ -163,11 +155,9 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class StepFailure:
-    """A step that did not run to its end. The head's sequences are in doubt (after `stale`: are another engine's)
-    until the engine begins anew.
-
-    `kind` is `unavailable` (an expert has no replica that answers), `stale` (epoch or incarnation differ) or
-    `internal`; `detail` is for the operator's log.
+    """A step that did not run to its end. The head's sequences are in doubt (after `stale`: are another engine's) until
+    the engine begins anew. `kind` is `unavailable` (an expert has no replica that answers), `stale` (epoch or
+    incarnation differ) or `internal`; `detail` is for the operator's log.
     """
 
     step: int

@@ -12,10 +12,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class MixtralConfig:
-    """The hyper-parameters in a checkpoint's `config.json`.
+    """The hyper-parameters that serving needs of a checkpoint's `config.json` (transformers `MixtralConfig`).
 
-    Source: transformers `MixtralConfig`. `rope_theta` is read from the top level or from `rope_parameters`. Keys that
-    only HF uses (`architectures`, `transformers_version`, ...) are dropped.
+    `rope_theta` is read from the top level or from `rope_parameters`.
     """
 
     vocab_size: int = 32000
@@ -25,32 +24,21 @@ class MixtralConfig:
     num_attention_heads: int = 32
     num_key_value_heads: int = 8
     head_dim: int = 128
-    hidden_act: str = "silu"
     max_position_embeddings: int = 4096 * 32
-    initializer_range: float = 0.02
     rms_norm_eps: float = 1e-5
-    use_cache: bool = True
-    pad_token_id: int | None = None
-    bos_token_id: int | None = 1
     eos_token_id: int | tuple[int, ...] | None = 2
     tie_word_embeddings: bool = False
     rope_theta: float = 1e6
     sliding_window: int | None = None
-    attention_dropout: float = 0.0
     num_experts_per_tok: int = 2
     num_local_experts: int = 8
-    output_router_logits: bool = False
-    router_aux_loss_coef: float = 0.001
-    router_jitter_noise: float = 0.0
     dtype: str = "float32"
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The ids that end a text; empty where the checkpoint names none."""
         eos = self.eos_token_id
-        if eos is None:
-            return ()
-        return eos if isinstance(eos, tuple) else (eos,)
+        return eos if isinstance(eos, tuple) else () if eos is None else (eos,)
 
     def kv_token_bytes(self, dtype_bytes: int) -> int:
         """Bytes of one token in the KV cache: keys and values of all layers."""
@@ -61,12 +49,9 @@ class MixtralConfig:
         """Read `config.json` of a checkpoint folder; ValueError names the setting that cannot be served, and why."""
         path = folder / "config.json"
         try:
-            refuse_pointer(path)
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_json(path)
         except FileNotFoundError:
             raise ValueError(f"{folder} has no config.json: give the folder of a checkpoint in HF layout") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): copy it again from its source") from None
         if not isinstance(raw, dict):
             raise ValueError(f"{path} must hold a JSON object")
         try:
@@ -96,14 +81,12 @@ class MixtralConfig:
         return config
 
     def _check(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if not _is_count(value):
-                raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1")
-        for name in ("rope_theta", "rms_norm_eps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value!r}, but must be a number above 0")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not _is_count(value):
+                raise ValueError(f"{field.name} is {value!r}, but must be a whole number of at least 1")
+            if field.type is float and (type(value) not in (int, float) or not 0 < value < math.inf):
+                raise ValueError(f"{field.name} is {value!r}, but must be a number above 0")
         if self.sliding_window is not None and not _is_count(self.sliding_window):
             raise ValueError(f"sliding_window is {self.sliding_window!r}, but must be null or at least 1")
         if not isinstance(self.tie_word_embeddings, bool):
@@ -125,10 +108,13 @@ class MixtralConfig:
             raise ValueError(f"dtype {self.dtype!r} cannot be served; convert the checkpoint to one of {DTYPES}")
 
 
-def names_dtype(folder: Path) -> bool:
-    """Whether a folder's `config.json` names the dtype of its tensors; `MixtralConfig.load` has read it before."""
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return bool(raw.get("dtype") or raw.get("torch_dtype"))
+def read_json(file: Path) -> Any:
+    """The content of one of a checkpoint's files; ValueError if it is no JSON."""
+    refuse_pointer(file)
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON ({error}): copy it again from its source") from None
 
 
 def refuse_pointer(file: Path) -> None:
@@ -138,20 +124,6 @@ def refuse_pointer(file: Path) -> None:
             raise ValueError(
                 f"{file} is a Git LFS pointer, not the file itself: run `git lfs install`, then `git lfs pull` there"
             )
-
-
-_POSITIVE = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "num_experts_per_tok",
-    "num_local_experts",
-)
 
 
 def _is_count(value: object) -> bool:
@@ -170,10 +142,7 @@ def _refuse_unservable(raw: Mapping[str, Any]) -> None:
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(raw.get(key) or {}, Mapping):
             raise ValueError(f"{key} is {raw[key]!r}, but must be an object or null")
-    rope = raw.get("rope_parameters") or {}
-    kinds = [rope.get("rope_type", "default"), rope.get("type", "default")]
-    scaling = raw.get("rope_scaling") or {}
-    kinds += [scaling.get("rope_type", "default"), scaling.get("type", "default")]
-    for rope_type in kinds:
-        if rope_type != "default":
-            raise ValueError(f"RoPE scaling of type {rope_type!r} cannot be served; only unscaled RoPE can")
+        for name in ("rope_type", "type"):
+            rope_type = (raw.get(key) or {}).get(name, "default")
+            if rope_type != "default":
+                raise ValueError(f"RoPE scaling of type {rope_type!r} cannot be served; only unscaled RoPE can")

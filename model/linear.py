@@ -21,8 +21,8 @@ CUDA_SWITCHES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_p
 
 
 def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
-    """`x @ weight.T`, shape [R, E]. A row's result is the same alone and in any batch, bit for bit; token identity
-    rests on it (docs/adr/0004-token-identity.md). On CUDA this holds only after `keep_one_order`.
+    """`x @ weight.T`, shape [R, E]. A row's result is the same alone and in any batch, bit for bit
+    (docs/adr/0004-token-identity.md); on CUDA only after `keep_one_order`.
 
     CPU fp32 kernels sum in another order for other row counts: below 4 rows (reported for Zen 4), below 16 with
     AVX-512, and with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are computed in blocks
@@ -35,7 +35,8 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     on_cuda, fp32 = x_RD.device.type == "cuda", x_RD.dtype == torch.float32
     if fp32 or (not on_cuda and weight_ED.numel() <= _TINY):
         return _in_blocks(x_RD, weight_ED, _CUDA_BLOCK if on_cuda else _BLOCK)
-    if on_cuda and rows < _CUDA_LEAST and _is_deep(weight_ED):
+    is_deep = weight_ED.shape[1] > weight_ED.shape[0] and weight_ED.numel() >= _CUDA_LARGE
+    if on_cuda and rows < _CUDA_LEAST and is_deep:
         # Without split-K few rows leave most of a card idle: 306 us at 8 rows, 53 at 32, of 8x7B's w2 on an H100.
         return F.linear(_padded(x_RD, _CUDA_LEAST), weight_ED)[:rows]
     return F.linear(x_RD, weight_ED) if rows > 1 else F.linear(x_RD.expand(2, -1), weight_ED)[:1]
@@ -56,10 +57,6 @@ def keep_one_order(device: torch.device) -> None:
             torch.__version__,
             error,
         )
-
-
-def _is_deep(weight_ED: torch.Tensor) -> bool:
-    return weight_ED.shape[1] > weight_ED.shape[0] and weight_ED.numel() >= _CUDA_LARGE
 
 
 def _in_blocks(x_RD: torch.Tensor, weight_ED: torch.Tensor, block: int) -> torch.Tensor:

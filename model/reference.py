@@ -13,8 +13,6 @@ from model.checkpoint.weights import read_tensors
 
 
 class Reference:
-    """A whole checkpoint in fp32."""
-
     def __init__(self, folder: Path) -> None:
         checkpoint = Checkpoint.open(folder)
         self.config = checkpoint.config

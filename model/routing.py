@@ -4,6 +4,7 @@ T: tokens, D: hidden size, E: experts, K: experts per token, R = T * K rows.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -26,10 +27,8 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Rows of a dispatch in expert order.
-
-    `tokens_R`: the token of each grouped row; `counts`: rows per expert id; `rows_KT`: for each k the grouped row of
-    every token's k-th expert.
+    """Rows of a dispatch in expert order. `tokens_R`: the token of each grouped row; `counts`: rows per expert id;
+    `rows_KT`: for each k the grouped row of every token's k-th expert.
     Example: experts_TK = [[0, 2], [0, 1]] gives tokens 0 1 1 0, counts [2, 1, 1] and rows [[0, 1], [3, 2]].
     """
 
@@ -65,10 +64,8 @@ def combine(weights_TK: torch.Tensor, rows_KT: torch.Tensor, outputs_RD: torch.T
     As in HF: each product in fp32, rounded to the model's dtype, added in ascending expert order. The order is
     fixed, so it does not matter which replica answers first.
     """
-    total_TD = None
-    for k, rows_T in enumerate(rows_KT):
-        product_TD = outputs_RD.index_select(0, rows_T) * weights_TK[:, k : k + 1]
-        product_TD = product_TD.to(outputs_RD.dtype)
-        total_TD = product_TD if total_TD is None else total_TD.add_(product_TD)
-    assert total_TD is not None, "a token has at least one expert"
-    return total_TD
+    products = (
+        (outputs_RD.index_select(0, rows_T) * weights_TK[:, k : k + 1]).to(outputs_RD.dtype)
+        for k, rows_T in enumerate(rows_KT)
+    )
+    return reduce(torch.Tensor.add_, products)

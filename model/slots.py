@@ -6,6 +6,7 @@ It follows the scheduler's plans to the letter and decides nothing. R: rows whos
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -31,15 +32,11 @@ class _Slot:
 
 
 class Slots:
-    """Sequences by slot."""
-
     def __init__(self, make_mask: MaskMaker) -> None:
-        """`make_mask` makes the mask of each sequence that has a constraint."""
         self._make_mask = make_mask
         self._slots: dict[int, _Slot] = {}
 
     def apply(self, plan: StepPlan) -> None:
-        """Release, admit and extend page tables as the plan says."""
         for slot in plan.release:
             del self._slots[slot]
         for new in plan.admit:
@@ -73,7 +70,7 @@ class Slots:
         Sampled tokens are appended to their slots, so that the next plan can name them by slot. Slots that cannot go
         on are returned as faults.
         """
-        sampled: list[int] = []
+        rows: list[int] = []
         samplers: list[Sampler] = []
         prompts: list[PromptLogprobs] = []
         faults: list[SequenceFault] = []
@@ -90,40 +87,29 @@ class Slots:
                     faults.append(SequenceFault(chunk.slot, "numeric", "logits of its prompt hold NaN or infinity"))
                 row += count
             if chunk.sample:
-                sampled.append(row)
+                rows.append(row)
                 samplers.append(slot.sampler)
                 row += 1
-        wanted = logits_RV if len(sampled) == row else logits_RV[put(sampled, logits_RV.device, torch.int64)]
+        wanted = logits_RV if len(rows) == row else logits_RV[put(rows, logits_RV.device, torch.int64)]
         tokens: list[SampledToken] = []
         for token in sample(wanted, samplers):
-            if fault := self._push(token):
-                faults.append(fault)
+            slot = self._slots[token.slot]
+            if not token.numeric:
+                faults.append(SequenceFault(token.slot, "numeric", "its logits hold NaN or infinity"))
+            elif failure := slot.sampler.push(token.token_id):
+                faults.append(SequenceFault(token.slot, "constraint", failure))
             else:
+                slot.token_ids.append(token.token_id)
                 tokens.append(token)
         return tuple(tokens), tuple(prompts), tuple(faults)
 
-    def _push(self, token: SampledToken) -> SequenceFault | None:
-        """Append a token, or return why the slot cannot take one."""
-        slot = self._slots[token.slot]
-        mask = slot.sampler.mask
-        if not token.numeric:
-            return SequenceFault(token.slot, "numeric", "its logits hold NaN or infinity")
-        if mask is None or not mask.failure:  # after a failure the mask allowed nothing but the end
-            slot.sampler.push(token.token_id)
-        if mask is not None and mask.failure:
-            return SequenceFault(token.slot, "constraint", mask.failure)
-        slot.token_ids.append(token.token_id)
-        return None
-
     def routed(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
         """(slot, first row, rows) of each chunk whose sequence asks for its routing."""
-        row, found = 0, []
-        for chunk in chunks:
-            if self._slots[chunk.slot].new.routing:
-                found.append((chunk.slot, row, chunk.length))
-            row += chunk.length
-        return found
+        firsts = accumulate((chunk.length for chunk in chunks), initial=0)
+        return [
+            (c.slot, row, c.length) for row, c in zip(firsts, chunks, strict=False) if self._slots[c.slot].new.routing
+        ]
 
     def clear(self) -> None:
-        """Forget everything: another engine takes over."""
+        """Another engine takes over."""
         self._slots.clear()

@@ -1,12 +1,13 @@
 """Everything of Mixtral but its experts: embedding, attention, gate, norms, output head.
 
-The trunk is a generator of dispatches: it yields a layer's rows for its experts and is sent their combined answer.
-It does not know whether experts are remote (gpt-fast applies parallelism from outside, too).
+The trunk is a generator: it yields a layer's rows for its experts and is sent their combined answer, wherever they are
+(gpt-fast applies parallelism from outside, too).
 T: tokens of the batch, D: hidden size, H/N: query/KV heads, d: head dimension, V: vocabulary.
 """
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,14 @@ from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch
 from model.attention.rope import inverse_frequencies, rotate, rotation
 from model.config import MixtralConfig
+from model.device.host_link import fetch
 from model.linear import linear
 from model.routing import Dispatch, route
 
 Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(NamedTuple):
     input_norm: torch.Tensor
     qkv: torch.Tensor  # q, k and v stacked: one product instead of three
     out: torch.Tensor
@@ -32,8 +33,6 @@ class _Layer:
 
 
 class Trunk:
-    """The head's share of the model."""
-
     def __init__(self, config: MixtralConfig, tensors: Mapping[str, torch.Tensor]) -> None:
         """`tensors` holds everything outside `.experts.` under its HF name."""
         self.config = config
@@ -65,11 +64,8 @@ class Trunk:
 
     def nbytes(self) -> int:
         """Bytes held; a tied output head counts once."""
-        own = [self.embedding, self.final_norm]
-        own += [] if self.config.tie_word_embeddings else [self.lm_head]
-        for layer in self.layers:
-            own += [layer.input_norm, layer.qkv, layer.out, layer.post_norm, layer.gate]
-        return sum(t.nbytes for t in own)
+        ends = [self.embedding, self.final_norm, *([] if self.config.tie_word_embeddings else [self.lm_head])]
+        return sum(t.nbytes for t in (*ends, *chain.from_iterable(self.layers)))
 
 
 def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
@@ -84,11 +80,34 @@ def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Te
 
 
 def _layer(tensors: Mapping[str, torch.Tensor], at: str) -> _Layer:
-    qkv = torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"])
     return _Layer(
         tensors[f"{at}.input_layernorm.weight"],
-        qkv,
+        torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"]),
         tensors[f"{at}.self_attn.o_proj.weight"],
         tensors[f"{at}.post_attention_layernorm.weight"],
         tensors[f"{at}.block_sparse_moe.gate.weight"],
     )
+
+
+def watched(forward: Forward, place: list[str]) -> Forward:
+    """The same generator, which also appends to `place` the first place where a number is NaN or infinite. It waits for
+    the device at every layer, so it only runs after a fault has been seen.
+    """
+    dispatch = next(forward)
+    while True:
+        _look(dispatch.x_TD, f"layer {dispatch.layer}, attention or what came into it", place)
+        _look(dispatch.weights_TK, f"layer {dispatch.layer}, gate", place)
+        total_TD = yield dispatch
+        _look(total_TD, f"layer {dispatch.layer}, experts", place)
+        try:
+            dispatch = forward.send(total_TD)
+        except StopIteration as end:
+            logits: torch.Tensor = end.value
+            return logits
+
+
+def _look(values: torch.Tensor, name: str, place: list[str]) -> None:
+    if not place:
+        (finite,) = fetch(values.isfinite().all())
+        if not bool(finite):
+            place.append(name)

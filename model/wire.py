@@ -1,7 +1,6 @@
 """Rows of hidden states as raw bytes and back, without a copy where torch allows it.
 
-They travel as raw bytes because Ray sends `bytes` in less than half the time of a torch tensor, and because numpy has
-no bfloat16.
+Ray sends `bytes` in less than half the time of a torch tensor, and numpy has no bfloat16.
 """
 
 import warnings

@@ -17,7 +17,6 @@ from actors.routing.router import ExpertRouter
 from actors.specs import ActorSpec
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertTransport
-from model.attention.kv_cache import page_bytes
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
 from model.checkpoint.folder import expected_shapes
 from model.checkpoint.weights import torch_dtype
@@ -84,7 +83,7 @@ def spec(
     folder: Path, expert: int | None = None, dtype: str = "float32", pages: int = 64, page_size: int = 4
 ) -> ActorSpec:
     """What head (no `expert`) or expert is built from; the head gets just the memory for `pages`."""
-    memory = pages * page_bytes(MixtralConfig.load(folder), page_size, torch_dtype(dtype).itemsize)
+    memory = pages * page_size * MixtralConfig.load(folder).kv_token_bytes(torch_dtype(dtype).itemsize)
     return ActorSpec(str(folder), dtype, "cpu", 1, expert=expert, kv_memory_bytes=memory, page_size=page_size)
 
 

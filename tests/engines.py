@@ -1,10 +1,11 @@
 """What the tests of the engine share: requests, and what is expected of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cluster.engine.engine import Engine, EngineConfig
 from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import NewSequence, SamplingParams
+from model.text.tokenizer import Tokenizer
 from tests.fakes import Events, FakeHead, continuation
 
 Make = Callable[..., Engine]
@@ -51,3 +52,8 @@ def check_idle(engine: Engine, events: Events) -> None:
     engine.check()
     assert engine.free_pages == engine.limits.page_count
     assert engine.alive
+
+
+def output_text(tokenizer: Tokenizer, ids: Iterable[int], special_tokens: bool = False) -> str:
+    """The text of an output, decoded as one piece."""
+    return b"".join(tokenizer.token_bytes(i, special_tokens=special_tokens) for i in ids).decode(errors="replace")

@@ -19,7 +19,6 @@ WITHOUT_TORCH = (
     "model/text/chat.py",
     "model/text/detokenizer.py",
     "model/constraint/grammar.py",
-    "model/checkpoint/generation_config.py",
 )
 
 

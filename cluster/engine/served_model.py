@@ -7,8 +7,7 @@ from typing import Any
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import SamplingParams
-from model.checkpoint.folder import Checkpoint
-from model.checkpoint.generation_config import eos_ids, generation_config
+from model.checkpoint.folder import Checkpoint, eos_ids, generation_config
 from model.text.chat_template import chat_refusal
 from model.text.tokenizer import Tokenizer
 

@@ -30,11 +30,9 @@ class AttentionBackend(Protocol):
 
     def prepare(self, batch: RaggedBatch) -> Any:
         """Masks, offsets and tables that all layers of the step share."""
-        ...
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: Any) -> torch.Tensor:
         """Attention output [T, H, d]; the step's own keys and values are in the cache already."""
-        ...
 
 
 Make = Callable[[int | None, int], AttentionBackend]  # window, page size
@@ -65,8 +63,8 @@ def backends(
 
 def _makers(dtype: torch.dtype, device: torch.device, head_dim: int, page_size: int) -> list[Make]:
     if device.type == "cuda":
-        # On Hopper torch would choose cuDNN's attention. It builds a plan for every new shape, which takes longer than
-        # a step, and does not promise the same bits twice.
+        # On Hopper torch would choose cuDNN's attention, which builds a plan for every new shape, longer than a step
+        # takes, and does not promise the same bits twice.
         torch.backends.cuda.enable_cudnn_sdp(False)
     found: list[Make] = []
     for make in (Flash3Backend, FlashBackend, VarlenBackend) if flash_can_serve(dtype, device, head_dim) else ():
@@ -90,14 +88,11 @@ def fault(
     window: int | None,
     page_size: int,
 ) -> str:
-    """The fault of a backend on this device, found by trying it on a few keys; empty if there is none.
-
-    An installed library may be built for another card, or define its window in another way.
+    """The fault of a backend on this device, found by trying it on a few keys, or ""; an installed library may be built
+    for another card, or define its window in another way.
     """
-    chunks, heads = [(0, 7), (page_size - 1, 4), (page_size + 2, 1), (0, 1)], (8, 2)
-    config = MixtralConfig(
-        num_hidden_layers=1, num_attention_heads=heads[0], num_key_value_heads=heads[1], head_dim=head_dim
-    )
+    chunks, heads = [(0, 7), (page_size - 1, 4), (page_size + 2, 1), (0, 1)], 8
+    config = MixtralConfig(num_hidden_layers=1, num_attention_heads=heads, num_key_value_heads=2, head_dim=head_dim)
     pages = -(-max(7, page_size + 3) // page_size)  # of each sequence; their order is scrambled below
     cache = PagedKVCache(config, pages * len(chunks), page_size, torch.float32)
     random = torch.Generator().manual_seed(0)
@@ -107,7 +102,7 @@ def fault(
     for i, (start, length) in enumerate(chunks):
         segments.append(Segment(row, length, start, range(i, cache.page_count, len(chunks))[::-1]))
         row += length
-    q_THd = torch.randn(row, heads[0], head_dim, generator=random)
+    q_THd = torch.randn(row, heads, head_dim, generator=random)
 
     def attended(by: AttentionBackend, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         batch = RaggedBatch.build(segments, [0] * row, [], page_size, device)
@@ -118,7 +113,7 @@ def fault(
     try:
         found = attended(backend, dtype, device)
     except Exception as error:  # a foreign library may raise anything
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     expected = attended(SdpaBackend(window, page_size), torch.float32, torch.device("cpu"))
     furthest = (found - expected).abs().max().item()
     return "" if furthest <= _CLOSE else f"its output is off by {furthest:.2g}"

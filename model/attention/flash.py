@@ -1,8 +1,8 @@
 """Attention by the flash-attention kernels of a CUDA device (Dao 2023, Shah et al. 2024).
 
-A sequence's result must not depend on the other sequences of its batch. These kernels treat sequences separately, but
-choose their tiles by the longest query and split keys by how full the device is. So sequences with one query have a
-call of their own, the chunks of prompts have another, and keys are never split.
+A sequence's result must not depend on the other sequences of its batch, but these kernels choose their tiles by the
+longest query and split keys by how full the device is. So sequences with one query have a call of their own, the chunks
+of prompts have another, and keys are never split.
 T: tokens of the batch, B: sequences of a call, H: query heads, N: KV heads, d: head dimension.
 """
 
@@ -38,7 +38,6 @@ class _Call:
 
     @classmethod
     def of(cls, segments: Sequence[Segment], device: torch.device) -> "_Call":
-        """Lay these segments out in one transfer to the device."""
         q, k = [s.length for s in segments], [s.kv_length for s in segments]
         width, count = max(len(s.pages) for s in segments), len(segments)
         table = [page for s in segments for page in (*s.pages, *[0] * (width - len(s.pages)))]
@@ -185,5 +184,4 @@ class VarlenBackend:
 
 
 def flash_can_serve(dtype: torch.dtype, device: torch.device, head_dim: int) -> bool:
-    """Whether kernels of this family take such tensors."""
     return device.type == "cuda" and dtype in _HALVES and head_dim % 8 == 0 and head_dim <= 256

@@ -28,7 +28,7 @@ class PagedKVCache:
         self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
 
     def write(self, layer: int, kv_rows_T: torch.Tensor, k_TNd: torch.Tensor, v_TNd: torch.Tensor) -> None:
-        """Store one layer's keys and values at flat rows (page * S + offset)."""
+        """Store one layer's keys and values at rows page * S + offset."""
         self.keys[layer].flatten(0, 1)[kv_rows_T] = k_TNd
         self.values[layer].flatten(0, 1)[kv_rows_T] = v_TNd
 
@@ -39,13 +39,8 @@ class PagedKVCache:
             self.values[:, target] = self.values[:, source]
 
     def read(self, layer: int, kv_rows_L: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [L, N, d] at flat rows (page * S + offset)."""
+        """Keys and values [L, N, d] at rows page * S + offset."""
         keys, values = self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
         # Rows of one dimension: indexing [rows, N, d] moves the same bytes a dozen times slower on a CPU.
         k_LX, v_LX = (x.flatten(1).index_select(0, kv_rows_L) for x in (keys, values))
         return k_LX.view(-1, *keys.shape[1:]), v_LX.view(-1, *values.shape[1:])
-
-
-def page_bytes(config: MixtralConfig, page_size: int, dtype_bytes: int) -> int:
-    """Bytes of one page over all layers, keys and values together."""
-    return config.kv_token_bytes(dtype_bytes) * page_size

@@ -13,11 +13,10 @@ from model.device.host_link import put
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One sequence's part of the batch.
+    """One sequence's part of the batch: rows [row, row + length) are its positions [start, start + length).
 
-    Rows [row, row + length) of the batch are its positions [start, start + length). `pages` is its absolute page
-    table: position p lies in page `pages[p // page_size]`. Entries wholly older than the sliding window may name
-    pages that now belong to other sequences; they are never read.
+    Position p lies in page `pages[p // page_size]`. Pages wholly older than the sliding window may belong to other
+    sequences by now; they are never read.
     """
 
     row: int
@@ -41,9 +40,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
-    """Tensors that every layer of one step shares.
-
-    `token_ids_T` and `positions_T` (int64); `kv_rows_T`: the cache row of each token's key and value, as
+    """Tensors (int64) that every layer of one step shares. `kv_rows_T`: the cache row of each token's key and value, as
     page * page_size + offset; `logit_rows`: rows whose logits are needed.
     """
 

@@ -19,12 +19,13 @@ _STACKED_ROWS = 1 << 16  # keys that one call of decodes may gather, which bound
 
 @dataclass(frozen=True, slots=True)
 class _Prefill:
-    """A chunk of several queries: its rows of the batch, the cache rows of its keys [L], and the mask."""
+    """A chunk of several queries: its rows of the batch, the cache rows of its keys [L], and the mask [queries, L];
+    None if the chunk begins at position 0 and the window leaves no key out.
+    """
 
     rows: slice
     kv_rows_L: torch.Tensor
-    mask: torch.Tensor | None  # [queries, L]
-    causal: bool
+    mask: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,13 @@ class _Decode:
     mask_B11L: torch.Tensor
 
 
-class SdpaBackend:
-    """An `AttentionBackend` (model/attention/attention.py).
+_Call = _Prefill | _Decode
 
-    A sequence's result does not depend, to the bit, on the other sequences of its batch. A prompt's chunk is a call of
-    its own. Sequences with one query are stacked with others of about their length and padded to a size that follows
-    from their own length; the kernel treats each by itself.
+
+class SdpaBackend:
+    """A sequence's result does not depend, to the bit, on the other sequences of its batch. A prompt's chunk is a call
+    of its own. Sequences with one query are stacked with others of about their length and padded to a size that
+    follows from their own length; the kernel treats each by itself.
     """
 
     name = "sdpa"
@@ -50,11 +52,10 @@ class SdpaBackend:
     def __init__(self, window: int | None, page_size: int) -> None:
         self.window, self.page_size = window, page_size
 
-    def prepare(self, batch: RaggedBatch) -> list[_Prefill | _Decode]:
-        """The calls of each layer: the keys they read, and their masks."""
+    def prepare(self, batch: RaggedBatch) -> list[_Call]:
         device = batch.positions_T.device
         stacks: dict[int, list[Segment]] = {}
-        calls: list[_Prefill | _Decode] = []
+        calls: list[_Call] = []
         for s in batch.segments:
             if s.length > 1:
                 calls.append(self._prefill(s, device))
@@ -73,30 +74,24 @@ class SdpaBackend:
         rows, first = slice(s.row, s.row + s.length), self.first_key(s.start)
         kv_rows_L = put(s.kv_rows(first, self.page_size), device, torch.int64)
         if s.start == 0 and (self.window is None or s.length <= self.window):
-            return _Prefill(rows, kv_rows_L, None, True)
+            return _Prefill(rows, kv_rows_L, None)
         queries = torch.arange(s.start, s.kv_length, device=device)[:, None]
         keys = torch.arange(first, s.kv_length, device=device)[None, :]
         mask = keys <= queries
         if self.window is not None:
             mask &= keys > queries - self.window
-        return _Prefill(rows, kv_rows_L, mask, False)
+        return _Prefill(rows, kv_rows_L, mask)
 
     def _decode(self, stack: Sequence[Segment], width: int, device: torch.device) -> _Decode:
         """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
         at rows 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
         """
-        kv_rows, lengths = [], []
-        for s in stack:
-            own = s.kv_rows(self.first_key(s.start), self.page_size)
-            lengths.append(len(own))
-            kv_rows.append(own + own[-1:] * (width - len(own)))
-        mask_BL = torch.arange(width, device=device)[None, :] < put(lengths, device)[:, None]
-        rows_B = put([s.row for s in stack], device, torch.int64)
-        return _Decode(rows_B, put(kv_rows, device), mask_BL[:, None, None])
+        own_B = [s.kv_rows(self.first_key(s.start), self.page_size) for s in stack]
+        kv_rows_BL = put([own + own[-1:] * (width - len(own)) for own in own_B], device)
+        mask_BL = torch.arange(width, device=device)[None, :] < put([len(own) for own in own_B], device)[:, None]
+        return _Decode(put([s.row for s in stack], device, torch.int64), kv_rows_BL, mask_BL[:, None, None])
 
-    def attend(
-        self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Prefill | _Decode]
-    ) -> torch.Tensor:
+    def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Call]) -> torch.Tensor:
         out = torch.empty_like(q_THd)
         for call in prepared:
             if isinstance(call, _Prefill):
@@ -110,18 +105,13 @@ class SdpaBackend:
         """On CUDA no fused kernel takes both a mask and heads that share keys, and the unfused one keeps all scores in
         memory. So keys are copied for each head there.
         """
-        keys, values = cache.read(layer, call.kv_rows_L)
-        if on_cpu := q_QHd.device.type == "cpu":
-            k_LHd, v_LHd = keys, values
-        else:
-            k_LHd, v_LHd = (x.repeat_interleave(q_QHd.shape[1] // x.shape[1], dim=1) for x in (keys, values))
+        k_LHd, v_LHd = cache.read(layer, call.kv_rows_L)
+        on_cpu = q_QHd.device.type == "cpu"
+        if not on_cpu:
+            k_LHd, v_LHd = (x.repeat_interleave(q_QHd.shape[1] // x.shape[1], dim=1) for x in (k_LHd, v_LHd))
+        q_1HQd, k_1HLd, v_1HLd = (x.transpose(0, 1)[None] for x in (q_QHd, k_LHd, v_LHd))
         y_1HQd = F.scaled_dot_product_attention(
-            q_QHd.transpose(0, 1)[None],
-            k_LHd.transpose(0, 1)[None],
-            v_LHd.transpose(0, 1)[None],
-            attn_mask=call.mask,
-            is_causal=call.causal,
-            enable_gqa=on_cpu,
+            q_1HQd, k_1HLd, v_1HLd, attn_mask=call.mask, is_causal=call.mask is None, enable_gqa=on_cpu
         )
         return y_1HQd[0].transpose(0, 1)
 
@@ -129,9 +119,8 @@ class SdpaBackend:
     def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:
         """Query heads that share a KV head are passed as its queries, so that keys need no copy for each head."""
         (count, width), (_, heads, d) = call.kv_rows_BL.shape, q_BHd.shape
-        keys, values = cache.read(layer, call.kv_rows_BL.flatten())
-        k_BNLd = keys.view(count, width, -1, d).transpose(1, 2)
-        v_BNLd = values.view(count, width, -1, d).transpose(1, 2)
+        pair = cache.read(layer, call.kv_rows_BL.flatten())
+        k_BNLd, v_BNLd = (x.view(count, width, -1, d).transpose(1, 2) for x in pair)
         q_BNGd = q_BHd.view(count, k_BNLd.shape[1], -1, d)
         y_BNGd = F.scaled_dot_product_attention(q_BNGd, k_BNLd, v_BNLd, attn_mask=call.mask_B11L)
         return y_BNGd.reshape(count, heads, d)  # a view would fail: CUDA's kernels keep the queries outermost in memory

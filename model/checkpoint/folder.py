@@ -1,35 +1,33 @@
-"""The contents of a checkpoint folder, read from headers alone: no tensor is loaded and torch is not imported."""
+"""A checkpoint folder's settings and headers: no tensor is loaded and torch is not imported."""
 
 import hashlib
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.config import DTYPES, MixtralConfig, names_dtype, refuse_pointer
+from model.config import DTYPES, MixtralConfig, read_json, refuse_pointer
 
 _DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 _STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _OTHER_FORMATS = (  # looked for in this order: files, their format, and how to get a checkpoint that can be read
     ("consolidated*", "Mistral's own layout", "fetch the HF layout (hf download mistralai/Mixtral-8x7B-v0.1)"),
-    (
-        "pytorch_model*.bin",
-        "PyTorch's pickle format",
-        "save it again with save_pretrained(..., safe_serialization=True)",
-    ),
+    ("pytorch_model*.bin", "PyTorch's pickle format", "save it again by save_pretrained(..., safe_serialization=True)"),
     ("*.gguf", "llama.cpp's format", "fetch the checkpoint it was made from"),
 )
 _IGNORED = ("rotary_emb.inv_freq",)  # a buffer in old exports, which every reader recomputes
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_BLOCK = 4096  # bytes of each tensor that go into the digest
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One stored tensor: its file, safetensors dtype name, shape, and size in bytes."""
+    """One stored tensor; `dtype` is safetensors' name of it."""
 
     name: str
     file: Path
@@ -40,10 +38,8 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified checkpoint in HF layout.
-
-    `tensors` maps each expected name to its entry. `digest` identifies the content (configuration, headers and a
-    block of every tensor), so that a restarted server can tell whether running actors hold it.
+    """A verified checkpoint in HF layout. `digest` identifies its content (configuration, headers and a block of every
+    tensor), so that a restarted server can tell whether running actors hold it.
     """
 
     folder: Path
@@ -69,36 +65,54 @@ class Checkpoint:
             for block in _samples(file, header, data_start):
                 digest.update(block)
         tensors = _match(folder, config, found)
-        if not names_dtype(folder):
-            config = replace(config, dtype=_stored(tensors))
+        named = read_json(folder / "config.json")
+        if not (named.get("dtype") or named.get("torch_dtype")):
+            stored = Counter[str]()  # in bytes: a few tensors (norms, gates) may have a finer dtype than the rest
+            for tensor in tensors.values():
+                stored[tensor.dtype] += tensor.nbytes
+            config = replace(config, dtype=max(DTYPES, key=lambda name: stored[_STORED_AS[name]]))
         return cls(folder, config, tensors, digest.hexdigest())
 
     def head_names(self) -> list[str]:
-        """Names of the tensors that the head reads: all that belong to no expert."""
         return [name for name in self.tensors if ".experts." not in name]
 
     def expert_names(self, expert: int) -> list[str]:
-        """Names of the tensors that expert `expert` reads: w1, w2, w3 of every layer."""
         return [name for name in self.tensors if f".experts.{expert}." in name]
 
     def nbytes(self, names: list[str]) -> int:
-        """Bytes of these tensors as stored."""
         return sum(self.tensors[name].nbytes for name in names)
 
     def held_bytes(self, dtype: str) -> int:
-        """Bytes of all tensors once they are loaded in this dtype."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values()) * dtype_bytes(dtype)
 
 
+def generation_config(folder: Path) -> dict[str, Any]:
+    """The content of generation_config.json, which may be missing; ValueError if it is not valid JSON. A `top_k` of -1
+    becomes 0: both keep all.
+    """
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        return {}
+    return content | {"top_k": 0} if content.get("top_k") == -1 else content
+
+
+def eos_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Ids that end an output, of config.json and generation_config.json together; ValueError if one is no id."""
+    eos = generation_config(checkpoint.folder).get("eos_token_id")
+    ids = {*checkpoint.config.eos_token_ids, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
+    for token in ids:
+        if not isinstance(token, int) or not 0 <= token < checkpoint.config.vocab_size:
+            raise ValueError(
+                f"{checkpoint.folder}: eos_token_id {token!r} is none of the {checkpoint.config.vocab_size} token ids"
+            )
+    return tuple(sorted(ids))
+
+
 def dtype_bytes(dtype: str) -> int:
-    """Bytes of a number in one of DTYPES."""
     return _DTYPE_BYTES[_STORED_AS[dtype]]
-
-
-def _stored(tensors: Mapping[str, TensorEntry]) -> str:
-    """The dtype of most stored bytes: a few tensors (norms, gates) may have a finer one than the rest."""
-    sizes = {name: sum(t.nbytes for t in tensors.values() if t.dtype == code) for name, code in _STORED_AS.items()}
-    return max(DTYPES, key=lambda name: sizes[name])
 
 
 def expected_shapes(config: MixtralConfig) -> dict[str, tuple[int, ...]]:
@@ -106,26 +120,23 @@ def expected_shapes(config: MixtralConfig) -> dict[str, tuple[int, ...]]:
     hidden, inner = config.hidden_size, config.intermediate_size
     q_dim = config.num_attention_heads * config.head_dim
     kv_dim = config.num_key_value_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config.vocab_size, hidden),
-        "model.norm.weight": (hidden,),
+    layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+        "self_attn.q_proj": (q_dim, hidden),
+        "self_attn.k_proj": (kv_dim, hidden),
+        "self_attn.v_proj": (kv_dim, hidden),
+        "self_attn.o_proj": (hidden, q_dim),
+        "block_sparse_moe.gate": (config.num_local_experts, hidden),
     }
+    for expert in range(config.num_local_experts):
+        for name, shape in {"w1": (inner, hidden), "w2": (hidden, inner), "w3": (inner, hidden)}.items():
+            layer[f"block_sparse_moe.experts.{expert}.{name}"] = shape
+    shapes = {"model.embed_tokens.weight": (config.vocab_size, hidden), "model.norm.weight": (hidden,)}
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, hidden)
-    for layer in range(config.num_hidden_layers):
-        at = f"model.layers.{layer}"
-        shapes[f"{at}.input_layernorm.weight"] = (hidden,)
-        shapes[f"{at}.post_attention_layernorm.weight"] = (hidden,)
-        shapes[f"{at}.self_attn.q_proj.weight"] = (q_dim, hidden)
-        shapes[f"{at}.self_attn.k_proj.weight"] = (kv_dim, hidden)
-        shapes[f"{at}.self_attn.v_proj.weight"] = (kv_dim, hidden)
-        shapes[f"{at}.self_attn.o_proj.weight"] = (hidden, q_dim)
-        shapes[f"{at}.block_sparse_moe.gate.weight"] = (config.num_local_experts, hidden)
-        for expert in range(config.num_local_experts):
-            own = f"{at}.block_sparse_moe.experts.{expert}"
-            shapes[f"{own}.w1.weight"] = (inner, hidden)
-            shapes[f"{own}.w2.weight"] = (hidden, inner)
-            shapes[f"{own}.w3.weight"] = (inner, hidden)
+    for i in range(config.num_hidden_layers):
+        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
     return shapes
 
 
@@ -140,13 +151,12 @@ def _files(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} has neither {_SINGLE} nor {_INDEX}: the weights are missing")
     refuse_pointer(index)
     try:
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted({str(Path(shard)) for shard in shards})
+        names = sorted({str(Path(shard)) for shard in read_json(index)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{index} is not a safetensors index (no weight_map): copy it again") from None
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(f"{index.name} names {missing[0]}, which is not in {folder}: copy the missing shard")
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{index.name} names {name}, which is not in {folder}: copy the missing shard")
     return [folder / name for name in names]
 
 
@@ -161,7 +171,7 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
         try:
             header = json.loads(stream.read(length))
         except ValueError:
-            raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON") from None
+            header = None
     if not isinstance(header, dict):
         raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
@@ -216,10 +226,10 @@ def _match(folder: Path, config: MixtralConfig, found: dict[str, TensorEntry]) -
     return matched
 
 
-def _samples(file: Path, header: Mapping[str, Any], start: int, length: int = 4096) -> Iterator[bytes]:
+def _samples(file: Path, header: Mapping[str, Any], start: int) -> Iterator[bytes]:
     """A block from the middle of every tensor, enough to tell two trainings of one architecture apart."""
     with file.open("rb") as stream:
         for name in sorted(header):
             begin, end = header[name]["data_offsets"]
-            stream.seek(start + max(begin, (begin + end - length) // 2))
-            yield stream.read(min(length, end - begin))
+            stream.seek(start + max(begin, (begin + end - _BLOCK) // 2))
+            yield stream.read(min(_BLOCK, end - begin))

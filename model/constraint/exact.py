@@ -43,7 +43,6 @@ def lowest(bound: int) -> int:
 
 
 def highest(bound: int) -> int:
-    """As `lowest`, for an upper bound."""
     return -lowest(-bound)
 
 

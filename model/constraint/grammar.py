@@ -10,17 +10,15 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from types import SimpleNamespace
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits
 from numpy.typing import NDArray
 
 from model.batch import Constraint, ConstraintKind
 from model.constraint.json_names import Pieces, Place, advance
-from model.constraint.property_names import names
 from model.constraint.schema import read
-from model.constraint.trial import TOO_COSTLY, attempt, costly
+from model.constraint.trial import TOO_COSTLY, attempt, costly, piece_tokenizer
 from model.text.tokenizer import Tokenizer
 
 MAX_TEXT_BYTES = 64 * 1024
@@ -54,26 +52,22 @@ _MAX_SENTENCE = 300
 
 
 class Matcher:
-    """One sequence's way through its constraint. The ids of the output are pushed in their order; pushing the same ids
-    into a new matcher gives the same state. Not for two threads at once.
+    """One sequence's way through its constraint. Pushing the same ids into a new matcher gives the same state. Not for
+    two threads at once.
 
-    `failure` is "" as long as the text can become one that the constraint allows. Otherwise it says why not (a limit of
-    the library, an id that was not allowed, a place from which no whole text can be reached). The request must then
-    fail: its client must never be told that the output ended.
+    `failure` is "" as long as the text can become one that the constraint allows. Otherwise it says why not, and the
+    request must fail: its client must never be told that the output ended.
     """
 
     def __init__(self, walker: LLMatcher, vocab_size: int, eos_ids: list[int], pieces: Pieces | None = None) -> None:
         """With `pieces` the text is JSON, in which no object may have a name twice."""
         self._walker, self._vocab_size, self._eos_ids = walker, vocab_size, eos_ids
         self._pieces, self._place = pieces, Place()
-        self._ended = False
-        self.failure = ""
+        self._ended, self.failure = False, ""
 
     def allowed(self) -> NDArray[np.bool_]:
-        """The ids that may come next: a mask that the caller owns, bool [V], never all false.
-
-        It has the end-of-sequence ids where the text is complete. They alone are left where nothing can follow, after
-        a `failure`, and after the end.
+        """The ids that may come next: a mask that the caller owns, bool [V], never all false. It has the
+        end-of-sequence ids where the text is complete; they alone are left after a `failure`, and after the end.
         """
         if not self._ended and not self.failure:
             bits = self._walker.compute_bitmask()
@@ -105,11 +99,10 @@ class Matcher:
         elif not self._walker.consume_token(token_id):
             self.failure = _reason(self._walker.get_error()) or f"{token_id} was not allowed"
         elif self._pieces is not None:
-            place = advance(self._place, self._pieces.all[token_id])
-            if place is None:
-                self.failure = "a property name comes twice"
-            else:
+            if place := advance(self._place, self._pieces.all[token_id]):
                 self._place = place
+            else:
+                self.failure = "a property name comes twice"
 
 
 class Constraints:
@@ -140,11 +133,7 @@ class Constraints:
         # A control piece has no bytes anyway. An id without bytes can never be part of a text.
         pieces = [b"" if i in silent else tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
         pieces += [b""] * (vocab_size - tokenizer.vocab_size)
-        vocabulary = SimpleNamespace(
-            tokens=pieces, eos_token_id=self._eos_ids[0], bos_token_id=None, special_token_ids=[]
-        )
-        self._pieces = Pieces(pieces)
-        self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=vocab_size, eos_token=self._eos_ids)
+        self._pieces, self._tokenizer = Pieces(pieces), piece_tokenizer(pieces, self._eos_ids)
         # A request's outputs, and often many requests, share a constraint. Few are kept: a large one holds up to 20 MB.
         self._compiled = lru_cache(maxsize=16)(self._compile)
         self._verdict = lru_cache(maxsize=128)(self._judge)
@@ -209,7 +198,7 @@ def _grammar(constraint: Constraint) -> str:
     if size > MAX_TEXT_BYTES:
         raise ValueError(f"it has {size} bytes, and {MAX_TEXT_BYTES} are the most")
     if constraint.kind is ConstraintKind.JSON_SCHEMA:
-        return f"{_OPTIONS}start: %json {json.dumps(read(text, names) | {'x-guidance': _JSON_OPTIONS})}"
+        return f"{_OPTIONS}start: %json {json.dumps(read(text) | {'x-guidance': _JSON_OPTIONS})}"
     if re.sub(r"\\.", "", text, flags=re.DOTALL).endswith("\\"):
         raise ValueError("it ends in a lone backslash")
     # Slashes delimit an expression in that language; as code points they cannot end it.

@@ -5,8 +5,10 @@ from functools import cache
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from model.constraint.schema import ENOUGH_NAMES
 from model.constraint.trial import byte_tokenizer
+
+# The least number of names for a patternProperties: with fewer a text could reach a comma with nothing to follow.
+ENOUGH_NAMES = 64
 
 _LIMITS = LLParserLimits(max_lexer_states=10_000, initial_lexer_fuel=50_000, verbose_errors=False)
 _tokenizer = cache(byte_tokenizer)
@@ -16,9 +18,7 @@ _EXAMPLES = b"aA0_-. /:$@\xc3\xa9"  # bytes to try first, which finds enough nam
 
 def names(inside: list[str], outside: list[str]) -> set[str]:
     """Up to ENOUGH_NAMES names that every pattern `inside` and no pattern `outside` matches anywhere. With that many
-    names, their spelling is not promised.
-
-    ValueError if a pattern cannot be read, or is too large to walk.
+    names, their spelling is not promised. ValueError if a pattern cannot be read, or is too large to walk.
     """
     terms = ["/(?s:.*)/"]
     terms += [f"/{_anywhere(p)}/" for p in inside] + [f"~/{_anywhere(p)}/" for p in outside]
@@ -50,8 +50,7 @@ def names(inside: list[str], outside: list[str]) -> set[str]:
 
 def _anywhere(pattern: str) -> str:
     """A pattern for a part of a name, as a pattern for the whole name."""
-    slashless = pattern.replace("/", r"\x2f")
     begin = "" if pattern.startswith("^") else "(?s:.*)"
     end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else "(?s:.*)"
-    inner = slashless.removeprefix("^")
-    return f"{begin}({inner.removesuffix('$') if not end else inner}){end}"
+    inner = pattern.replace("/", r"\x2f").removeprefix("^")
+    return f"{begin}({inner if end else inner.removesuffix('$')}){end}"

@@ -1,8 +1,8 @@
 """Compiles a grammar in a process of its own first, with its time and memory limited, so that none harms the server.
 
 The library has no limit on memory, and its limits on time begin late: twenty patterns that must all match took 2.6 s
-and 200 MB. A process can be stopped at any point, also in the library's own code. `python -m model.constraint.trial` is
-that process: it reads the grammar from stdin and prints the library's error, if there is one.
+and 200 MB. `python -m model.constraint.trial` is that process: it reads the grammar from stdin and prints the library's
+error, if there is one.
 """
 
 import os
@@ -34,28 +34,27 @@ def costly(grammar: str) -> bool:
 def attempt(grammar: str) -> str:
     """The library's error for a grammar, TOO_COSTLY, or "" if it compiles within the limits."""
     command = [sys.executable, "-m", "model.constraint.trial"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     try:
         done = subprocess.run(
-            command, input=grammar.encode(), capture_output=True, timeout=_WALL_SECONDS, check=False, env=_environment()
+            command, input=grammar.encode(), capture_output=True, timeout=_WALL_SECONDS, check=False, env=env
         )
     except subprocess.TimeoutExpired:
         return TOO_COSTLY
     return done.stdout.decode(errors="replace") if done.returncode == 0 else TOO_COSTLY
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
-
-
 def byte_tokenizer() -> LLTokenizer:
     """A vocabulary of single bytes and an end: the cost of compiling a grammar does not depend on the vocabulary."""
-    pieces = [bytes([i]) for i in range(256)] + [b""]
-    vocabulary = SimpleNamespace(tokens=pieces, eos_token_id=256, bos_token_id=None, special_token_ids=[])
-    return LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=257, eos_token=[256])
+    return piece_tokenizer([*(bytes([i]) for i in range(256)), b""], [256])
+
+
+def piece_tokenizer(pieces: list[bytes], eos_ids: list[int]) -> LLTokenizer:
+    vocabulary = SimpleNamespace(tokens=pieces, eos_token_id=eos_ids[0], bos_token_id=None, special_token_ids=[])
+    return LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=len(pieces), eos_token=eos_ids)
 
 
 def main() -> None:
-    """Compile the grammar from stdin under the limits; print its error."""
     limits = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
     tokenizer = byte_tokenizer()
     grammar = sys.stdin.buffer.read().decode()

@@ -1,8 +1,8 @@
 """Tensors between a device and the host: one transfer each way, and the host waits only where it must.
 
-On a GPU the host's side is page-locked memory, because only then can a copy run beside the device's work, and rows
-move on a stream of their own. torch's allocator keeps page-locked blocks and reuses one only when the copies that use
-it have ended, so nothing here owns a buffer. On a CPU nothing moves.
+On a GPU the host's side is page-locked memory, because only then can a copy run beside the device's work, and rows move
+on a stream of their own. Nothing here owns a buffer, because torch's allocator reuses a page-locked block only when the
+copies that use it have ended. On a CPU nothing moves.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,9 @@ class HostLink(Protocol):
 
     def download(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Copy these tensors to the host, all of them behind one wait."""
-        ...
 
     def upload(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Copy host tensors, one below the other, to the device. The host does not wait."""
-        ...
 
 
 class NoLink:
@@ -60,7 +58,6 @@ class PinnedLink:
 
 
 def host_link(device: torch.device | str) -> HostLink:
-    """The link that fits a device."""
     device = torch.device(device)
     return PinnedLink(device) if device.type == "cuda" else NoLink()
 

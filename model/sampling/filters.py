@@ -1,7 +1,4 @@
-"""Temperature, then the filters top-k, top-p and min-p, in HF's order and by HF's rules.
-
-A row's result depends on that row alone. R: rows, V: vocabulary.
-"""
+"""Temperature, then the filters top-k, top-p and min-p, in HF's order and by HF's rules. R: rows, V: vocabulary."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +11,7 @@ _COLDEST = 1e-5  # dividing fp32 logits by less may overflow, and infinities can
 
 
 def cut(scores_RV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Scores after temperature, minus infinity for every id that top-k, top-p or min-p rules out."""
+    """Scores after temperature, minus infinity for every id that is ruled out; each row by itself."""
     scores_RV = scores_RV / _column(params, lambda p: max(p.temperature, _COLDEST), scores_RV.device)
     for wanted, cut_rows in _CUTS:
         rows = [r for r, p in enumerate(params) if wanted(p)]

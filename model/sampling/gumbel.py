@@ -1,6 +1,5 @@
-"""Gumbel(0, 1) noise hashed from its purpose, so that any sample can be repeated anywhere.
-
-All but the last two logarithms is integer arithmetic: machines can differ only in the last bits of a double.
+"""Gumbel(0, 1) noise hashed from its purpose, so that any sample can be repeated anywhere: integer arithmetic up to two
+logarithms, so that machines can differ only in the last bits of a double.
 """
 
 from collections.abc import Sequence

@@ -26,7 +26,6 @@ class Occurrences:
             self.push(token_id)
 
     def push(self, token_id: int) -> None:
-        """Count an id of the output."""
         self.counts[self._find(token_id)] += 1
 
     def _find(self, token_id: int) -> int:
@@ -38,8 +37,7 @@ class Occurrences:
 
 
 def penalised(params: SamplingParams) -> bool:
-    """Whether any penalty is set, so that occurrences matter."""
-    return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
+    return (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1, 0, 0)
 
 
 def penalise(scores_BV: torch.Tensor, rows: Sequence[tuple[int, SamplingParams, Occurrences]]) -> None:
@@ -54,15 +52,11 @@ def penalise(scores_BV: torch.Tensor, rows: Sequence[tuple[int, SamplingParams, 
     row_N = _repeated([b for b, _, _ in rows], lengths, device)
     id_N, count_N = (
         put(np.concatenate([np.frombuffer(column, np.int64) for column in columns]), device)
-        for columns in ([seen.ids for _, _, seen in rows], [seen.counts for _, _, seen in rows])
+        for columns in zip(*((seen.ids, seen.counts) for _, _, seen in rows), strict=True)
     )
+    penalties = ((p.repetition_penalty, p.presence_penalty, p.frequency_penalty) for _, p, _ in rows)
     repetition_N, presence_N, frequency_N = (
-        _repeated(values, lengths, device).to(scores_BV.dtype)
-        for values in (
-            [p.repetition_penalty for _, p, _ in rows],
-            [p.presence_penalty for _, p, _ in rows],
-            [p.frequency_penalty for _, p, _ in rows],
-        )
+        _repeated(values, lengths, device).to(scores_BV.dtype) for values in zip(*penalties, strict=True)
     )
     score_N = scores_BV[row_N, id_N]
     score_N = torch.where(score_N < 0, score_N * repetition_N, score_N / repetition_N)

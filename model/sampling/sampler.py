@@ -2,8 +2,8 @@
 
 Order: penalties, bias, masks, temperature, top-k, top-p, min-p, sampling. Sampling is Gumbel-max (Maddison et al.
 2014) with noise hashed from (seed, output index, position, token id): a seeded sequence gets the same tokens in any
-batch, can be resumed anywhere, and is not flipped by a logit that differs in its last bit, as the inverse of a
-cumulative sum would be. B: sequences, R: some of them, V: vocabulary.
+batch, can be resumed anywhere, and does not change with a logit's last bit, as the inverse of a cumulative sum would.
+B: sequences, R: some of them, V: vocabulary.
 """
 
 import math
@@ -18,7 +18,7 @@ from model.batch import Alternatives, Constraint, NewSequence, SampledToken
 from model.device.host_link import fetch, put
 from model.sampling.filters import cut
 from model.sampling.gumbel import gumbel_noise, noise_key
-from model.sampling.logprobs import score
+from model.sampling.logprobs import score, told
 from model.sampling.penalties import Occurrences, ban, bias, penalise, penalised
 
 
@@ -29,19 +29,17 @@ class TokenMask(Protocol):
 
     def allowed(self) -> NDArray[np.bool_]:
         """Ids that may come next, bool [V]; never all false."""
-        ...
 
     def push(self, token_id: int) -> None:
         """Follow the output by one sampled id."""
-        ...
 
 
 MaskMaker = Callable[[Constraint], TokenMask]
 
 
 class Sampler:
-    """The sampling state of one sequence, which `push` extends by each token. A sequence that is admitted again with
-    the output it has so far gets the same state as if it had never left.
+    """The sampling state of one sequence. One that is admitted again with the output it has so far gets the same state
+    as if it had never left.
     """
 
     def __init__(self, new: NewSequence, make_mask: MaskMaker) -> None:
@@ -53,12 +51,17 @@ class Sampler:
             for token_id in new.token_ids[new.prompt_length :]:
                 self.mask.push(token_id)
 
-    def push(self, token_id: int) -> None:
+    def push(self, token_id: int) -> str:
+        """Go on by a sampled id; returns why the constraint can no longer be kept, or ""."""
+        if self.mask is not None:
+            if not self.mask.failure:  # after a failure the mask allowed nothing but the end
+                self.mask.push(token_id)
+            if self.mask.failure:
+                return self.mask.failure
         self.position += 1
         if self.seen is not None:
             self.seen.push(token_id)
-        if self.mask is not None:
-            self.mask.push(token_id)
+        return ""
 
     @property
     def banned(self) -> tuple[int, ...]:
@@ -79,15 +82,15 @@ def sample(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled
         ids_B[at_R] = (scores_RV + gumbel_noise(keys, scores_RV.shape[1], device)).argmax(dim=-1)
     asked = [b for b, s in enumerate(samplers) if s.params.logprobs >= 0]
     at_R = put(asked, device, torch.int64)
-    scored = score(logits_BV[at_R], ids_B[at_R], [samplers[b].params.logprobs for b in asked])
+    counts = [samplers[b].params.logprobs for b in asked]
+    scored = score(logits_BV[at_R], ids_B[at_R], counts)
     # A sum is not finite as soon as one of its parts is not.
-    host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored.columns)  # the only wait of sampling
-    reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, scored.told(columns), strict=True))
-    tokens = []
-    for b, (s, token_id, total) in enumerate(zip(samplers, host_B.tolist(), sums_B.tolist(), strict=True)):
-        logprob, top = reports.get(b, (None, ()))
-        tokens.append(SampledToken(s.slot, token_id, logprob, top, math.isfinite(total)))
-    return tokens
+    host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored)  # the only wait of sampling
+    reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, told(columns, counts), strict=True))
+    return [
+        SampledToken(s.slot, token_id, *reports.get(b, (None, ())), math.isfinite(total))
+        for b, (s, token_id, total) in enumerate(zip(samplers, host_B.tolist(), sums_B.tolist(), strict=True))
+    ]
 
 
 def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
@@ -108,8 +111,6 @@ def _allowed(sampler: Sampler) -> NDArray[np.bool_]:
     """Ids that the constraint allows, without the banned ones, unless that leaves nothing."""
     assert sampler.mask is not None
     allowed = sampler.mask.allowed()
-    if not sampler.banned:
-        return allowed
     kept = allowed.copy()
     kept[list(sampler.banned)] = False
     return kept if kept.any() else allowed

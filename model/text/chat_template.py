@@ -1,17 +1,18 @@
 """Whether a checkpoint's folder asks for another chat template than Mixtral's first, the only one that is rendered."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from model.config import read_json
 
 # Marks that other templates put between turns, as string literals.
 _OTHER_MARKS = re.compile(r"<\||\|>|<<SYS>>|###|\[(?!/?INST\])[A-Z_]+\]|USER:|ASSISTANT:|<start_of_turn>")
 
 
 def chat_refusal(folder: Path, vocab_size: int) -> str:
-    """The reason why conversations cannot be served from this folder, "" if there is none; ValueError if one of its
-    files is not valid JSON. `vocab_size`: pieces of tokenizer.model; a token beyond them was added afterwards.
+    """The reason why conversations cannot be served from this folder, or ""; ValueError if a file is no valid JSON.
+    `vocab_size`: pieces of tokenizer.model; a token beyond them was added afterwards.
     """
     settings = _object(folder / "tokenizer_config.json")
     added = {name for name, i in _object(folder / "added_tokens.json").items() if _beyond(i, vocab_size)}
@@ -44,10 +45,5 @@ def _beyond(token_id: object, vocab_size: int) -> bool:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}): copy it again from its source") from None
+    content = read_json(file) if file.exists() else {}
     return content if isinstance(content, dict) else {}

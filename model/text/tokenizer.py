@@ -1,7 +1,7 @@
 """Mixtral's tokenizer: a checkpoint's `tokenizer.model`, read by sentencepiece; chat on ids; decoding.
 
-sentencepiece itself is used because Mixtral was trained with it: conversions of its vocabulary to other
-libraries differ for runs of spaces, and turn `</s>` written by a user into the end-of-sequence id.
+sentencepiece itself is used because conversions of its vocabulary to other libraries differ for runs of spaces, and
+turn `</s>` written by a user into the end-of-sequence id.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
+from model.config import refuse_pointer
 from model.text.chat import ChatMessage, render
 
 _SPACE = "\u2581"  # sentencepiece writes a space inside a piece as this character
@@ -18,19 +19,13 @@ _FETCH_AGAIN = "fetch tokenizer.model again from the checkpoint's source"
 
 
 class Tokenizer:
-    """Text to ids and back, for one vocabulary. Immutable; may be shared between threads.
+    """Text to ids (0 .. vocab_size - 1) and back. Immutable; may be shared between threads.
 
-    Attributes:
-        vocab_size: number of pieces; ids are 0 .. vocab_size - 1.
-        bos_id, eos_id, unk_id: ids of `<s>`, `</s>` and `<unk>`.
-        supports_chat: whether the vocabulary is of Mixtral's first kind, for which `encode_chat` is defined.
+    `supports_chat`: the vocabulary is of Mixtral's first kind, for which `encode_chat` is defined.
     """
 
     def __init__(self, processor: SentencePieceProcessor) -> None:
-        """Build the id tables from a loaded sentencepiece model; `Tokenizer.load` reads one from disk.
-
-        Errors: `ValueError` if the vocabulary has no `<s>`, `</s>` or `<unk>`.
-        """
+        """ValueError if the vocabulary has no `<s>`, `</s>` or `<unk>`."""
         self._processor = processor
         self.vocab_size: int = processor.vocab_size()
         self.bos_id: int = processor.bos_id()
@@ -41,7 +36,6 @@ class Tokenizer:
                 "The vocabulary lacks a beginning-of-sequence, end-of-sequence or unknown piece, which every "
                 "Mixtral vocabulary has: use the tokenizer.model that belongs to the checkpoint."
             )
-
         ids = list(range(self.vocab_size))
         pieces, is_byte = processor.id_to_piece(ids), processor.is_byte(ids)
         self._control = frozenset(i for i in ids if processor.is_control(i))
@@ -53,10 +47,9 @@ class Tokenizer:
         self._plain = dict.fromkeys(self._control, b"")
         self._plain[self.unk_id] = processor.decode([self.unk_id]).encode()
         self._names = {i: pieces[i].encode() for i in self._plain}
-
         spaced = [i for i in ids if pieces[i].startswith(_SPACE) and i not in self._plain]
-        # Whether encoding puts a space in front of a text, and decoding takes it away, is a setting inside
-        # the model file. Decoding a piece that starts with one tells, without a protobuf parser.
+        # Whether encoding puts a space in front of a text is a setting inside the model file. Decoding a piece that
+        # starts with one tells, without a protobuf parser.
         adds_space = bool(spaced) and processor.decode([spaced[0]]).encode() != self._bytes[spaced[0]]
         self._spaced = frozenset(spaced if adds_space else ())
 
@@ -71,10 +64,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read the vocabulary from a checkpoint folder or from a sentencepiece file.
-
-        Errors: `ValueError` saying what to change if there is none, only another library's, or a damaged one.
-        """
+        """Read a sentencepiece file, or that of a checkpoint folder; ValueError says what to change if it cannot."""
         file = path / "tokenizer.model" if path.is_dir() else path
         if file.suffix == ".json" or (not file.exists() and (file.parent / "tokenizer.json").exists()):
             raise ValueError(
@@ -84,11 +74,10 @@ class Tokenizer:
         if not file.exists():
             raise ValueError(f"{file} does not exist: name a checkpoint folder with a tokenizer.model, or such a file.")
         try:
+            refuse_pointer(file)
             data = file.read_bytes()
         except OSError as error:
             raise ValueError(f"{file} cannot be read ({error.strerror}): make it a readable file.") from error
-        if data.startswith(b"version https://git-lfs"):
-            raise ValueError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` there.")
         if not data:  # sentencepiece would take no bytes for "nothing to load yet"
             raise ValueError(f"{file} is empty: {_FETCH_AGAIN}.")
         try:
@@ -98,21 +87,16 @@ class Tokenizer:
         return cls(processor)
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
-        """Ids of `text`, with one `<s>` in front unless `bos` is false; "" gives `[bos_id]`.
-
-        All of the text is text: `</s>` or `<s>` in it become ordinary pieces, never control ids.
-        Errors: `ValueError` if the text has no UTF-8 form (a lone surrogate).
+        """Ids of a text, with one `<s>` in front unless `bos` is false. `</s>` or `<s>` in the text become ordinary
+        pieces, never control ids. ValueError if the text has no UTF-8 form (a lone surrogate).
         """
         _check_utf8(text, "The text")
         ids: list[int] = self._processor.encode(text)
         return [self.bos_id, *ids] if bos else ids
 
     def encode_chat(self, messages: Sequence[ChatMessage], *, continue_final_message: bool = False) -> list[int]:
-        """Ids of a conversation in Mixtral's v1 template, `<s>` in front, ready for the model to answer.
-
-        With `continue_final_message` the last message is the assistant's and is left open. The rules for
-        roles and system messages are those of `model.text.chat.render`. Errors: `ValueError` for a conversation
-        that they refuse, text without UTF-8 form, or a vocabulary without chat (`supports_chat`).
+        """Ids of a conversation in Mixtral's v1 template (`model.text.chat.render`), `<s>` in front. ValueError for a
+        conversation that it refuses, text without UTF-8 form, or a vocabulary without chat.
         """
         if not self.supports_chat:
             raise ValueError("This checkpoint's vocabulary has no chat template: send the prompt as text or token ids.")
@@ -126,36 +110,26 @@ class Tokenizer:
                 ids.append(self.eos_id)
         return ids
 
-    def is_control(self, token_id: int) -> bool:
-        """Whether the id is a control piece (`<s>`, `</s>`), which is no part of a text."""
-        return token_id in self._control
-
-    def token_bytes(self, token_id: int, *, special_tokens: bool = False, starts_text: bool = False) -> bytes:
+    def token_bytes(self, token_id: int, *, special_tokens: bool = False) -> bytes:
         """The bytes that one id adds to a running text; not always whole UTF-8, because a byte piece is one byte.
 
-        A control piece adds nothing and `<unk>` sentencepiece's " \u2047 "; with `special_tokens` both add
-        their names. `starts_text`: the id is the first of a whole text, so the space that encoding put in
-        front of the text is taken away. Errors: `ValueError` for an id outside the vocabulary.
+        A control piece (`<s>`, `</s>`) adds nothing and `<unk>` sentencepiece's " \u2047 "; with `special_tokens` both
+        add their names. ValueError for an id outside the vocabulary.
         """
         if not 0 <= token_id < self.vocab_size:
             raise ValueError(f"Token id {token_id} is not in the vocabulary: use ids from 0 to {self.vocab_size - 1}.")
         if token_id in self._plain:
             return (self._names if special_tokens else self._plain)[token_id]
-        data = self._bytes[token_id]
-        return data[1:] if starts_text and token_id in self._spaced else data
+        return self._bytes[token_id]
 
-    def decode(self, ids: Iterable[int], *, continuation: bool = False, special_tokens: bool = False) -> str:
-        """Text of a run of ids; bytes that are no UTF-8 become U+FFFD as with `errors="replace"`.
-
-        As a whole text (the default) this undoes `encode`: the one space that encoding put in front is taken
-        away, `decode(encode(" a")) == " a"`. As a `continuation` of a prompt every space counts: "My
-        favourite condiment is" goes on with " mustard". With `special_tokens` control pieces and `<unk>` show
-        as their names. Errors: `ValueError` for an id outside the vocabulary.
+    def decode(self, ids: Iterable[int], *, special_tokens: bool = False) -> str:
+        """A whole text of its ids: the space that encoding put in front is taken away, `decode(encode(" a")) == " a"`.
+        Bytes that are no UTF-8 become U+FFFD. `special_tokens` and errors as in `token_bytes`.
         """
-        starts_text = not continuation
-        data = bytearray()
+        starts_text, data = True, bytearray()
         for token_id in ids:
-            data += self.token_bytes(token_id, special_tokens=special_tokens, starts_text=starts_text)
+            piece = self.token_bytes(token_id, special_tokens=special_tokens)
+            data += piece[1:] if starts_text and token_id in self._spaced else piece
             # A <s> in front is no part of the text: the id after it still starts it.
             starts_text = starts_text and token_id in self._control
         return data.decode(errors="replace")

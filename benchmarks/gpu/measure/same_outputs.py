@@ -12,7 +12,6 @@ import torch
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.mishap import MISHAPS, reason
 from cluster.engine.served_model import DEMO_FOLDER, ServedModel
-from model.attention.kv_cache import page_bytes
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.logits import load_transformers
 from tests.mixed import Answer, ask_all, some_request
@@ -54,7 +53,7 @@ def _greedy(count: int) -> dict[str, Any]:
 
 
 def _answers(served: ServedModel, device: torch.device, requests: list[pb.GenerateRequest]) -> list[Answer]:
-    memory = _PAGES * page_bytes(served.checkpoint.config, 16, 4)
+    memory = _PAGES * 16 * served.checkpoint.config.kv_token_bytes(4)
     settings = [f"kv.memory_bytes={memory}", "scheduler.max_tokens_per_step=64"]
     if device.type == "cuda":
         settings += ["head.num_gpus=1", "experts.num_gpus=1"]

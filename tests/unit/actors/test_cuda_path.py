@@ -13,7 +13,6 @@ from actors.head import Head
 from actors.replica import one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
-from model.attention.kv_cache import page_bytes
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepFailure, StepPlan, StepResult
 from model.config import MixtralConfig
 from model.device.host_link import host_link, put
@@ -108,7 +107,7 @@ def test_share_of_the_kv_cache_is_of_the_memory_that_the_device_has_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path, MODEL)
-    page = page_bytes(MixtralConfig.load(folder), 4, 4)
+    page = 4 * MixtralConfig.load(folder).kv_token_bytes(4)
     with pretend_cuda(monkeypatch, free=101 * page):
         head = on_cuda(folder, monkeypatch, "float32", kv_memory_share=0.5)
         assert head.begin(1).page_count == 50

@@ -15,7 +15,7 @@ from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import NewSequence, SampledToken, SamplingParams
-from tests.engines import engine_bounds
+from tests.engines import engine_bounds, output_text
 from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
 
 SEQUENCE = SequenceRequest((1, 5, 6, 7), SamplingParams(seed=3), 6)
@@ -110,7 +110,7 @@ async def test_a_stop_string_ends_one_output_in_the_engine_too(start: Start, hea
     generations, engine = start()
     request = replace(REQUEST, sequence=replace(SEQUENCE, max_tokens=100), n=2)
     out = outputs(head, request)
-    texts = [demo.tokenizer.decode(ids, continuation=True) for ids in out]
+    texts = [output_text(demo.tokenizer, ids) for ids in out]
     stop = next(texts[0][i : i + 3] for i in range(100) if texts[0][i : i + 3] not in texts[1])
     with generations.running(replace(request, rules=StopRules((stop,))), engine) as generation:
         finishes: dict[int, Finish] = {}

@@ -13,6 +13,7 @@ from cluster.engine.text import OutputText, Piece, StopRules
 from model.batch import SampledToken
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
+from tests.engines import output_text
 
 LENGTH = Finish(FinishReason.LENGTH)
 
@@ -92,7 +93,7 @@ def test_joined_pieces_are_the_text_cut_at_the_first_stop_string(
 def test_with_one_stop_string_it_is_the_whole_text_cut_at_its_first_place(
     ids: list[int], stop: str, include: bool
 ) -> None:
-    whole = tokenizer().decode(ids, continuation=True)
+    whole = output_text(tokenizer(), ids)
     begin = whole.find(stop)
     expected = whole if begin < 0 else whole[: begin + len(stop) * include]
     assert joined(pieces_of(ids, StopRules((stop,), include))) == expected

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.attention.kv_cache import PagedKVCache, page_bytes
+from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import Segment
 from model.config import MixtralConfig
 from tests.checkpoints import tiny
@@ -47,10 +47,10 @@ def test_table_entries_before_the_range_are_not_looked_up() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_page_bytes_are_those_of_the_memory(dtype: torch.dtype) -> None:
+def test_bytes_of_tokens_are_those_of_the_memory(dtype: torch.dtype) -> None:
     cache = PagedKVCache(CONFIG, 7, 5, dtype)
-    assert cache.keys.nbytes + cache.values.nbytes == 7 * page_bytes(CONFIG, 5, dtype.itemsize)
+    assert cache.keys.nbytes + cache.values.nbytes == 7 * 5 * CONFIG.kv_token_bytes(dtype.itemsize)
 
 
 def test_page_of_mixtral_holds_128_kib_a_token_in_bf16() -> None:
-    assert page_bytes(MixtralConfig(), 16, 2) == 16 * 128 * 1024
+    assert MixtralConfig().kv_token_bytes(2) == 128 * 1024

@@ -2,8 +2,7 @@
 
 import pytest
 
-from model.constraint.property_names import names
-from model.constraint.schema import ENOUGH_NAMES
+from model.constraint.property_names import ENOUGH_NAMES, names
 
 
 @pytest.mark.parametrize(

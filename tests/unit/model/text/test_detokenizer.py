@@ -1,4 +1,4 @@
-"""Ids to text: `Tokenizer.decode`, and the incremental detokenizer against it, over two vocabularies."""
+"""Ids to text: `Tokenizer.decode`, and the incremental detokenizer against whole outputs, over two vocabularies."""
 
 from functools import cache
 from importlib.resources import files
@@ -74,14 +74,21 @@ def test_the_demo_vocabulary_gives_texts_back_and_has_no_chat() -> None:
     assert {demo.bos_id, demo.eos_id, demo.unk_id}.isdisjoint(demo.encode(text, bos=False))
 
 
-def test_a_continuation_keeps_its_first_space() -> None:
+def streamed(name: str, ids: list[int], special_tokens: bool = False) -> str:
+    stream = Detokenizer(load(name), special_tokens=special_tokens)
+    return "".join([stream.push(i) for i in ids]) + stream.flush()
+
+
+def test_an_output_keeps_its_first_space_and_a_whole_text_does_not() -> None:
     mixtral = load("mixtral")
     prompt = mixtral.encode("My favourite condiment is")
     generated = mixtral.encode("My favourite condiment is mustard")[len(prompt) :]
-    assert mixtral.decode(generated, continuation=True) == " mustard"
+    assert streamed("mixtral", generated) == " mustard"
+    assert streamed("mixtral", [*generated, 2]) == " mustard"
+    assert streamed("mixtral", [*generated, 2], special_tokens=True) == " mustard</s>"
     assert mixtral.decode(generated) == "mustard"
-    assert mixtral.decode([*generated, *generated]) == "mustard mustard"
-    assert mixtral.decode(mixtral.encode("  a"), continuation=True) == "   a"
+    assert mixtral.decode([1, *generated, *generated]) == "mustard mustard"
+    assert streamed("mixtral", mixtral.encode("  a")) == "   a"
 
 
 def test_special_tokens_show_as_their_names() -> None:
@@ -89,7 +96,7 @@ def test_special_tokens_show_as_their_names() -> None:
     ids = [*mixtral.encode("Hi </s>"), 0, 2, *mixtral.encode("you", bos=False)]
     assert mixtral.decode(ids) == "Hi </s> ⁇  you"
     assert mixtral.decode(ids, special_tokens=True) == "<s>Hi </s><unk></s> you"
-    assert mixtral.decode(ids, special_tokens=True, continuation=True) == "<s> Hi </s><unk></s> you"
+    assert streamed("mixtral", ids, special_tokens=True) == "<s> Hi </s><unk></s> you"
 
 
 def test_broken_utf8_becomes_replacement_characters() -> None:
@@ -101,23 +108,20 @@ def test_broken_utf8_becomes_replacement_characters() -> None:
 
 @pytest.mark.parametrize("name", VOCABULARIES)
 @settings(max_examples=500, derandomize=True, deadline=None, database=None)
-@given(data=st.data(), continuation=st.booleans(), special_tokens=st.booleans())
-def test_joined_pieces_equal_decode_for_any_ids(
-    name: str, data: st.DataObject, continuation: bool, special_tokens: bool
-) -> None:
+@given(data=st.data(), special_tokens=st.booleans())
+def test_joined_pieces_are_the_whole_output_for_any_ids(name: str, data: st.DataObject, special_tokens: bool) -> None:
     tokenizer = load(name)
-    ids = data.draw(id_runs(tokenizer))
-    stream = Detokenizer(tokenizer, continuation=continuation, special_tokens=special_tokens)
-    joined = ""
-    for count, token_id in enumerate(ids, start=1):
+    stream = Detokenizer(tokenizer, special_tokens=special_tokens)
+    joined, output = "", b""
+    for token_id in data.draw(id_runs(tokenizer)):
         joined += stream.push(token_id)
-        so_far = tokenizer.decode(ids[:count], continuation=continuation, special_tokens=special_tokens)
+        output += tokenizer.token_bytes(token_id, special_tokens=special_tokens)
+        so_far = output.decode(errors="replace")
         # All but an incomplete character at the very end is out at once, and nothing is ever taken back.
         # (Two, since Python's decoder waits for a third byte after ED A0, although no character starts so.)
         assert so_far.startswith(joined)
         assert so_far[len(joined) :] in ("", "\ufffd", "\ufffd\ufffd")
-    joined += stream.flush()
-    assert joined == tokenizer.decode(ids, continuation=continuation, special_tokens=special_tokens)
+    assert joined + stream.flush() == output.decode(errors="replace")
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
@@ -125,10 +129,11 @@ def test_joined_pieces_equal_decode_for_any_ids(
 @given(text=st.text(max_size=40))
 def test_streaming_an_encoded_text_gives_it_back(name: str, text: str) -> None:
     tokenizer = load(name)
-    stream = Detokenizer(tokenizer, continuation=False)
-    pieces = [stream.push(i) for i in tokenizer.encode(text)]
+    ids, stream = tokenizer.encode(text), Detokenizer(tokenizer)
+    pieces = [stream.push(i) for i in ids]
     assert stream.flush() == "", "a whole text leaves nothing behind"
-    assert "".join(pieces) == text.replace("\u2581", " ")
+    assert tokenizer.decode(ids) == text.replace("\u2581", " ")
+    assert "".join(pieces) == (f" {text}" if text else "").replace("\u2581", " ")
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
@@ -150,22 +155,9 @@ def test_broken_characters_become_replacements_and_flush_gives_the_tail(name: st
     assert stream.flush() == ""
 
 
-def test_the_first_space_is_kept_after_a_prompt_and_dropped_in_a_whole_text() -> None:
-    tokenizer = load("mixtral")
-    mustard = tokenizer.encode("mustard", bos=False)
-
-    def joined(stream: Detokenizer, ids: list[int]) -> str:
-        return "".join([stream.push(i) for i in ids]) + stream.flush()
-
-    assert joined(Detokenizer(tokenizer), mustard) == " mustard"
-    assert joined(Detokenizer(tokenizer, continuation=False), [1, *mustard, *mustard]) == "mustard mustard"
-    assert joined(Detokenizer(tokenizer, special_tokens=True), [*mustard, 2]) == " mustard</s>"
-    assert joined(Detokenizer(tokenizer), [*mustard, 2]) == " mustard"
-
-
 def test_an_id_outside_the_vocabulary_leaves_the_stream_as_it_was() -> None:
     tokenizer = load("mixtral")
-    stream = Detokenizer(tokenizer, continuation=False)
+    stream = Detokenizer(tokenizer)
     with pytest.raises(ValueError, match="Token id 32000 "):
         stream.push(32_000)
     first, *rest = byte_ids(tokenizer, "€".encode())

@@ -192,7 +192,7 @@ def test_a_folder_and_a_file_load_the_same(tmp_path: Path, mixtral: Tokenizer) -
         ("tokenizer.model", b"", "is empty: fetch tokenizer.model again"),
         ("tokenizer.model", b"no protobuf", "no sentencepiece model, or damaged: fetch"),
         ("tokenizer.model", MIXTRAL.read_bytes()[:100_000], "no sentencepiece model, or damaged: fetch"),
-        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
+        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", "then `git lfs pull` there"),
     ],
 )
 def test_what_cannot_be_loaded_says_what_to_change(tmp_path: Path, name: str | None, content: bytes, said: str) -> None:

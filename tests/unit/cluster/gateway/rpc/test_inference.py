@@ -12,6 +12,7 @@ from cluster.engine.served_model import DEMO_FOLDER
 from model.batch import NewSequence
 from model.reference import Reference
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import output_text
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving
 
@@ -83,9 +84,8 @@ def test_streamed_pieces_joined_are_the_unary_answer(name: str, serving: Serving
     if "stop" in name:
         return
     ids = [list(o.token_ids) for o in answer.outputs]
-    decode = serving.served.tokenizer.decode
-    special = request.output.special_tokens
-    assert [o.text for o in answer.outputs] == [decode(i, continuation=True, special_tokens=special) for i in ids]
+    tokenizer, special = serving.served.tokenizer, request.output.special_tokens
+    assert [o.text for o in answer.outputs] == [output_text(tokenizer, i, special) for i in ids]
 
 
 def test_only_the_first_message_opens_and_only_the_last_sums_up(serving: Serving) -> None:
@@ -140,7 +140,7 @@ def test_outputs_of_one_request_differ_and_do_not_depend_on_how_many_there_are(s
 @pytest.mark.parametrize("include", [False, True])
 def test_a_stop_string_over_token_borders_ends_the_text(include: bool, serving: Serving) -> None:
     plain = serving.client.generate(ask()).outputs[0]
-    pieces = [serving.served.tokenizer.decode([i], continuation=True) for i in plain.token_ids]
+    pieces = [output_text(serving.served.tokenizer, [i]) for i in plain.token_ids]
     stop = plain.text[len(pieces[0]) - 1 : len("".join(pieces[:2])) + 1]  # touches three tokens
     assert plain.text.count(stop) >= 1 and len(stop) >= 3
     begin = plain.text.index(stop)
@@ -161,7 +161,7 @@ def test_a_stop_token_ends_the_output(include: bool, serving: Serving) -> None:
     assert list(output.token_ids) == plain[: last + 1]
     assert output.finish == pb.Finish(reason=pb.FINISH_REASON_STOP, stop_token_id=plain[last])
     shown = plain[: last + 1] if include else plain[:last]
-    assert output.text == serving.served.tokenizer.decode(shown, continuation=True)
+    assert output.text == output_text(serving.served.tokenizer, shown)
 
 
 def test_the_end_of_sequence_ends_an_output_unless_it_is_ignored(serving: Serving) -> None:

@@ -8,6 +8,7 @@ import pytest
 from cluster.engine.served_model import ServedModel
 from model.batch import SamplingParams
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.engines import output_text
 from tests.fakes import FakeHead, scripted
 from tests.serving import Serving, failure
 
@@ -95,7 +96,7 @@ def test_ids_past_the_vocabulary_may_be_sampled_and_have_no_text(
     request.output.token_ids, request.output.logprobs, request.output.special_tokens = True, 2, special_tokens
     (output,) = server.client.generate(request).outputs
     assert list(output.token_ids) == [word, past, word, past + 63]
-    assert output.text == padded.tokenizer.decode([word, word], continuation=True)
+    assert output.text == output_text(padded.tokenizer, [word, word])
     assert [token.bytes for token in output.tokens][1::2] == [b"", b""]
     assert "".join(m.text for m in server.client.stream(request)) == output.text
     told = server.client.stub.Detokenize(pb.DetokenizeRequest(token_ids=output.token_ids))
