@@ -26,11 +26,9 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the tokens of one sequence are sampled. Defaults change nothing.
-
-    `seed` and `output_index` fix the noise of every sample. `logprobs` is the number of alternatives to report, -1 for
-    no log-probabilities at all. `banned` ids are not sampled before `min_tokens`, unless the `constraint` allows
-    nothing else.
+    """How the tokens of one sequence are sampled. Defaults change nothing. `seed` and `output_index` fix the noise of
+    every sample. `logprobs` is the number of alternatives to report, -1 for no log-probabilities at all. `banned` ids
+    are not sampled before `min_tokens`, unless the `constraint` allows nothing else.
     """
 
     temperature: float = 1.0

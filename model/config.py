@@ -12,10 +12,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class MixtralConfig:
-    """The hyper-parameters that serving needs of a checkpoint's `config.json` (transformers `MixtralConfig`).
-
-    `rope_theta` is read from the top level or from `rope_parameters`.
-    """
+    """What serving needs of a checkpoint's `config.json` (transformers `MixtralConfig`)."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -63,8 +60,7 @@ class MixtralConfig:
     def from_hf(cls, raw: Mapping[str, Any]) -> "MixtralConfig":
         """Build from the content of an HF `config.json`; ValueError for a setting that this server cannot compute."""
         _refuse_unservable(raw)
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {key: raw[key] for key in known if key in raw}
+        values: dict[str, Any] = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
         theta = (raw.get("rope_parameters") or {}).get("rope_theta", raw.get("rope_theta"))
         values["rope_theta"] = cls.rope_theta if theta is None else theta
         values["dtype"] = str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch.")
@@ -76,11 +72,9 @@ class MixtralConfig:
             values["head_dim"] = hidden // heads
         if isinstance(values.get("eos_token_id"), list):
             values["eos_token_id"] = tuple(values["eos_token_id"])
-        config = cls(**values)
-        config._check()
-        return config
+        return cls(**values)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int and not _is_count(value):

@@ -14,9 +14,8 @@ from model.device.host_link import fetch, put
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A layer's question to its experts: the hidden states, and per token the experts with their weights.
-
-    `experts_TK` is ascending along K: the combine adds in that order, which is HF's (it loops over experts).
+    """A layer's question to its experts: the hidden states, and per token the experts with their weights. `experts_TK`
+    is ascending along K: the combine adds in that order, which is HF's (it loops over experts).
     """
 
     layer: int
@@ -59,10 +58,8 @@ def group(experts_TK: torch.Tensor, expert_count: int) -> Grouping:
 
 
 def combine(weights_TK: torch.Tensor, rows_KT: torch.Tensor, outputs_RD: torch.Tensor) -> torch.Tensor:
-    """Weighted sum [T, D] of expert outputs given in grouped order (`Grouping.rows_KT`), all on one device.
-
-    As in HF: each product in fp32, rounded to the model's dtype, added in ascending expert order. The order is
-    fixed, so it does not matter which replica answers first.
+    """Weighted sum [T, D] of expert outputs in grouped order (`Grouping.rows_KT`). As in HF, each product is in fp32,
+    rounded to the model's dtype, and added in ascending expert order, whichever replica answers first.
     """
     products = (
         (outputs_RD.index_select(0, rows_T) * weights_TK[:, k : k + 1]).to(outputs_RD.dtype)

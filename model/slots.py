@@ -13,8 +13,7 @@ import torch
 from model.attention.ragged import RaggedBatch, Segment
 from model.batch import Chunk, NewSequence, PromptLogprobs, SampledToken, SequenceFault, StepPlan
 from model.device.host_link import put
-from model.sampling.logprobs import logprobs
-from model.sampling.sampler import MaskMaker, Sampler, sample
+from model.sampling.sampler import MaskMaker, Sampler, logprobs, sample
 
 
 @dataclass(slots=True)
@@ -26,9 +25,8 @@ class _Slot:
 
     def scored(self, chunk: Chunk) -> int:
         """How many of the chunk's positions, from its first, are asked for a prompt token's log-probability."""
-        if self.new.prompt_logprobs < 0:
-            return 0
-        return max(0, min(chunk.length, self.new.prompt_length - 1 - chunk.start))
+        asked = self.new.prompt_length - 1 if self.new.prompt_logprobs >= 0 else 0
+        return max(0, min(chunk.length, asked - chunk.start))
 
 
 class Slots:
@@ -67,8 +65,8 @@ class Slots:
         self, logits_RV: torch.Tensor, chunks: Sequence[Chunk]
     ) -> tuple[tuple[SampledToken, ...], tuple[PromptLogprobs, ...], tuple[SequenceFault, ...]]:
         """Sample a token for each chunk that asks for one, and score prompt tokens; rows are laid out by `batch`.
-        Sampled tokens are appended to their slots, so that the next plan can name them by slot. Slots that cannot go
-        on are returned as faults.
+        Tokens are appended to their slots, so that the next plan can name them by slot; slots that cannot go on are
+        faults.
         """
         rows: list[int] = []
         samplers: list[Sampler] = []

@@ -69,10 +69,9 @@ class Trunk:
 
 
 def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm in fp32, rounded before the weight is applied (Zhang & Sennrich 2019; HF `MixtralRMSNorm`).
-
-    On CUDA torch's own kernel computes it, which gives each row a block of the card; a plain mean sums in another order
-    there at other row counts (below 16, on an H100). On a CPU both are equal bit for bit, and the plain one is faster.
+    """RMSNorm in fp32, rounded before the weight is applied (Zhang & Sennrich 2019; HF `MixtralRMSNorm`). On CUDA
+    torch's own kernel computes it, which gives each row a block of the card; a plain mean sums in another order there
+    at other row counts (below 16, on an H100). On a CPU both are equal bit for bit, and the plain one is faster.
     """
     x = x_TD.float()
     x = F.rms_norm(x, x.shape[-1:], eps=eps) if x.is_cuda else x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
@@ -90,9 +89,7 @@ def _layer(tensors: Mapping[str, torch.Tensor], at: str) -> _Layer:
 
 
 def watched(forward: Forward, place: list[str]) -> Forward:
-    """The same generator, which also appends to `place` the first place where a number is NaN or infinite. It waits for
-    the device at every layer, so it only runs after a fault has been seen.
-    """
+    """The same generator; appends to `place` where a number first is not finite, for which it waits at every layer."""
     dispatch = next(forward)
     while True:
         _look(dispatch.x_TD, f"layer {dispatch.layer}, attention or what came into it", place)

@@ -69,28 +69,19 @@ def _makers(dtype: torch.dtype, device: torch.device, head_dim: int, page_size: 
     found: list[Make] = []
     for make in (Flash3Backend, FlashBackend, VarlenBackend) if flash_can_serve(dtype, device, head_dim) else ():
         try:
-            backend = make(None, page_size)
+            if page_size % make(None, page_size).page_multiple == 0:
+                found.append(make)
         except ImportError as error:
             log.debug("%s: %s", make.name, error)
         except Exception as error:  # a library built for another torch may raise anything on import
             log.warning("attention by %s is left alone: %s: %s", make.name, type(error).__name__, error)
-        else:
-            if page_size % backend.page_multiple == 0:
-                found.append(make)
     return [*found, SdpaBackend]
 
 
 def fault(
-    backend: AttentionBackend,
-    dtype: torch.dtype,
-    device: torch.device,
-    head_dim: int,
-    window: int | None,
-    page_size: int,
+    made: AttentionBackend, dtype: torch.dtype, device: torch.device, head_dim: int, window: int | None, page_size: int
 ) -> str:
-    """The fault of a backend on this device, found by trying it on a few keys, or ""; an installed library may be built
-    for another card, or define its window in another way.
-    """
+    """A backend's fault, or "", by a trial on a few keys: it may be built for another card, or mean another window."""
     chunks, heads = [(0, 7), (page_size - 1, 4), (page_size + 2, 1), (0, 1)], 8
     config = MixtralConfig(num_hidden_layers=1, num_attention_heads=heads, num_key_value_heads=2, head_dim=head_dim)
     pages = -(-max(7, page_size + 3) // page_size)  # of each sequence; their order is scrambled below
@@ -111,7 +102,7 @@ def fault(
         return by.attend(q_THd.to(dtype).to(device), there, 0, by.prepare(batch)).float().cpu()
 
     try:
-        found = attended(backend, dtype, device)
+        found = attended(made, dtype, device)
     except Exception as error:  # a foreign library may raise anything
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     expected = attended(SdpaBackend(window, page_size), torch.float32, torch.device("cpu"))

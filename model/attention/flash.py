@@ -139,7 +139,6 @@ class Flash3Backend(FlashBackend):
 
 class VarlenBackend:
     """torch's own varlen kernel, which needs no other package. It reads no pages: a chunk's keys are gathered first.
-
     Sequences with one query go to SDPA: older versions split their keys by how full the device is.
     """
 

@@ -14,15 +14,10 @@ class PagedKVCache:
     """Keys and values of all layers, each [layers, P, S, N, d]. The scheduler owns the pages; the cache only stores."""
 
     def __init__(
-        self,
-        config: MixtralConfig,
-        page_count: int,
-        page_size: int,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
+        self, config: MixtralConfig, pages: int, page_size: int, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
-        self.page_count, self.page_size = page_count, page_size
-        shape = (config.num_hidden_layers, page_count, page_size, config.num_key_value_heads, config.head_dim)
+        self.page_count, self.page_size = pages, page_size
+        shape = (config.num_hidden_layers, pages, page_size, config.num_key_value_heads, config.head_dim)
         # zero_() writes to it, so that missing memory shows now and not under load; zeros() would map it lazily.
         self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.values = torch.empty(shape, dtype=dtype, device=device).zero_()

@@ -14,7 +14,6 @@ from model.device.host_link import put
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One sequence's part of the batch: rows [row, row + length) are its positions [start, start + length).
-
     Position p lies in page `pages[p // page_size]`. Pages wholly older than the sliding window may belong to other
     sequences by now; they are never read.
     """
@@ -40,9 +39,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
-    """Tensors (int64) that every layer of one step shares. `kv_rows_T`: the cache row of each token's key and value, as
-    page * page_size + offset; `logit_rows`: rows whose logits are needed.
-    """
+    """Tensors (int64) that a step's layers share. `kv_rows_T`: each token's cache row, page * page_size + offset."""
 
     segments: tuple[Segment, ...]
     token_ids_T: torch.Tensor

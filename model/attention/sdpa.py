@@ -19,9 +19,7 @@ _STACKED_ROWS = 1 << 16  # keys that one call of decodes may gather, which bound
 
 @dataclass(frozen=True, slots=True)
 class _Prefill:
-    """A chunk of several queries: its rows of the batch, the cache rows of its keys [L], and the mask [queries, L];
-    None if the chunk begins at position 0 and the window leaves no key out.
-    """
+    """A chunk: its rows of the batch, the cache rows of its keys [L], and the mask [queries, L] unless it is causal."""
 
     rows: slice
     kv_rows_L: torch.Tensor

@@ -38,9 +38,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified checkpoint in HF layout. `digest` identifies its content (configuration, headers and a block of every
-    tensor), so that a restarted server can tell whether running actors hold it.
-    """
+    """A verified checkpoint; `digest` of its content tells a restarted server whether running actors hold it."""
 
     folder: Path
     config: MixtralConfig
@@ -56,13 +54,7 @@ class Checkpoint:
         found: dict[str, TensorEntry] = {}
         digest = hashlib.sha256((folder / "config.json").read_bytes())
         for file in _files(folder):
-            header, data_start = _header(file)
-            digest.update(json.dumps(header, sort_keys=True).encode())
-            for entry in _entries(file, header, data_start):
-                if entry.name in found:
-                    raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
-                found[entry.name] = entry
-            for block in _samples(file, header, data_start):
+            for block in _read(file, found):
                 digest.update(block)
         tensors = _match(folder, config, found)
         named = read_json(folder / "config.json")
@@ -87,8 +79,8 @@ class Checkpoint:
 
 
 def generation_config(folder: Path) -> dict[str, Any]:
-    """The content of generation_config.json, which may be missing; ValueError if it is not valid JSON. A `top_k` of -1
-    becomes 0: both keep all.
+    """generation_config.json, or {} without one; ValueError if it is no JSON. A `top_k` of -1 becomes 0, as both keep
+    all.
     """
     path = folder / "generation_config.json"
     if not path.exists():
@@ -160,7 +152,10 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _header(file: Path) -> tuple[dict[str, Any], int]:
+def _read(file: Path, found: dict[str, TensorEntry]) -> Iterator[bytes]:
+    """Enter a file's tensors into `found`. Yields what goes into the digest: the header, and a block from the middle of
+    every tensor, enough to tell two trainings of one architecture apart.
+    """
     refuse_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -172,14 +167,22 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(stream.read(length))
         except ValueError:
             header = None
-    if not isinstance(header, dict):
-        raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
-    header.pop("__metadata__", None)
-    return header, 8 + length
+        if not isinstance(header, dict):
+            raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
+        header.pop("__metadata__", None)
+        yield json.dumps(header, sort_keys=True).encode()
+        for entry in _entries(file, header, 8 + length, size):
+            if entry.name in found:
+                raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
+            found[entry.name] = entry
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            stream.seek(8 + length + max(begin, (begin + end - _BLOCK) // 2))
+            yield stream.read(min(_BLOCK, end - begin))
 
 
-def _entries(file: Path, header: Mapping[str, Any], data_start: int) -> Iterator[TensorEntry]:
-    size, described = file.stat().st_size, data_start
+def _entries(file: Path, header: Mapping[str, Any], start: int, size: int) -> Iterator[TensorEntry]:
+    described = start
     for name, info in header.items():
         try:
             dtype, shape, (begin, end) = info["dtype"], tuple(info["shape"]), info["data_offsets"]
@@ -190,10 +193,9 @@ def _entries(file: Path, header: Mapping[str, Any], data_start: int) -> Iterator
             sound = False
         if not sound:
             raise ValueError(f"{file.name}: the header entry of {name} is damaged; copy the file again") from None
-        if data_start + end > size:
+        if start + end > size:
             raise ValueError(
-                f"{file.name} is truncated: tensor {name} ends at byte {data_start + end}, the file at {size}; "
-                "copy it again"
+                f"{file.name} is truncated: tensor {name} ends at byte {start + end}, the file at {size}; copy it again"
             )
         described += end - begin
         yield TensorEntry(name, file, dtype, shape, end - begin)
@@ -224,12 +226,3 @@ def _match(folder: Path, config: MixtralConfig, found: dict[str, TensorEntry]) -
         if not name.endswith(_IGNORED):
             raise ValueError(f"{entry.file.name}: unexpected tensor {name}; config.json has no place for it")
     return matched
-
-
-def _samples(file: Path, header: Mapping[str, Any], start: int) -> Iterator[bytes]:
-    """A block from the middle of every tensor, enough to tell two trainings of one architecture apart."""
-    with file.open("rb") as stream:
-        for name in sorted(header):
-            begin, end = header[name]["data_offsets"]
-            stream.seek(start + max(begin, (begin + end - _BLOCK) // 2))
-            yield stream.read(min(_BLOCK, end - begin))

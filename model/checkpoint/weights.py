@@ -25,9 +25,8 @@ def read_tensors(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> dict[str, torch.Tensor]:
-    """Load `names` as `dtype` on `device`; `progress` is told the stored bytes of each tensor as it arrives.
-
-    Every tensor is copied out of the file's mapping, so that no page of its neighbours stays resident.
+    """Load tensors by name; `progress` is told the stored bytes of each. Every tensor is copied out of the file's
+    mapping, so that no page of its neighbours stays resident.
     """
     by_file: dict[Path, list[str]] = {}
     for name in names:

@@ -35,8 +35,6 @@ def lowest(bound: int) -> int:
     """The lower bound to use instead of `bound`; ValueError if no number above it can be kept."""
     if bound > LARGEST:
         raise ValueError(f"the bound {str(bound)[:40]} is larger than can be kept exactly")
-    if abs(bound) <= 1 << 53:
-        return bound
     bound = max(bound, -LARGEST)
     near = int(float(bound))
     return near if near >= bound else int(math.nextafter(near, math.inf))

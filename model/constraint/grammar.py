@@ -53,10 +53,8 @@ _MAX_SENTENCE = 300
 
 class Matcher:
     """One sequence's way through its constraint. Pushing the same ids into a new matcher gives the same state. Not for
-    two threads at once.
-
-    `failure` is "" as long as the text can become one that the constraint allows. Otherwise it says why not, and the
-    request must fail: its client must never be told that the output ended.
+    two threads at once. `failure` is "" as long as the text can become one that the constraint allows. Otherwise it
+    says why not, and the request must fail: its client must never be told that the output ended.
     """
 
     def __init__(self, walker: LLMatcher, vocab_size: int, eos_ids: list[int], pieces: Pieces | None = None) -> None:
@@ -139,9 +137,8 @@ class Constraints:
         self._verdict = lru_cache(maxsize=128)(self._judge)
 
     def check(self, constraint: Constraint) -> None:
-        """Raise ValueError with a sentence for the API's caller if this constraint cannot be used.
-
-        Takes milliseconds for a usual constraint, a second or two for the worst one known. The head must not call it.
+        """ValueError with a sentence for the API's caller if this constraint cannot be used. Takes milliseconds, a
+        second or two for the worst one known. The head must not call it.
         """
         if verdict := self._verdict(constraint):
             raise ValueError(verdict)
@@ -167,22 +164,20 @@ class Constraints:
             if matcher.failure or not allowed.any():
                 break
             matcher.push(int(allowed.argmax()))
-        if matcher.failure:
-            return _sentence(constraint.kind, matcher.failure)
-        if self._cpu_clock() - started > _MAX_CPU_SECONDS:
-            return _sentence(constraint.kind, TOO_COSTLY)
-        return ""
+        too_long = self._cpu_clock() - started > _MAX_CPU_SECONDS
+        failure = matcher.failure or (TOO_COSTLY if too_long else "")
+        return failure and _sentence(constraint.kind, failure)
 
     def _compile(self, constraint: Constraint, tried: bool = True) -> LLMatcher:
         try:
             grammar = _grammar(constraint)
+            if not tried and costly(grammar) and (failure := self._attempt(grammar)):
+                raise ValueError(_reason(failure))
+            walker = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
+            if walker.is_error():
+                raise ValueError(_reason(walker.get_error()))
         except ValueError as error:
             raise ValueError(_sentence(constraint.kind, str(error))) from None
-        if not tried and costly(grammar) and (failure := self._attempt(grammar)):
-            raise ValueError(_sentence(constraint.kind, failure if failure == TOO_COSTLY else _reason(failure)))
-        walker = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
-        if walker.is_error():
-            raise ValueError(_sentence(constraint.kind, _reason(walker.get_error())))
         return walker
 
 

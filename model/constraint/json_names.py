@@ -30,25 +30,23 @@ class Place(NamedTuple):
 
 def advance(place: Place, piece: bytes) -> Place | None:
     """The place after `piece`, or None if it completes a name for the second time, or has a forbidden escape in one.
-
     Example: from `{"a": 1, "`, the piece `a` is fine, and then `"` is not.
     """
     stack, inside, escaped, name_next, name = place
     for byte in piece:
         if inside:
-            if inside == "name":
-                if escaped and byte in _FORBIDDEN_ESCAPES:
-                    return None
-                if byte == _QUOTE and not escaped:
+            if inside == "name" and escaped and byte in _FORBIDDEN_ESCAPES:
+                return None
+            if byte == _QUOTE and not escaped:
+                if inside == "name":
                     names = stack[-1]
                     if names is None or name in names:
                         return None
-                    stack, inside, name = (*stack[:-1], names | {name}), "", b""
-                    continue
-                name += bytes((byte,))
-            elif byte == _QUOTE and not escaped:
-                inside = ""
+                    stack = (*stack[:-1], names | {name})
+                inside, name = "", b""
                 continue
+            if inside == "name":
+                name += bytes((byte,))
             escaped = byte == _ESCAPE and not escaped
         elif byte == _QUOTE:
             inside = "name" if name_next and stack and stack[-1] is not None else "value"

@@ -7,5 +7,4 @@ def lost_device(error: BaseException) -> bool:
     """Whether a CUDA context is unusable: after an illegal address or an ECC error every later call fails, too, and
     only a new process helps. Running out of memory is not such an error.
     """
-    kind = getattr(torch, "AcceleratorError", None)
-    return kind is not None and isinstance(error, kind)
+    return isinstance(error, torch.AcceleratorError)

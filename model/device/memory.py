@@ -9,9 +9,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device, cgroup: Path = _CGROUP) -> int:
-    """Bytes that can still be allocated there: on a GPU by its driver's account, else the machine's available memory
-    or, if that is less, the rest of this container's limit (cgroup v2).
-    """
+    """Bytes that can still be allocated: of a GPU, or of the machine within this container's limit (cgroup v2)."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     available = int(psutil.virtual_memory().available)

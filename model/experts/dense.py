@@ -16,13 +16,9 @@ class ExpertWeights:
 
     def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """`tensors` holds the expert's tensors under their HF names."""
-        self.expert = expert
-        self.w13: list[torch.Tensor] = []
-        self.w2: list[torch.Tensor] = []
-        for layer in range(layers):
-            at = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
-            self.w13.append(torch.cat((tensors[f"{at}.w1.weight"], tensors[f"{at}.w3.weight"])))
-            self.w2.append(tensors[f"{at}.w2.weight"])
+        places = [f"model.layers.{layer}.block_sparse_moe.experts.{expert}" for layer in range(layers)]
+        self.w13 = [torch.cat((tensors[f"{at}.w1.weight"], tensors[f"{at}.w3.weight"])) for at in places]
+        self.w2 = [tensors[f"{at}.w2.weight"] for at in places]
 
     @torch.inference_mode()
     def forward(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Changes to single scores before sampling: penalties, bias and bans, for all rows of a batch at once.
 
-Few scores of a row change (of ids that have occurred, or that a request names), so they are gathered, changed and put
-back; no [B, V] table is kept beside the logits. B: rows, V: vocabulary, N: changed scores of all rows.
+Few scores of a row change, so they are gathered, changed and put back; no [B, V] table is kept beside the logits.
+B: rows, V: vocabulary, N: changed scores of all rows.
 """
 
 from array import array
@@ -41,10 +41,8 @@ def penalised(params: SamplingParams) -> bool:
 
 
 def penalise(scores_BV: torch.Tensor, rows: Sequence[tuple[int, SamplingParams, Occurrences]]) -> None:
-    """Apply the penalties of these rows (index, parameters, occurrences) in place.
-
-    Repetition as HF's RepetitionPenaltyLogitsProcessor, over prompt and output; presence and frequency by OpenAI's
-    formula, over the output alone.
+    """Apply the penalties of these rows (index, parameters, occurrences) in place: repetition over prompt and output
+    (HF RepetitionPenaltyLogitsProcessor), presence and frequency over the output alone (OpenAI's formula).
     """
     if not rows:
         return

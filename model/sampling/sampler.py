@@ -3,7 +3,7 @@
 Order: penalties, bias, masks, temperature, top-k, top-p, min-p, sampling. Sampling is Gumbel-max (Maddison et al.
 2014) with noise hashed from (seed, output index, position, token id): a seeded sequence gets the same tokens in any
 batch, can be resumed anywhere, and does not change with a logit's last bit, as the inverse of a cumulative sum would.
-B: sequences, R: some of them, V: vocabulary.
+Reported log-probabilities are of the raw logits. B: sequences, R: some rows, V: vocabulary, C: the most alternatives.
 """
 
 import math
@@ -18,7 +18,6 @@ from model.batch import Alternatives, Constraint, NewSequence, SampledToken
 from model.device.host_link import fetch, put
 from model.sampling.filters import cut
 from model.sampling.gumbel import gumbel_noise, noise_key
-from model.sampling.logprobs import score, told
 from model.sampling.penalties import Occurrences, ban, bias, penalise, penalised
 
 
@@ -38,9 +37,7 @@ MaskMaker = Callable[[Constraint], TokenMask]
 
 
 class Sampler:
-    """The sampling state of one sequence. One that is admitted again with the output it has so far gets the same state
-    as if it had never left.
-    """
+    """A sequence's sampling state, the same after a new admission with the output so far as if it had never left."""
 
     def __init__(self, new: NewSequence, make_mask: MaskMaker) -> None:
         self.slot, self.params = new.slot, new.sampling
@@ -83,14 +80,37 @@ def sample(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled
     asked = [b for b, s in enumerate(samplers) if s.params.logprobs >= 0]
     at_R = put(asked, device, torch.int64)
     counts = [samplers[b].params.logprobs for b in asked]
-    scored = score(logits_BV[at_R], ids_B[at_R], counts)
+    scored = _score(logits_BV[at_R], ids_B[at_R], counts)
     # A sum is not finite as soon as one of its parts is not.
     host_B, sums_B, *columns = fetch(ids_B, logits_BV.sum(-1), *scored)  # the only wait of sampling
-    reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, told(columns, counts), strict=True))
+    reports: dict[int, tuple[float | None, Alternatives]] = dict(zip(asked, _told(columns, counts), strict=True))
     return [
         SampledToken(s.slot, token_id, *reports.get(b, (None, ())), math.isfinite(total))
         for b, (s, token_id, total) in enumerate(zip(samplers, host_B.tolist(), sums_B.tolist(), strict=True))
     ]
+
+
+def logprobs(
+    logits_RV: torch.Tensor, token_ids_R: torch.Tensor, counts: Sequence[int]
+) -> list[tuple[float, Alternatives]]:
+    """For each row of raw logits its token's logprob and its `counts[r]` best alternatives, best first."""
+    return _told(fetch(*_score(logits_RV, token_ids_R, counts)), counts)
+
+
+def _score(logits_RV: torch.Tensor, token_ids_R: torch.Tensor, counts: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """Columns on the logits' device, so that a caller can fetch them together with its other results: the logprob of
+    each row's token [R], ids and logprobs of its best alternatives [R, C], of which row r asks for `counts[r]`.
+    """
+    logprobs_RV = logits_RV.log_softmax(-1)
+    own_R = logprobs_RV.gather(1, token_ids_R[:, None])[:, 0]
+    best = logprobs_RV.topk(min(max(counts, default=0), logits_RV.shape[1]), dim=-1)
+    return own_R, best.indices, best.values
+
+
+def _told(columns: Sequence[torch.Tensor], counts: Sequence[int]) -> list[tuple[float, Alternatives]]:
+    """For each row its token's logprob and its alternatives, best first, from the columns on the host."""
+    rows = zip(*(column.tolist() for column in columns), counts, strict=True)
+    return [(own, tuple(zip(ids[:count], values[:count], strict=True))) for own, ids, values, count in rows]
 
 
 def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:

@@ -15,12 +15,12 @@ def chat_refusal(folder: Path, vocab_size: int) -> str:
     `vocab_size`: pieces of tokenizer.model; a token beyond them was added afterwards.
     """
     settings = _object(folder / "tokenizer_config.json")
-    added = {name for name, i in _object(folder / "added_tokens.json").items() if _beyond(i, vocab_size)}
+    named = [(i, name) for name, i in _object(folder / "added_tokens.json").items()]
     listed = settings.get("added_tokens_decoder")
     for i, token in (listed if isinstance(listed, dict) else {}).items():
-        if str(i).isdigit() and _beyond(int(i), vocab_size):
-            added.add(str(token.get("content", i)) if isinstance(token, dict) else str(i))
-    if added:
+        if i.isdigit():
+            named.append((int(i), str(token.get("content", i)) if isinstance(token, dict) else i))
+    if added := {name for i, name in named if isinstance(i, int) and i >= vocab_size}:
         some = ", ".join(sorted(added)[:3])
         return f"has tokens that were added to its vocabulary ({some}), which are not read yet"
     template = _template(folder, settings)
@@ -38,10 +38,6 @@ def _template(folder: Path, settings: dict[str, Any]) -> str:
         named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
         found = named.get("default")
     return found if isinstance(found, str) else ""
-
-
-def _beyond(token_id: object, vocab_size: int) -> bool:
-    return isinstance(token_id, int) and token_id >= vocab_size
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from model.text.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """Incremental decoder of one output: `push` every id, then `flush` once. Not shared between threads.
-
-    A character may span several ids (byte pieces); it is held back until complete. The space of the first word is
-    kept, because an output continues a prompt: "My favourite condiment is" goes on with " mustard".
+    """Incremental decoder of one output: `push` every id, then `flush` once. Not shared between threads. A character
+    may span several ids (byte pieces); it is held back until complete. The space of the first word is kept, because an
+    output continues a prompt: "My favourite condiment is" goes on with " mustard".
     """
 
     def __init__(self, tokenizer: Tokenizer, *, special_tokens: bool = False) -> None:
@@ -17,11 +16,9 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """Take one id and return the text that became complete with it, often "". Bytes that cannot become a character
-        come out as U+FFFD. ValueError for an id outside the vocabulary, which leaves the stream as it was.
-        """
+        """The text that is complete with this id, often ""; ValueError, without effect, for one out of range."""
         return self._decoder.decode(self._tokenizer.token_bytes(token_id, special_tokens=self._special_tokens))
 
     def flush(self) -> str:
-        """End the stream: an incomplete character that was held back comes out as U+FFFD, else ""."""
+        """An incomplete character that was held back, as U+FFFD; else ""."""
         return self._decoder.decode(b"", final=True)

@@ -19,10 +19,7 @@ _FETCH_AGAIN = "fetch tokenizer.model again from the checkpoint's source"
 
 
 class Tokenizer:
-    """Text to ids (0 .. vocab_size - 1) and back. Immutable; may be shared between threads.
-
-    `supports_chat`: the vocabulary is of Mixtral's first kind, for which `encode_chat` is defined.
-    """
+    """Text to ids (0 .. vocab_size - 1) and back. Immutable; may be shared between threads."""
 
     def __init__(self, processor: SentencePieceProcessor) -> None:
         """ValueError if the vocabulary has no `<s>`, `</s>` or `<unk>`."""
@@ -52,13 +49,12 @@ class Tokenizer:
         # starts with one tells, without a protobuf parser.
         adds_space = bool(spaced) and processor.decode([spaced[0]]).encode() != self._bytes[spaced[0]]
         self._spaced = frozenset(spaced if adds_space else ())
-
+        # Whether `encode_chat` is defined: later vocabularies have [INST] as a control piece, and another template.
         self.supports_chat: bool = (
             self.vocab_size == _MIXTRAL_V1_SIZE
             and (self.unk_id, self.bos_id, self.eos_id) == (0, 1, 2)
             and pieces[: len(_MIXTRAL_V1_START)] == _MIXTRAL_V1_START
             and all(is_byte[3:259])
-            # Later Mistral vocabularies have [INST] as a control piece, and another template.
             and processor.piece_to_id("[INST]") not in self._control
         )
 
@@ -111,10 +107,9 @@ class Tokenizer:
         return ids
 
     def token_bytes(self, token_id: int, *, special_tokens: bool = False) -> bytes:
-        """The bytes that one id adds to a running text; not always whole UTF-8, because a byte piece is one byte.
-
-        A control piece (`<s>`, `</s>`) adds nothing and `<unk>` sentencepiece's " \u2047 "; with `special_tokens` both
-        add their names. ValueError for an id outside the vocabulary.
+        """The bytes that one id adds to a running text; a byte piece is one byte. A control piece (`<s>`, `</s>`) adds
+        nothing and `<unk>` sentencepiece's " \u2047 "; with `special_tokens` both add their names. ValueError for an id
+        outside the vocabulary.
         """
         if not 0 <= token_id < self.vocab_size:
             raise ValueError(f"Token id {token_id} is not in the vocabulary: use ids from 0 to {self.vocab_size - 1}.")
