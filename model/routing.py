@@ -1,5 +1,4 @@
 """Top-k routing in HF's order, and the permutation that groups a batch's rows by expert.
-
 T: tokens, D: hidden size, E: experts, K: experts per token, R = T * K rows.
 """
 

@@ -1,5 +1,4 @@
 """Causal grouped-query attention over the paged cache: one small interface, and the choice of a backend.
-
 T: tokens of the batch, H: query heads, N: KV heads, d: head dimension. The sliding window is HF's: query i sees keys j
 with i-W < j <= i.
 """

@@ -1,5 +1,4 @@
 """The paged KV cache: a pool of pages per layer, addressed through each sequence's page table (PagedAttention).
-
 P: pages, S: rows of a page, N: KV heads, d: head dimension.
 """
 

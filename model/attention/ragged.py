@@ -1,5 +1,4 @@
 """A ragged batch: chunks of several sequences, of any lengths, one after the other and without padding.
-
 T: tokens of the batch, over all chunks; a chunk's keys are its sequence's positions [0, kv_length).
 """
 

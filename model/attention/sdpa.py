@@ -1,5 +1,4 @@
 """Attention by torch's scaled_dot_product_attention, which runs everywhere.
-
 T: tokens of the batch, H: query heads, N: KV heads, G = H / N, d: head dimension, L: keys of a call, B: sequences of
 a call. The sliding window is HF's: query i sees keys j with i-W < j <= i.
 """

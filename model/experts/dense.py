@@ -1,5 +1,4 @@
 """One expert: its SwiGLU matrices of every layer (Shazeer 2020; w1, w2, w3 as in HF's Mixtral).
-
 R: rows, D: hidden size, I: intermediate size.
 """
 
