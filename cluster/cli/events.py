@@ -1,5 +1,6 @@
 """`eightwinds events`: what has happened to the cluster, and what happens."""
 
+from contextlib import suppress
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,6 @@ if TYPE_CHECKING:
     from cluster.client.client import Client, Event
 
 
-commands = typer.Typer()
-
-
-@commands.command()
 @calls_server()
 def events(
     *,
@@ -26,11 +23,9 @@ def events(
     """Show what has happened: deaths, restarts, joins, scalings, drains, lost heads and nodes, with their causes."""
     from cluster.client.messages import to_json
 
-    try:
+    with suppress(KeyboardInterrupt):
         for event in client.events(after, follow):
             print(to_json(event) if as_json else line_of(event), flush=True)
-    except KeyboardInterrupt:
-        return
 
 
 def line_of(event: "Event") -> str:

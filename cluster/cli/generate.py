@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -19,13 +20,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PATIENCE_SECONDS = 30.0
-_DEFAULT_WAIT = 1.0
 _CHAT_HELP = "/reset forgets the conversation, /exit (or the end of input) leaves, Ctrl-C stops an answer"
 
-commands = typer.Typer()
 
-
-@commands.command()
 @calls_server()
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
@@ -55,7 +52,6 @@ def generate(
         _show(_texts(client, request, timeout, retries, patience), [])
 
 
-@commands.command()
 @calls_server(without=("min_tokens", "ignore_eos", "n", "logprobs", "json_schema", "regex", "priority"))
 def chat(
     *,
@@ -155,14 +151,11 @@ def _texts(client: "Client", request: "Request", timeout: float | None, retries:
     """
     from cluster.client.resume import resuming
 
-    def opened() -> tuple[str | None, Iterator[str]]:
+    def opened() -> Iterator[str]:
         texts = (message.text for message in resuming(client, request, timeout, patience))
-        return next(texts, None), texts
+        return chain([next(texts, "")], texts)
 
-    first, rest = _patiently(opened, client, retries)
-    if first is not None:
-        yield first
-        yield from rest
+    return _patiently(opened, client, retries)
 
 
 def _patiently(call: Callable[[], T], client: "Client", retries: int) -> T:
@@ -178,4 +171,4 @@ def _patiently(call: Callable[[], T], client: "Client", retries: int) -> T:
                 raise
             say(f"{error.text}; {retries} tries left")
             retries -= 1
-            time.sleep(error.retry_seconds or _DEFAULT_WAIT)
+            time.sleep(error.retry_seconds or 1.0)

@@ -1,4 +1,4 @@
-"""`eightwinds serve` and `down`."""
+"""`eightwinds serve`, `down` and `doctor`."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,7 @@ from cluster.cli.options import ConfigFile, RayAddress, Settings
 from cluster.cli.terminal import refused
 from cluster.settings.config import Config, load_config
 
-commands = typer.Typer()
 
-
-@commands.command()
 def serve(
     config: ConfigFile = None,
     model: Annotated[str, typer.Option(help="Checkpoint folder, hub id, or demo.")] = "",
@@ -41,13 +38,19 @@ def serve(
     raise typer.Exit(run(loaded, keep_actors))
 
 
-@commands.command()
 def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Settings = None) -> None:
     """Remove whatever a serve left behind."""
     loaded = _config(config, settings, cluster__ray_address=ray_address)
     from cluster.launch.serve import down as run
 
     raise typer.Exit(run(loaded))
+
+
+def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Check machine, packages, GPU, Ray, ports, checkpoint and configuration."""
+    from cluster.launch.doctor import run
+
+    raise typer.Exit(run(config, settings or []))
 
 
 def _config(file: Path | None, settings: list[str] | None, **options: str | bool) -> Config:

@@ -1,5 +1,7 @@
 """`eightwinds status` and `top`: what runs, and what it does."""
 
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +17,7 @@ if TYPE_CHECKING:
 
 _SERVICE_COLUMNS = ("p50 ms", "p99 ms", "again", "hedged")
 
-commands = typer.Typer()
 
-
-@commands.command()
 @calls_server()
 def status(
     *,
@@ -45,7 +44,6 @@ def status(
     out.print(f"requests: {waiting}; placement revision {found.placement_revision}")
 
 
-@commands.command()
 @calls_server()
 def top(
     *,
@@ -55,24 +53,18 @@ def top(
 ) -> None:
     """Watch every expert's load live."""
     out = console()
-    try:
-        with Live(console=out, auto_refresh=False, transient=False) as live:
-            for number, window in enumerate(client.watch_load(interval), 1):
-                if out.is_terminal:
-                    live.update(_load(window), refresh=True)
-                else:
-                    out.print(_load(window))
-                if number == count:
-                    break
-    except KeyboardInterrupt:
-        return
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+        for window in islice(client.watch_load(interval), count or None):
+            if out.is_terminal:
+                live.update(_load(window), refresh=True)
+            else:
+                out.print(_load(window))
 
 
 def state_of(node_or_replica: Any) -> str:
     """The state in a message as a word, such as `ready`."""
     states = node_or_replica.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number
-    word: str = states[node_or_replica.state].name.rpartition("STATE_")[2].lower()
-    return word
+    return str(states[node_or_replica.state].name.rpartition("STATE_")[2].lower())
 
 
 def _nodes(found: "Status") -> Table:

@@ -8,10 +8,7 @@ import typer
 
 from cluster.cli.terminal import refused
 
-commands = typer.Typer()
 
-
-@commands.command()
 def token(
     name: Annotated[str, typer.Argument(help="Whom the token is for.")],
     scope: Annotated[str, typer.Option(help="inference, cluster, or both with a comma between.")] = "inference",

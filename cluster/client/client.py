@@ -3,7 +3,6 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -39,9 +38,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -53,15 +50,12 @@ class Client:
         return iter(self.stub.GenerateStream(request, timeout=timeout))
 
     def generate(self, request: pb.GenerateRequest, timeout: float | None = None) -> pb.GenerateResponse:
-        """The answer of Generate."""
         return self.stub.Generate(request, timeout=timeout)
 
     def models(self) -> list[pb.Model]:
-        """What is served."""
         return list(self.stub.ListModels(pb.ListModelsRequest()).models)
 
     def status(self, timeout: float | None = 30.0) -> cluster_pb.GetStatusResponse:
-        """Nodes, experts and replicas."""
         return self.cluster.GetStatus(cluster_pb.GetStatusRequest(), timeout=timeout)
 
     def scale(
@@ -112,10 +106,7 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         self._entry = ("authorization", f"Bearer {token}")
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_token(details), request)
+        metadata = [*(details.metadata or ()), self._entry]
+        return continuation(details._replace(metadata=metadata), request)
 
-    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_token(details), request)
-
-    def _with_token(self, details: Any) -> Any:
-        return details._replace(metadata=[*(details.metadata or ()), self._entry])
+    intercept_unary_stream = intercept_unary_unary

@@ -29,7 +29,6 @@ class CallFailed(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a command that ends with this failure."""
         return EXIT_BASE + self.code
 
 
@@ -50,8 +49,7 @@ def failing_plainly(client: Client) -> Iterator[None]:
 def explain(error: grpc.RpcError) -> str:
     """A failed call in one sentence, with the wrong fields where the server named them."""
     call: Any = error  # what a stub raises is a grpc.Call, too, which the type stubs cannot say
-    retry = retry_of(error)
-    again = f"; try again in {retry:g} s" if retry is not None else ""
+    again = f"; try again in {retry:g} s" if (retry := retry_of(error)) is not None else ""
     return f"{call.code().name}: {call.details()}{again}"
 
 

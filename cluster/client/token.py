@@ -23,6 +23,6 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
     token = token.strip()
     if "sha256:" in token:
         raise ValueError(f"{source} holds the server's hashes; clients need a file with the token itself")
-    if (file is not None and not token) or not (token.isascii() and all(c.isprintable() and c != " " for c in token)):
+    if (file is not None and not token) or not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError(f"{source} holds no token: it must be one line of printable ASCII")
     return token
