@@ -109,4 +109,5 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         metadata = [*(details.metadata or ()), self._entry]
         return continuation(details._replace(metadata=metadata), request)
 
-    intercept_unary_stream = intercept_unary_unary
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return self.intercept_unary_unary(continuation, details, request)

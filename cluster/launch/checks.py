@@ -1,18 +1,20 @@
 """What of a configuration is refused before anything starts, beyond what each key by itself allows."""
 
+from cluster.engine.served_model import ServedModel
 from cluster.settings.address import is_loopback
 from cluster.settings.config import Config
-from model.checkpoint.folder import Checkpoint
 
 
-def check_fits(config: Config, checkpoint: Checkpoint) -> None:
-    """ValueError unless the cluster is configured for this checkpoint's number of experts."""
-    count = checkpoint.config.num_local_experts
+def open_model(config: Config) -> ServedModel:
+    """The model to serve. ValueError if there is none, or the cluster is configured for another number of experts."""
+    served = ServedModel.open(config.model.path)
+    count = served.checkpoint.config.num_local_experts
     if count != config.experts.count:
         raise ValueError(
             f"the checkpoint has {count} experts, the cluster is configured for {config.experts.count}: "
             f"set experts.count={count}"
         )
+    return served
 
 
 def check_exposure(config: Config) -> None:

@@ -19,6 +19,7 @@ from cluster.launch.local_ray import marks
 from cluster.launch.local_ray.folder import (
     Hold,
     StateFolders,
+    closing,
     open_below_private,
     open_private,
     read_private,
@@ -119,11 +120,8 @@ class LocalRay:
 
 def _delete(parent: Path, name: str) -> None:
     """Delete what has this name there, without following links; nothing where others might have put it."""
-    within = open_private(parent)
-    try:
+    with closing(open_private(parent)) as within:
         shutil.rmtree(name, ignore_errors=True, dir_fd=within)
-    finally:
-        os.close(within)
 
 
 def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
