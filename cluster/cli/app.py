@@ -1,6 +1,4 @@
-"""The command line. Each file beside this one holds a family of commands, which import what they need when they run,
-so that `--help` answers at once.
-"""
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
 
 import typer
 

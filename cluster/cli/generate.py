@@ -77,9 +77,8 @@ def _argument_or_file(text: str) -> str:
 
 
 def _converse(client: "Client", options: Options, system: str, retries: int) -> int:
-    """A conversation: each line read is a turn. An answer that fails takes its question with it.
-
-    The exit code is 0, or that of the last answer if it failed: what a script reads from a pipe.
+    """Each line read is a turn; an answer that fails takes its question with it. Returns 0, or the exit code of the
+    last answer if it failed: what a script reads from a pipe.
     """
     from cluster.client.failures import CallFailed
     from cluster.client.messages import chat_request

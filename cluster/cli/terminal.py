@@ -31,9 +31,8 @@ def refused(why: object, command: str = "") -> typer.Exit:
 
 @contextmanager
 def connected(command: str, address: str, token_file: Path | None, interrupted: str = "") -> Iterator["Client"]:
-    """A client for a command, which a failed call ends with 10 plus the gRPC status code as its exit code.
-
-    Ctrl-C ends the command with 130, and with what `interrupted` says.
+    """A client for a command, which a failed call ends with 10 plus the gRPC status code as its exit code, and Ctrl-C
+    with 130 and what `interrupted` says.
     """
     from cluster.client.client import Client
     from cluster.client.failures import CallFailed, failing_plainly

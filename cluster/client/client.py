@@ -16,6 +16,8 @@ from protos.eightwinds.v1 import inference_pb2 as pb
 Request = pb.GenerateRequest
 Status = cluster_pb.GetStatusResponse
 ScalingPolicy = cluster_pb.ScalingPolicy
+Node = cluster_pb.Node
+Expert = cluster_pb.Expert
 Load = cluster_pb.ExpertLoad
 LoadWindow = cluster_pb.WatchExpertLoadResponse
 Event = cluster_pb.Event
@@ -74,9 +76,8 @@ class Client:
         self.cluster.DrainNode(request, timeout=timeout)
 
     def set_policy(self, values: Mapping[str, object], timeout: float | None = 30.0) -> ScalingPolicy:
-        """Follow the policy in force with these fields changed (`cooldown` in seconds), and answer it whole.
-
-        ValueError for a field that there is not, or that is of another type.
+        """Change these fields of the policy in force (`cooldown` in seconds), and answer it whole. ValueError for a
+        field that there is not, or that is of another type.
         """
         policy = self.status(timeout).policy
         changes = {k: f"{v:f}s" if k == "cooldown" and isinstance(v, int | float) else v for k, v in values.items()}
@@ -100,8 +101,6 @@ class Client:
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Puts the token into every call."""
-
     def __init__(self, token: str) -> None:
         self._entry = ("authorization", f"Bearer {token}")
 

@@ -18,9 +18,8 @@ EXIT_BASE = 10  # exit codes of failed calls are this plus the gRPC status code
 
 @dataclass(eq=False)
 class CallFailed(Exception):
-    """A failed call, for people at a terminal: its status, what to say, and in how many seconds to call again.
-
-    Not frozen: Python sets the traceback of an exception that passes a context manager.
+    """A failed call, for people at a terminal: its status, what to say, and in how many seconds to call again. Not
+    frozen, because Python sets the traceback of an exception that passes a context manager.
     """
 
     code: int

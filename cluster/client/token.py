@@ -7,10 +7,7 @@ TOKEN_VARIABLE = "EIGHTWINDS_TOKEN"
 
 
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
-    """The token in a file, else in EIGHTWINDS_TOKEN, else none ("").
-
-    ValueError if the file is unreadable or holds no token; an argument could be read by every user of the machine.
-    """
+    """The token in a file, else in EIGHTWINDS_TOKEN, else "". ValueError if the file holds no token."""
     source, token = TOKEN_VARIABLE, environment.get(TOKEN_VARIABLE, "")
     if file is not None:
         source = str(file)

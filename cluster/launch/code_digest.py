@@ -8,7 +8,6 @@ _PACKAGES = ("actors", "model")  # what runs in an actor
 
 
 def code_digest(root: Path = _ROOT) -> str:
-    """Digest of every source file of the packages, in all folders, with its path."""
     digest = hashlib.sha256()
     for file in sorted(file for package in _PACKAGES for file in (root / package).rglob("*.py")):
         content = file.read_bytes()

@@ -1,7 +1,6 @@
-"""Memory and open files that a start needs on this machine. `doctor` reports a lack of either and `serve` refuses to
-start, in the same words.
-"""
+"""Memory and open files that a start needs here: for a lack of them `doctor` and `serve` have the same words."""
 
+import contextlib
 import os
 import resource
 from collections.abc import Mapping
@@ -32,15 +31,12 @@ class Memory:
         return max(0, self.available - round((1.0 - self.threshold) * self.total))
 
     def problem(self, needed: int, taken_over: bool = False) -> str:
-        """Why `needed` bytes do not fit, or "". Bytes that are `taken_over` are in memory already and are compared with
-        the whole memory only.
-        """
+        """Why `needed` bytes do not fit, or "". Bytes that are `taken_over` are compared with the whole memory only."""
         if needed <= (self.threshold * self.total if taken_over else self.room):
             return ""
         return f"{needed / 1e9:.1f} GB needed here, {self.words()}"
 
     def words(self) -> str:
-        """The memory, for the operator."""
         return (
             f"{self.room / 1e9:.1f} GB free: {(self.total - self.available) / 1e9:.1f} of {self.total / 1e9:.1f} GB "
             f"are in use, and above {self.threshold:.0%} Ray ends processes"
@@ -48,11 +44,9 @@ class Memory:
 
     def advice(self) -> str:
         """What the operator can do about a lack of it."""
-        if self.room <= 0:
-            return (
-                "end what uses the memory, join a cluster, or move Ray's threshold with RAY_memory_usage_threshold=0.98"
-            )
-        return "lower kv.memory_bytes, use a smaller dtype, or join a cluster"
+        if self.room > 0:
+            return "lower kv.memory_bytes, use a smaller dtype, or join a cluster"
+        return "end what uses the memory, join a cluster, or move Ray's threshold with RAY_memory_usage_threshold=0.98"
 
 
 def memory(environ: Mapping[str, str], cgroup: Path = _CGROUP, ray: bool = True) -> Memory:
@@ -87,12 +81,9 @@ def memory_needed(config: Config, weights: int) -> int:
 def raise_open_files() -> int:
     """Raise the limit on open files as far as allowed, for this process and its children; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (ValueError, OSError):  # macOS says unlimited, and has another limit
-            pass
+    with contextlib.suppress(ValueError, OSError):  # a system may allow less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
     return soft if soft != resource.RLIM_INFINITY else 1 << 30
 
 
@@ -107,9 +98,7 @@ def open_files_problem(limit: int, config: Config) -> str:
 
 
 def check_machine(config: Config, weights: int, taken_over: bool) -> None:
-    """ValueError if a start would fail for lack of memory or open files. `weights` is in bytes; `taken_over` says that
-    actors of an earlier serve are there to be adopted.
-    """
+    """ValueError if memory or open files are too few. `taken_over` says that an earlier serve's actors are there."""
     if problem := open_files_problem(raise_open_files(), config):
         raise ValueError(problem)
     found = memory(os.environ, ray=config.runtime == "ray")

@@ -142,9 +142,7 @@ class _Actors:
         self.new: list[str] = []
 
     def start_all(self, stop: threading.Event) -> tuple[dict[str, Any], Readiness]:
-        """Keep the actors of an earlier serve that can be kept, and start those that are missing: all handles by name,
-        and who of them must be ready.
-        """
+        """Start what an earlier serve has not left; returns all handles by name, and which actors must be ready."""
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
@@ -179,7 +177,6 @@ class _Actors:
 
 
 def _running(namespace: str) -> dict[str, Actor]:
-    """Our actors there, by name."""
     named = ray.util.list_named_actors(all_namespaces=True)
     names = [entry["name"] for entry in named if entry["namespace"] == namespace]
     return {name: actor for name in names if (actor := HEAD_NAME if name == HEAD_NAME else _replica(name))}

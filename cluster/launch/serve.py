@@ -1,7 +1,5 @@
-"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing.
-
-Ports are checked first and the checkpoint's headers read before any actor starts, so that what can be wrong early is
-said early. Ray starts in a thread, so that a signal is heard at any moment.
+"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing. What can be wrong early
+is said early, before any actor starts. Ray starts in a thread, so that a signal is heard at any moment.
 """
 
 import asyncio
@@ -127,7 +125,7 @@ async def _drain(server: Server, grace: float, asked: asyncio.Event) -> int:
         print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
     else:
         grace = 0.0
-    if not await server.drain(grace):
+    if not await server.gateway.drain(grace):
         print(f"some requests were cut off after {grace:g} s", file=sys.stderr)
     return 0 if asked.is_set() else 1
 

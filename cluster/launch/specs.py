@@ -16,7 +16,6 @@ _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
 
 
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:
-    """What head and experts are built from."""
     spec = functools.partial(
         ActorSpec,
         folder=str(checkpoint.folder),
@@ -44,9 +43,7 @@ def served_dtype(config: Config, checkpoint: Checkpoint) -> str:
 
 
 def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
-    """Unless the configuration has a size for the KV cache: the most bytes that it could use, and its share of free
-    memory.
-    """
+    """Unless the KV cache has a size: the most bytes that it could use, and its share of free memory."""
     kv, scheduler, model = config.kv, config.scheduler, checkpoint.config
     if kv.memory_bytes is not None or kv.memory_share is not None:
         return 0, 0.0
@@ -69,7 +66,6 @@ def router_options(config: Config) -> RouterOptions:
 
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:
-    """The engine's bounds for a model with this sliding window."""
     return EngineConfig(
         max_running=config.scheduler.max_running_requests,
         max_tokens_per_step=config.scheduler.max_tokens_per_step,
@@ -84,7 +80,6 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
 
 
 def replica_options(config: Config) -> ReplicaOptions:
-    """How long the controller waits for replicas, and what one needs."""
     return ReplicaOptions(
         placement_timeout=config.scaling.placement_timeout_s,
         start_timeout=config.cluster.start_timeout_s,

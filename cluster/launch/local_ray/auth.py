@@ -1,6 +1,4 @@
-"""The token with which a Ray cluster is joined. A Ray without one runs any code that is sent to its ports. A local Ray
-has a token of its own (cluster/launch/local_ray/daemon.py).
-"""
+"""The token with which a Ray cluster is joined: a Ray without one runs any code that is sent to its ports."""
 
 import os
 import socket
@@ -58,7 +56,6 @@ class RayAuth:
 
 
 def ray_auth() -> RayAuth:
-    """The token settings of this process."""
     return RayAuth.of(os.environ, Path.home())
 
 
@@ -68,7 +65,6 @@ def choose_ray_auth() -> None:
 
 
 def answers(address: str, seconds: float = 2.0) -> bool:
-    """Whether somebody listens at HOST:PORT."""
     try:
         with socket.create_connection(split(address), seconds):
             return True

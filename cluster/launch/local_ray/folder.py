@@ -1,8 +1,8 @@
 """The folders that hold what a local Ray leaves on this machine: who may write there, and one lock around them.
 
 Records lie where nothing cleans (the user's runtime folder), Ray's own files in the temporary folder, which has room.
-With EIGHTWINDS_STATE both are below it. A folder counts only if it is the caller's, closed to others, and reached
-without following a link; otherwise another user could make us end processes and delete files of his choice.
+A folder counts only if it is the caller's, closed to others, and reached without following a link; otherwise another
+user could make us end processes and delete files of his choice.
 """
 
 import contextlib
@@ -56,9 +56,7 @@ class StateFolders:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock under which processes of this user look, take and remove; waits for it. ValueError or OSError
-        if there is no such folder of ours.
-        """
+        """Wait for the lock under which processes of this user look, take and remove. Raises as `open_private`."""
         while True:
             with closing(open_private(self.records)) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX)

@@ -1,6 +1,4 @@
-"""Processes that carry a mark in their environment, which children inherit. A mark needs no file, and no later process
-has it by chance. Only this user's processes are searched, because no others can be read.
-"""
+"""Processes of this user that carry a mark in their environment, which children inherit and no later process has."""
 
 import contextlib
 import os

@@ -1,7 +1,6 @@
 """The record of a local Ray, by which a later command finds it: who owns it, whether it lives, how to remove it.
 
-A local Ray has one name and up to two folders (`folder.py`): one for the record, one for Ray's files. The process that
-holds the folder of Ray's files owns it. Its processes are found by their mark (`marks.py`).
+The process that holds the folder of Ray's files (`folder.py`) owns it. Ray's processes are found by mark (`marks.py`).
 """
 
 import contextlib
@@ -48,11 +47,9 @@ class LocalRay:
 
     @property
     def mark(self) -> str:
-        """The mark in the environment of its processes."""
         return json.dumps([self.namespace, self.record, self.folder])
 
     def pids(self) -> list[int]:
-        """Its living processes."""
         return marks.marked().get(self.mark, [])
 
     def taken(self) -> "LocalRay | None":
@@ -125,9 +122,7 @@ def _delete(parent: Path, name: str) -> None:
 
 
 def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
-    """Every recorded local Ray of this namespace. A record that another user could have written is skipped with a line
-    in the log: it is not read, not followed, not deleted.
-    """
+    """Every record of this namespace, but for those that another user could have written: these are not even read."""
     for folder in sorted(folders.records.iterdir()):
         try:
             local = LocalRay(**json.loads(read_private(folder, RECORD)))
@@ -145,9 +140,7 @@ def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
 
 
 def orphans(namespace: str) -> list[LocalRay]:
-    """Local Rays of this namespace whose processes live although their record and their `serve` are gone. The caller
-    may remove them.
-    """
+    """Local Rays of this namespace that live without record and `serve`. The caller may remove them."""
     found = []
     for mark in marks.marked():
         try:

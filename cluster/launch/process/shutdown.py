@@ -1,7 +1,5 @@
-"""How `serve` is told to end, and how long it may take.
-
-The first signal asks it to drain, the second to wait for requests no longer, the third to end at once. `bound` seconds
-after the first signal the process ends, even if something hangs.
+"""How `serve` is told to end: the first signal asks it to drain, the second to wait for requests no longer, the third
+to end at once. `bound` seconds after the first signal the process ends, even if something hangs.
 """
 
 import asyncio
@@ -23,9 +21,7 @@ def after(seconds: float, call: Callable[[], None]) -> None:
 
 
 class Shutdown:
-    """The signals so far. The first sets `stop` for threads and `asked` for the event loop; the second calls `hurry` on
-    the loop, so that requests are waited for no longer; the third calls `force`, which ends the process.
-    """
+    """The first signal sets `stop` for threads and `asked` for the event loop, where the second calls `hurry`."""
 
     def __init__(
         self,
