@@ -2,13 +2,11 @@
 
 import typer
 
-from cluster.cli.events import events
 from cluster.cli.generate import chat, generate
 from cluster.cli.operate import drain, policy, scale
 from cluster.cli.options import Command
-from cluster.cli.serve import doctor, down, serve
-from cluster.cli.status import status, top
-from cluster.cli.token import token
+from cluster.cli.serve import doctor, down, serve, token
+from cluster.cli.status import events, status, top
 
 COMMANDS: tuple[Command, ...] = (
     *(serve, down, generate, chat, token, doctor),

@@ -56,12 +56,9 @@ def _follow_scaling(client: "Client", experts: Sequence[int], replicas: int) -> 
         if line != before and line:
             print(line, file=sys.stderr)
         before = line
-        kept = [e for e in found if e.desired_replica_count != replicas]
-        if kept:
-            why = "; ".join(
-                f"expert {e.expert} keeps {e.desired_replica_count}: {e.note or 'scaled again'}" for e in kept
-            )
-            say(f"taken back: {why}", "scale")
+        if kept := [e for e in found if e.desired_replica_count != replicas]:
+            why = (f"expert {e.expert} keeps {e.desired_replica_count}: {e.note or 'scaled again'}" for e in kept)
+            say(f"taken back: {'; '.join(why)}", "scale")
             raise typer.Exit(_TAKEN_BACK)
         if not line:
             print(f"done: {len(found)} {'expert' if len(found) == 1 else 'experts'} with {replicas} ready")

@@ -1,8 +1,9 @@
-"""`eightwinds status` and `top`: what runs, and what it does."""
+"""`eightwinds status`, `top` and `events`: what runs, what it does, and what has happened to it."""
 
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +11,11 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from cluster.cli.events import line_of
 from cluster.cli.options import calls_server
 from cluster.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cluster.client.client import Client, Expert, Load, LoadWindow, Node, Status
+    from cluster.client.client import Client, Event, Expert, Load, LoadWindow, Node, Status
 
 _SERVICE_COLUMNS = ("p50 ms", "p99 ms", "again", "hedged")
 
@@ -63,10 +63,39 @@ def top(
                 out.print(_load(window))
 
 
+@calls_server()
+def events(
+    *,
+    client: "Client",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
+    after: Annotated[int, typer.Option(min=0, help="Only events after this number.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object.")] = False,
+) -> None:
+    """Show what has happened: deaths, restarts, joins, scalings, drains, lost heads and nodes, with their causes."""
+    from cluster.client.messages import to_json
+
+    with suppress(KeyboardInterrupt):
+        for event in client.events(after, follow):
+            print(to_json(event) if as_json else line_of(event), flush=True)
+
+
 def state_of(node_or_replica: Any) -> str:
     """The state in a message as a word, such as `ready`."""
     states = node_or_replica.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number
     return str(states[node_or_replica.state].name.rpartition("STATE_")[2].lower())
+
+
+def line_of(event: "Event") -> str:
+    """An event on one line, in local time."""
+    when = event.event_time.ToDatetime(tzinfo=UTC).astimezone()
+    what = event.Kind.Name(event.kind).removeprefix("KIND_").replace("_", " ").lower()
+    parts = [f"#{event.sequence}", f"{when:%Y-%m-%d %H:%M:%S}", what]
+    parts += [f"{name} {getattr(event, name)}" for name in ("expert", "replica") if event.HasField(name)]
+    if event.node_id:
+        parts.append(f"node {event.node_id[:12]}")
+    if event.requester:
+        parts.append(f"by {event.requester}")
+    return " ".join(parts) + (f": {event.cause}" if event.cause else "")
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:

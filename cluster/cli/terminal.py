@@ -34,9 +34,8 @@ def connected(command: str, address: str, token_file: Path | None, interrupted: 
     """A client for a command, which a failed call ends with 10 plus the gRPC status code as its exit code, and Ctrl-C
     with 130 and what `interrupted` says.
     """
-    from cluster.client.client import Client
+    from cluster.client.client import Client, read_token
     from cluster.client.failures import CallFailed, failing_plainly
-    from cluster.client.token import read_token
 
     try:
         client = Client(address, read_token(token_file, os.environ))

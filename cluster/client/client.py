@@ -3,6 +3,7 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,11 +27,32 @@ Event = cluster_pb.Event
 _CHANNEL = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
 
 
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
+    """The token in a file, else in EIGHTWINDS_TOKEN, else "": an argument could be read by every user of the machine.
+    ValueError if the file holds no token.
+    """
+    source, token = "EIGHTWINDS_TOKEN", environment.get("EIGHTWINDS_TOKEN", "")
+    if file is not None:
+        source = str(file)
+        try:
+            token = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"the token file {file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"the token file {file} holds no text") from None
+    token = token.strip()
+    if "sha256:" in token:
+        raise ValueError(f"{source} holds the server's hashes; clients need a file with the token itself")
+    if (file is not None and not token) or not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(f"{source} holds no token: it must be one line of printable ASCII")
+    return token
+
+
 class Client:
     """A connection to one server. Methods, and those of `stub`, raise grpc.RpcError."""
 
     def __init__(self, address: str, token: str = "") -> None:
-        """`token` goes along with every call; see cluster/client/token.py."""
+        """`token` goes along with every call; see `read_token`."""
         self.address = address
         self._channel = grpc.insecure_channel(address, [*_CHANNEL, *proxy_options(address)])
         channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel

@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cluster.launch.checks import check_exposure, open_model
+from cluster.launch.checks import (
+    check_exposure,
+    memory,
+    memory_needed,
+    open_files_problem,
+    open_model,
+    raise_open_files,
+)
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, ray_auth
-from cluster.launch.machine import memory, memory_needed, open_files_problem, raise_open_files
 from cluster.launch.specs import served_dtype
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
@@ -111,8 +117,7 @@ def _tokens(config: Config) -> str:
 
 
 def _shared_memory() -> str:
-    path = Path("/dev/shm")
-    free = shutil.disk_usage(path).free if path.exists() else 0
+    free = shutil.disk_usage("/dev/shm").free
     if free < 300 << 20:
         raise ValueError(f"{free >> 20} MiB in /dev/shm")
     return f"{free >> 20} MiB free in /dev/shm"

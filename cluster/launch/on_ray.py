@@ -73,22 +73,18 @@ def launch(
     except BaseException:
         _let_go(actors.new, config, local)
         raise
-    return RayDeployment(config, local, actors, {name: handles[name] for name in readiness.names}, readiness.pulses)
+    return RayDeployment(actors, local, {name: handles[name] for name in readiness.names}, readiness.pulses)
 
 
 class RayDeployment:
     """See `cluster.launch.runtime.Deployment`."""
 
     def __init__(
-        self,
-        config: Config,
-        local: LocalRay | None,
-        actors: "_Actors",
-        handles: Mapping[str, Any],
-        pulses: Mapping[str, Pulse],
+        self, actors: "_Actors", local: LocalRay | None, handles: Mapping[str, Any], pulses: Mapping[str, Pulse]
     ) -> None:
         """`handles` and `pulses` of all actors that run, by name."""
-        self._config, self._local = config, local
+        config = self._config = actors.config
+        self._local = local
         self._essentials = daemon.essentials(local) if local is not None else {}
         experts = {r: (name, handle) for name, handle in handles.items() if (r := _replica(name))}
         self.pulses = {r: pulses[name] for r, (name, _) in experts.items()}
@@ -137,7 +133,7 @@ class _Actors:
     """Starts and finds actors of a configuration. `new` are the names of those that did not run before."""
 
     def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
-        self._config, self._namespace = config, config.cluster.namespace
+        self.config, self._namespace = config, config.cluster.namespace
         self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
         self.new: list[str] = []
 
@@ -146,7 +142,7 @@ class _Actors:
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
-        adoption = adopt(found, self._head_spec, self._expert_specs, self._config.experts.replicas)
+        adoption = adopt(found, self._head_spec, self._expert_specs, self.config.experts.replicas)
         if stale := [_name(actor) for actor in adoption.replaced]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
@@ -163,14 +159,14 @@ class _Actors:
         alive = [node for node in machines() if node.alive]
         if len(alive) < 2 or not adoption.missing:
             return {}
-        if needs_of(self._config.head):
-            _wait_for_node(head, stop, self._config.cluster.start_timeout_s)
+        if needs_of(self.config.head):
+            _wait_for_node(head, stop, self.config.cluster.start_timeout_s)
             alive = [node for node in machines() if node.alive]
-        return adoption.nodes(alive, needs_of(self._config.experts))
+        return adoption.nodes(alive, needs_of(self.config.experts))
 
     def start(self, actor: Actor, node_id: str = "", avoided: Collection[str] = ()) -> tuple[str, Any]:
         """Begin to start an actor, or find it: its name and handle."""
-        section = self._config.head if actor == "head" else self._config.experts
+        section = self.config.head if actor == "head" else self.config.experts
         spec = self._head_spec if actor == "head" else self._expert_specs[actor.expert]
         options = ActorOptions(section.num_cpus, section.num_gpus, section.resources)
         return _name(actor), start_actor(_name(actor), spec, options, self._namespace, node_id, avoided)
@@ -209,14 +205,13 @@ def _wait_for_weights(
             raise LaunchFailed(f"{name} could not load: {why}")
         if not (waiting := readiness.waiting):
             return
-        if stop.is_set():
+        if stop.wait(_POLL / 5):
             raise LaunchStopped
         if time.monotonic() > end:
             raise LaunchFailed(
                 f"{', '.join(sorted(waiting))} not ready after {timeout:g} s: does the cluster have the resources that "
                 "head.* and experts.* ask for? (`ray status` shows pending actors)"
             )
-        time.sleep(_POLL / 5)
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 from actors.seams import HeadLost
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
-from cluster.launch.checks import check_exposure, open_model
+from cluster.launch.checks import check_exposure, check_machine, open_model
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import choose_ray_auth
-from cluster.launch.machine import check_machine
 from cluster.launch.process.heap import trim_for_ever
 from cluster.launch.process.progress import ProgressLines
 from cluster.launch.process.shutdown import Shutdown

@@ -1,10 +1,11 @@
 """What each part of a server is built from: the only place where keys of the configuration become options of a part."""
 
 import functools
+import hashlib
+from pathlib import Path
 
 from actors.specs import ActorSpec, RouterOptions
 from cluster.engine.engine import EngineConfig
-from cluster.launch.code_digest import code_digest
 from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits
@@ -13,6 +14,8 @@ from model.checkpoint.folder import Checkpoint, dtype_bytes
 
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("actors", "model")
 
 
 def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list[ActorSpec]]:
@@ -36,6 +39,15 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
     device = "cuda" if config.experts.num_gpus else "cpu"
     count = checkpoint.config.num_local_experts
     return head, [spec(device=device, threads=config.experts.threads, expert=expert) for expert in range(count)]
+
+
+def code_digest(root: Path = _ROOT) -> str:
+    """Of every source file that runs in an actor, because an earlier server's actors may run other code."""
+    digest = hashlib.sha256()
+    for file in sorted(file for package in _PACKAGES for file in (root / package).rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def served_dtype(config: Config, checkpoint: Checkpoint) -> str:

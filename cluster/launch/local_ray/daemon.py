@@ -29,8 +29,6 @@ from cluster.settings.address import bind
 log = logging.getLogger("eightwinds.local_ray")
 
 _ESSENTIAL = ("raylet", "gcs_server")
-_ADDRESS_FILE = "ray_current_cluster"
-_LOOK_SECONDS = 0.25  # between looks at whether the processes live
 _OBJECT_STORE_BYTES = 200_000_000
 # Rows of up to 512 KiB travel inside the call instead of through the object store: eight calls of 256 KiB took 7 ms
 # instead of 17 (docs/adr/0002-object-refs.md).
@@ -144,15 +142,14 @@ def essentials(local: LocalRay) -> dict[str, psutil.Process]:
 
 
 def broken(essentials: Mapping[str, psutil.Process]) -> str:
-    ended = [name for name, process in essentials.items() if not _lives(process)]
-    return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    """Which of these have ended, or ""."""
+    living = set()
+    for name, process in essentials.items():
+        with contextlib.suppress(psutil.Error):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                living.add(name)
+    ended = " and ".join(name for name in essentials if name not in living)
+    return f"Ray's own {ended} of this machine has ended" if ended else ""
 
 
 def _free_port() -> int:
@@ -163,7 +160,7 @@ def _free_port() -> int:
 def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
     """Wait until it is up; the result has its address. Raises LaunchFailed or LaunchStopped."""
     end, look = time.monotonic() + timeout, 0.0
-    address_file = Path(local.folder) / _ADDRESS_FILE
+    address_file = Path(local.folder) / "ray_current_cluster"
     while not stop.wait(0.02):
         if address_file.exists() and (address := address_file.read_text(encoding="utf-8").strip()):
             up = dataclasses.replace(local, address=address)
@@ -174,7 +171,7 @@ def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
             output = (Path(local.folder) / "start.log").read_text(encoding="utf-8", errors="replace")
             raise LaunchFailed(f"Ray did not start; its output was:\n{output.strip()[-2000:]}")
         if now > look:
-            look = now + _LOOK_SECONDS
+            look = now + 0.25  # because a look at all processes costs milliseconds
     raise LaunchStopped
 
 

@@ -97,11 +97,11 @@ class LocalRay:
 
         threading.Thread(target=run, name="keep-record", daemon=True).start()
 
-    def remove(self, patience: float = 3.0) -> None:
+    def remove(self) -> None:
         """End its processes and delete its folders. Only its owner may."""
         assert self.hold is not None, "take it first: whoever does not own it may not remove it"
         self.hold.released.set()
-        marks.end(self.mark, patience)
+        marks.end(self.mark)
         folders, name = self._folders, Path(self.folder).name
         with contextlib.suppress(OSError, ValueError), folders.locked():
             _delete(folders.records, name)
