@@ -77,15 +77,10 @@ class Server:
         controller, autoscaler = self._replicas(self._deployment)
         look = functools.partial(obstacle, self.engine, controller, self._deployment.broken)
         health = Health(look, lambda good: self._loop.call_soon_threadsafe(self.gateway.tell, good))
+        device = "cuda" if self._config.experts.num_gpus else "cpu"
+        transport = "local" if self._config.runtime == "in_process" else self._config.transport
         self.gateway.backend.state = Serving(
-            self.generations,
-            self.engine,
-            controller,
-            autoscaler,
-            health,
-            started=time.monotonic(),
-            device="cuda" if self._config.experts.num_gpus else "cpu",
-            transport="local" if self._config.runtime == "in_process" else self._config.transport,
+            self.generations, self.engine, controller, autoscaler, health, time.monotonic(), device, transport
         )
         for thread in (controller, autoscaler, health):
             thread.start()
