@@ -1,10 +1,17 @@
-"""The command line. Each file beside this one holds a family of commands, which import what they need when they run,
-so that `--help` answers at once.
-"""
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
 
 import typer
 
-from cluster.cli import doctor, events, generate, operate, serve, status, token
+from cluster.cli.generate import chat, generate
+from cluster.cli.operate import drain, policy, scale
+from cluster.cli.options import Command
+from cluster.cli.serve import doctor, down, serve, token
+from cluster.cli.status import events, status, top
+
+COMMANDS: tuple[Command, ...] = (
+    *(serve, down, generate, chat, token, doctor),
+    *(status, top, scale, drain, policy, events),
+)
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -12,10 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for family in (serve, generate, token, doctor, status, operate, events):
-    app.add_typer(family.commands)
+for command in COMMANDS:
+    app.command()(command)
 
 
 def main() -> None:
-    """Entry point of the console script."""
     app()

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -19,13 +20,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PATIENCE_SECONDS = 30.0
-_DEFAULT_WAIT = 1.0
 _CHAT_HELP = "/reset forgets the conversation, /exit (or the end of input) leaves, Ctrl-C stops an answer"
 
-commands = typer.Typer()
 
-
-@commands.command()
 @calls_server()
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
@@ -55,7 +52,6 @@ def generate(
         _show(_texts(client, request, timeout, retries, patience), [])
 
 
-@commands.command()
 @calls_server(without=("min_tokens", "ignore_eos", "n", "logprobs", "json_schema", "regex", "priority"))
 def chat(
     *,
@@ -81,9 +77,8 @@ def _argument_or_file(text: str) -> str:
 
 
 def _converse(client: "Client", options: Options, system: str, retries: int) -> int:
-    """A conversation: each line read is a turn. An answer that fails takes its question with it.
-
-    The exit code is 0, or that of the last answer if it failed: what a script reads from a pipe.
+    """Each line read is a turn; an answer that fails takes its question with it. Returns 0, or the exit code of the
+    last answer if it failed: what a script reads from a pipe.
     """
     from cluster.client.failures import CallFailed
     from cluster.client.messages import chat_request
@@ -155,14 +150,11 @@ def _texts(client: "Client", request: "Request", timeout: float | None, retries:
     """
     from cluster.client.resume import resuming
 
-    def opened() -> tuple[str | None, Iterator[str]]:
+    def opened() -> Iterator[str]:
         texts = (message.text for message in resuming(client, request, timeout, patience))
-        return next(texts, None), texts
+        return chain([next(texts, "")], texts)
 
-    first, rest = _patiently(opened, client, retries)
-    if first is not None:
-        yield first
-        yield from rest
+    return _patiently(opened, client, retries)
 
 
 def _patiently(call: Callable[[], T], client: "Client", retries: int) -> T:
@@ -178,4 +170,4 @@ def _patiently(call: Callable[[], T], client: "Client", retries: int) -> T:
                 raise
             say(f"{error.text}; {retries} tries left")
             retries -= 1
-            time.sleep(error.retry_seconds or _DEFAULT_WAIT)
+            time.sleep(error.retry_seconds or 1.0)

@@ -20,10 +20,7 @@ _ALL = "all"
 _LOOK_SECONDS = 0.5
 _TAKEN_BACK = 1
 
-commands = typer.Typer()
 
-
-@commands.command()
 @calls_server(interrupted="the change goes on without being watched")
 def scale(
     expert: Annotated[str, typer.Argument(help="Expert's id, several with commas between, or all.")],
@@ -59,12 +56,9 @@ def _follow_scaling(client: "Client", experts: Sequence[int], replicas: int) -> 
         if line != before and line:
             print(line, file=sys.stderr)
         before = line
-        kept = [e for e in found if e.desired_replica_count != replicas]
-        if kept:
-            why = "; ".join(
-                f"expert {e.expert} keeps {e.desired_replica_count}: {e.note or 'scaled again'}" for e in kept
-            )
-            say(f"taken back: {why}", "scale")
+        if kept := [e for e in found if e.desired_replica_count != replicas]:
+            why = (f"expert {e.expert} keeps {e.desired_replica_count}: {e.note or 'scaled again'}" for e in kept)
+            say(f"taken back: {'; '.join(why)}", "scale")
             raise typer.Exit(_TAKEN_BACK)
         if not line:
             print(f"done: {len(found)} {'expert' if len(found) == 1 else 'experts'} with {replicas} ready")
@@ -72,7 +66,6 @@ def _follow_scaling(client: "Client", experts: Sequence[int], replicas: int) -> 
         time.sleep(_LOOK_SECONDS)
 
 
-@commands.command()
 @calls_server(interrupted="it goes on without being watched; --cancel ends it")
 def drain(
     node: Annotated[str, typer.Argument(help="Node's id, or the beginning of it; see `status`.")],
@@ -109,7 +102,6 @@ def _follow_drain(client: "Client", node_id: str) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-@commands.command()
 @calls_server()
 def policy(
     file: Annotated[Path | None, typer.Argument(help="YAML with the fields to change; without it nothing is.")] = None,

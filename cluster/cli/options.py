@@ -22,10 +22,9 @@ Command = Callable[..., None]
 
 
 def calls_server(*, without: Collection[str] = (), interrupted: str = "") -> Callable[[Command], Command]:
-    """Makes a command from a function with a parameter `client`, and perhaps `options`.
-
-    `client` becomes the options --address and --token-file; `options` becomes one option for each field of `Options`,
-    but those `without`. A failed call ends the command, and so does Ctrl-C, with what `interrupted` says.
+    """Makes a command from a function with a parameter `client`, which becomes --address and --token-file, and perhaps
+    `options`, which becomes an option for each field of `Options` but those `without`. A failed call ends the command,
+    and so does Ctrl-C, with what `interrupted` says.
     """
     connection = [
         _parameter("address", "The server's gRPC HOST:PORT.", str, "127.0.0.1:50051"),

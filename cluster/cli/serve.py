@@ -1,6 +1,7 @@
-"""`eightwinds serve` and `down`."""
+"""`eightwinds serve`, `down`, `doctor` and `token`: what an operator does beside the server."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,7 @@ from cluster.cli.options import ConfigFile, RayAddress, Settings
 from cluster.cli.terminal import refused
 from cluster.settings.config import Config, load_config
 
-commands = typer.Typer()
 
-
-@commands.command()
 def serve(
     config: ConfigFile = None,
     model: Annotated[str, typer.Option(help="Checkpoint folder, hub id, or demo.")] = "",
@@ -41,13 +39,48 @@ def serve(
     raise typer.Exit(run(loaded, keep_actors))
 
 
-@commands.command()
 def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Settings = None) -> None:
     """Remove whatever a serve left behind."""
     loaded = _config(config, settings, cluster__ray_address=ray_address)
     from cluster.launch.serve import down as run
 
     raise typer.Exit(run(loaded))
+
+
+def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Check machine, packages, GPU, Ray, ports, checkpoint and configuration."""
+    from cluster.launch.doctor import run
+
+    raise typer.Exit(run(config, settings or []))
+
+
+def token(
+    name: Annotated[str, typer.Argument(help="Whom the token is for.")],
+    scope: Annotated[str, typer.Option(help="inference, cluster, or both with a comma between.")] = "inference",
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Highest priority of its requests.")] = 0,
+    file: Annotated[Path | None, typer.Option("--file", help="Server's token file, to add the hash to.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New file for the token, which only you can read.")] = None,
+) -> None:
+    """Make a bearer token: it is printed or written once, and only its hash is kept."""
+    from cluster.settings.tokens import append, keep_secret, new_token, parse_scopes
+
+    try:
+        secret, entry = new_token(name, parse_scopes(scope), priority)
+        if out is not None:
+            keep_secret(out, secret)
+        if file is not None:
+            try:
+                append(file, entry)
+            except ValueError:
+                if out is not None:
+                    out.unlink()  # no server would accept it
+                raise
+        else:
+            print(f"add this line to the server's token file:\n{entry.line()}", file=sys.stderr)
+    except ValueError as error:
+        raise refused(error) from None
+    if out is None:
+        print(secret)
 
 
 def _config(file: Path | None, settings: list[str] | None, **options: str | bool) -> Config:

@@ -1,24 +1,25 @@
-"""`eightwinds status` and `top`: what runs, and what it does."""
+"""`eightwinds status`, `top` and `events`: what runs, what it does, and what has happened to it."""
 
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
 from rich.table import Table
 
-from cluster.cli.events import line_of
 from cluster.cli.options import calls_server
 from cluster.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cluster.client.client import Client, Load, LoadWindow, Status
+    from cluster.client.client import Client, Event, Expert, Load, LoadWindow, Node, Status
 
 _SERVICE_COLUMNS = ("p50 ms", "p99 ms", "again", "hedged")
 
-commands = typer.Typer()
 
-
-@commands.command()
 @calls_server()
 def status(
     *,
@@ -45,7 +46,6 @@ def status(
     out.print(f"requests: {waiting}; placement revision {found.placement_revision}")
 
 
-@commands.command()
 @calls_server()
 def top(
     *,
@@ -55,83 +55,102 @@ def top(
 ) -> None:
     """Watch every expert's load live."""
     out = console()
-    try:
-        with Live(console=out, auto_refresh=False, transient=False) as live:
-            for number, window in enumerate(client.watch_load(interval), 1):
-                if out.is_terminal:
-                    live.update(_load(window), refresh=True)
-                else:
-                    out.print(_load(window))
-                if number == count:
-                    break
-    except KeyboardInterrupt:
-        return
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+        for window in islice(client.watch_load(interval), count or None):
+            if out.is_terminal:
+                live.update(_load(window), refresh=True)
+            else:
+                out.print(_load(window))
+
+
+@calls_server()
+def events(
+    *,
+    client: "Client",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
+    after: Annotated[int, typer.Option(min=0, help="Only events after this number.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object.")] = False,
+) -> None:
+    """Show what has happened: deaths, restarts, joins, scalings, drains, lost heads and nodes, with their causes."""
+    from cluster.client.messages import to_json
+
+    with suppress(KeyboardInterrupt):
+        for event in client.events(after, follow):
+            print(to_json(event) if as_json else line_of(event), flush=True)
 
 
 def state_of(node_or_replica: Any) -> str:
     """The state in a message as a word, such as `ready`."""
     states = node_or_replica.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number
-    word: str = states[node_or_replica.state].name.rpartition("STATE_")[2].lower()
-    return word
+    return str(states[node_or_replica.state].name.rpartition("STATE_")[2].lower())
+
+
+def line_of(event: "Event") -> str:
+    """An event on one line, in local time."""
+    when = event.event_time.ToDatetime(tzinfo=UTC).astimezone()
+    what = event.Kind.Name(event.kind).removeprefix("KIND_").replace("_", " ").lower()
+    parts = [f"#{event.sequence}", f"{when:%Y-%m-%d %H:%M:%S}", what]
+    parts += [f"{name} {getattr(event, name)}" for name in ("expert", "replica") if event.HasField(name)]
+    if event.node_id:
+        parts.append(f"node {event.node_id[:12]}")
+    if event.requester:
+        parts.append(f"by {event.requester}")
+    return " ".join(parts) + (f": {event.cause}" if event.cause else "")
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
 
 
 def _nodes(found: "Status") -> Table:
-    table = Table("node", "address", "state", "GPUs", "memory GiB", "replicas", title="Nodes")
-    for node in found.nodes:
-        here = sum(r.node_id == node.id for e in found.experts for r in e.replicas)
+    here = Counter(replica.node_id for expert in found.experts for replica in expert.replicas)
+
+    def row(node: "Node") -> list[object]:
         memory = f"{node.memory_used_bytes / 2**30:.1f} of {node.memory_total_bytes / 2**30:.1f}"
-        table.add_row(node.id[:12], node.address, state_of(node), str(node.accelerator_count), memory, str(here))
-    return table
+        return [node.id[:12], node.address, state_of(node), node.accelerator_count, memory, here[node.id]]
+
+    return _table("Nodes", ("node", "address", "state", "GPUs", "memory GiB", "replicas"), map(row, found.nodes))
 
 
 def _heads(found: "Status") -> Table:
-    table = Table("node", "state", "restarts", title="Heads")
-    for head in found.heads:
-        table.add_row(head.node_id[:12], state_of(head), str(head.restart_count))
-    return table
+    rows = ([head.node_id[:12], state_of(head), head.restart_count] for head in found.heads)
+    return _table("Heads", ("node", "state", "restarts"), rows)
 
 
 def _experts(found: "Status") -> Table:
-    table = Table("expert", "replicas", "wanted", "rows", "relative", *_SERVICE_COLUMNS, title="Experts")
-    for expert in found.experts:
+    def row(expert: "Expert") -> list[object]:
         replicas = "  ".join(
             f"{r.replica}:{state_of(r)}" + (f" (restarted {r.restart_count} x)" if r.restart_count else "")
             for r in expert.replicas
         )
-        table.add_row(
-            str(expert.expert),
-            replicas,
-            str(expert.desired_replica_count),
-            str(expert.load.token_count),
-            f"{expert.load.relative_load:.2f}",
-            *_service_cells(expert.load),
-        )
-    return table
+        load = expert.load
+        counts = [expert.desired_replica_count, load.token_count, f"{load.relative_load:.2f}"]
+        return [expert.expert, replicas, *counts, *_service_cells(load)]
+
+    columns = ("expert", "replicas", "wanted", "rows", "relative", *_SERVICE_COLUMNS)
+    return _table("Experts", columns, map(row, found.experts))
 
 
 def _load(window: "LoadWindow") -> Table:
     seconds = window.window.ToMilliseconds() / 1000
-    table = Table("expert", "rows/s", "", "relative", "busy", "queued", *_SERVICE_COLUMNS)
-    table.title = f"Load of the experts in the last {seconds:.1f} s"
     most = max((load.token_count for load in window.experts), default=0)
-    for load in window.experts:
-        table.add_row(
-            str(load.expert),
+
+    def row(load: "Load") -> list[object]:
+        rate, bar = (
             f"{load.token_count / max(seconds, 1e-9):.0f}",
-            "\u2588" * (round(20 * load.token_count / most) if most else 0),
-            f"{load.relative_load:.2f}",
-            f"{100 * load.utilization:.0f} %",
-            str(load.queued_token_count),
-            *_service_cells(load),
+            "\u2588" * round(20 * load.token_count / (most or 1)),
         )
-    return table
+        shares = f"{load.relative_load:.2f}", f"{100 * load.utilization:.0f} %"
+        return [load.expert, rate, bar, *shares, load.queued_token_count, *_service_cells(load)]
+
+    columns = ("expert", "rows/s", "", "relative", "busy", "queued", *_SERVICE_COLUMNS)
+    return _table(f"Load of the experts in the last {seconds:.1f} s", columns, map(row, window.experts))
 
 
-def _service_cells(load: "Load") -> list[str]:
+def _service_cells(load: "Load") -> list[object]:
     """The last cells of an expert's row: how long its calls compute, in ms, and how many were sent a second time."""
-    return [
-        f"{load.service_time_p50.ToMicroseconds() / 1000:.2f}",
-        f"{load.service_time_p99.ToMicroseconds() / 1000:.2f}",
-        str(load.retry_count),
-        str(load.hedge_count),
-    ]
+    times = [f"{t.ToMicroseconds() / 1000:.2f}" for t in (load.service_time_p50, load.service_time_p99)]
+    return [*times, load.retry_count, load.hedge_count]

@@ -31,13 +31,11 @@ def refused(why: object, command: str = "") -> typer.Exit:
 
 @contextmanager
 def connected(command: str, address: str, token_file: Path | None, interrupted: str = "") -> Iterator["Client"]:
-    """A client for a command, which a failed call ends with 10 plus the gRPC status code as its exit code.
-
-    Ctrl-C ends the command with 130, and with what `interrupted` says.
+    """A client for a command, which a failed call ends with 10 plus the gRPC status code as its exit code, and Ctrl-C
+    with 130 and what `interrupted` says.
     """
-    from cluster.client.client import Client
+    from cluster.client.client import Client, read_token
     from cluster.client.failures import CallFailed, failing_plainly
-    from cluster.client.token import read_token
 
     try:
         client = Client(address, read_token(token_file, os.environ))

@@ -3,7 +3,7 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 from collections.abc import Iterator, Mapping
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +17,8 @@ from protos.eightwinds.v1 import inference_pb2 as pb
 Request = pb.GenerateRequest
 Status = cluster_pb.GetStatusResponse
 ScalingPolicy = cluster_pb.ScalingPolicy
+Node = cluster_pb.Node
+Expert = cluster_pb.Expert
 Load = cluster_pb.ExpertLoad
 LoadWindow = cluster_pb.WatchExpertLoadResponse
 Event = cluster_pb.Event
@@ -25,11 +27,32 @@ Event = cluster_pb.Event
 _CHANNEL = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
 
 
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
+    """The token in a file, else in EIGHTWINDS_TOKEN, else "": an argument could be read by every user of the machine.
+    ValueError if the file holds no token.
+    """
+    source, token = "EIGHTWINDS_TOKEN", environment.get("EIGHTWINDS_TOKEN", "")
+    if file is not None:
+        source = str(file)
+        try:
+            token = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"the token file {file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"the token file {file} holds no text") from None
+    token = token.strip()
+    if "sha256:" in token:
+        raise ValueError(f"{source} holds the server's hashes; clients need a file with the token itself")
+    if (file is not None and not token) or not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(f"{source} holds no token: it must be one line of printable ASCII")
+    return token
+
+
 class Client:
     """A connection to one server. Methods, and those of `stub`, raise grpc.RpcError."""
 
     def __init__(self, address: str, token: str = "") -> None:
-        """`token` goes along with every call; see cluster/client/token.py."""
+        """`token` goes along with every call; see `read_token`."""
         self.address = address
         self._channel = grpc.insecure_channel(address, [*_CHANNEL, *proxy_options(address)])
         channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel
@@ -39,9 +62,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -53,15 +74,12 @@ class Client:
         return iter(self.stub.GenerateStream(request, timeout=timeout))
 
     def generate(self, request: pb.GenerateRequest, timeout: float | None = None) -> pb.GenerateResponse:
-        """The answer of Generate."""
         return self.stub.Generate(request, timeout=timeout)
 
     def models(self) -> list[pb.Model]:
-        """What is served."""
         return list(self.stub.ListModels(pb.ListModelsRequest()).models)
 
     def status(self, timeout: float | None = 30.0) -> cluster_pb.GetStatusResponse:
-        """Nodes, experts and replicas."""
         return self.cluster.GetStatus(cluster_pb.GetStatusRequest(), timeout=timeout)
 
     def scale(
@@ -80,9 +98,8 @@ class Client:
         self.cluster.DrainNode(request, timeout=timeout)
 
     def set_policy(self, values: Mapping[str, object], timeout: float | None = 30.0) -> ScalingPolicy:
-        """Follow the policy in force with these fields changed (`cooldown` in seconds), and answer it whole.
-
-        ValueError for a field that there is not, or that is of another type.
+        """Change these fields of the policy in force (`cooldown` in seconds), and answer it whole. ValueError for a
+        field that there is not, or that is of another type.
         """
         policy = self.status(timeout).policy
         changes = {k: f"{v:f}s" if k == "cooldown" and isinstance(v, int | float) else v for k, v in values.items()}
@@ -106,16 +123,12 @@ class Client:
 
 
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Puts the token into every call."""
-
     def __init__(self, token: str) -> None:
         self._entry = ("authorization", f"Bearer {token}")
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_token(details), request)
+        metadata = [*(details.metadata or ()), self._entry]
+        return continuation(details._replace(metadata=metadata), request)
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_token(details), request)
-
-    def _with_token(self, details: Any) -> Any:
-        return details._replace(metadata=[*(details.metadata or ()), self._entry])
+        return self.intercept_unary_unary(continuation, details, request)

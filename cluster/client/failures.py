@@ -18,9 +18,8 @@ EXIT_BASE = 10  # exit codes of failed calls are this plus the gRPC status code
 
 @dataclass(eq=False)
 class CallFailed(Exception):
-    """A failed call, for people at a terminal: its status, what to say, and in how many seconds to call again.
-
-    Not frozen: Python sets the traceback of an exception that passes a context manager.
+    """A failed call, for people at a terminal: its status, what to say, and in how many seconds to call again. Not
+    frozen, because Python sets the traceback of an exception that passes a context manager.
     """
 
     code: int
@@ -29,7 +28,6 @@ class CallFailed(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a command that ends with this failure."""
         return EXIT_BASE + self.code
 
 
@@ -50,8 +48,7 @@ def failing_plainly(client: Client) -> Iterator[None]:
 def explain(error: grpc.RpcError) -> str:
     """A failed call in one sentence, with the wrong fields where the server named them."""
     call: Any = error  # what a stub raises is a grpc.Call, too, which the type stubs cannot say
-    retry = retry_of(error)
-    again = f"; try again in {retry:g} s" if retry is not None else ""
+    again = f"; try again in {retry:g} s" if (retry := retry_of(error)) is not None else ""
     return f"{call.code().name}: {call.details()}{again}"
 
 

@@ -1,6 +1,5 @@
-"""HTTP proxies that the environment names: which connections go through one, and how a user is told.
-
-gRPC sends whatever is not named in `no_proxy` through a proxy, this machine included, which no proxy can reach.
+"""HTTP proxies that the environment names. gRPC sends whatever is not named in `no_proxy` through one, what goes to
+this machine included, which no proxy can reach.
 """
 
 from collections.abc import Mapping

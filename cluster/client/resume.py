@@ -22,22 +22,22 @@ class Resumption:
     """What has come of a request, and which parts of a stream that begins anew are new."""
 
     def __init__(self, request: Request) -> None:
-        self.request = Request()
-        self.request.CopyFrom(request)
+        self._request = Request()
+        self._request.CopyFrom(request)
+        self.began = False
         self._received: Counter[tuple[str, int]] = Counter()  # how much has come, by field and output
         self._skip: Counter[tuple[str, int]] = Counter()  # how much of it comes again
         self._finished: set[int] = set()
-        self._began = False
 
     def again(self) -> Request:
-        """The request to send after the stream has broken."""
+        """The request to send, at first and whenever the stream has broken."""
         self._skip = self._received.copy()
-        return self.request
+        return self._request
 
     def new(self, message: Any) -> Any | None:
         """The message without what has come already; None if nothing is left of it."""
-        if message.seed and not self._began:
-            self.request.sampling.seed = message.seed
+        if message.seed and not self.began:
+            self._request.sampling.seed = message.seed
         message.text = message.text[self._known("text", message.index, len(message.text)) :]
         for field, index in (("token_ids", message.index), ("tokens", message.index), ("prompt_tokens", _PROMPT)):
             values = getattr(message, field)
@@ -47,7 +47,7 @@ class Resumption:
         if message.HasField("finish"):
             self._finished.add(message.index)
         told = any(field.name in _TOLD for field, _ in message.ListFields())
-        first, self._began = not self._began, True
+        first, self.began = not self.began, True
         return message if first or told else None
 
     def _known(self, field: str, index: int, count: int) -> int:
@@ -70,22 +70,20 @@ def resuming(
     `patience` seconds; `timeout` is for all of it. Raises CallFailed.
     """
     end = None if timeout is None else clock() + timeout
-    state, wanted, broken_at = Resumption(request), request, None
-    begun = False
+    state, broken_at = Resumption(request), None
     while True:
         try:
             with failing_plainly(client):
-                for message in client.stream(wanted, None if end is None else max(0.001, end - clock())):
-                    begun, broken_at = True, None
+                for message in client.stream(state.again(), None if end is None else max(0.001, end - clock())):
+                    broken_at = None
                     if (new := state.new(message)) is not None:
                         yield new
             return
         except CallFailed as error:
             now = clock()
             broken_at = broken_at or now
-            if error.code != _UNAVAILABLE or not begun or now - broken_at >= patience:
+            if error.code != _UNAVAILABLE or not state.began or now - broken_at >= patience:
                 raise
             if broken_at == now:
                 print("eightwinds: the server went away; the stream goes on when it is back", file=sys.stderr)
             pause(_PAUSE_SECONDS)
-            wanted = state.again()

@@ -3,18 +3,24 @@
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cluster.engine.served_model import ServedModel
-from cluster.launch.checks import check_exposure, check_fits
+from cluster.launch.checks import (
+    check_exposure,
+    memory,
+    memory_needed,
+    open_files_problem,
+    open_model,
+    raise_open_files,
+)
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, ray_auth
-from cluster.launch.machine import memory, memory_needed, open_files_problem, raise_open_files
-from cluster.launch.specs import actor_specs
+from cluster.launch.specs import served_dtype
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
 from cluster.settings.tokens import TokenFile
@@ -24,7 +30,7 @@ _PACKAGES = ("ray", "torch", "grpcio", "grpcio-health-checking", "grpcio-reflect
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: level (`ok`, `warn` or `fail`), what was found, and what to do about it."""
+    """The result of one check; `level` is ok, warn or fail, `advice` what to do about it."""
 
     level: str
     subject: str
@@ -46,29 +52,34 @@ def run(file: Path | None, settings: list[str]) -> int:
 
 def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
     """Run all checks, in the order of a start."""
-    yield _python()
-    yield from (_package(name) for name in _PACKAGES)
+    yield Finding("ok", "python", f"{platform.python_version()}, {os.cpu_count()} CPUs")
+    yield from map(_package, _PACKAGES)
     try:
         config = load_config(file, os.environ, settings)
     except ValueError as error:
         yield Finding("fail", "configuration", str(error), "mend the key; docs/operations.md lists all")
         return
     yield Finding("ok", "configuration", "valid")
-    yield from _gpu(config)
-    yield from _ports(config)
-    yield _exposure(config)
+    yield _gpu(config)
+    for key, address in (("listen", config.gateway.listen), ("http", config.gateway.http)):
+        yield _checked("port", partial(_port, address), f"stop what listens there, or set gateway.{key}")
+    yield _checked("tokens", partial(_tokens, config), "eightwinds token NAME --file FILE makes a token and its file")
     if config.cluster.ray_address:
         level, text = ray_auth().problem(config.cluster.ray_address)
         yield Finding(level, "ray", text, "" if level == "ok" else ADVICE)
-    yield _shared_memory()
-    yield _open_files(config)
-    yield from _leftovers(config)
-    yield from _checkpoint(config)
+    yield _checked("shared memory", _shared_memory, "give it 300 MiB (docker: --shm-size=1g)")
+    yield _checked("open files", partial(_open_files, config))
+    left = _leftovers(config)
+    yield from left
+    yield from _checkpoint(config, taken_over=any(finding.level == "warn" for finding in left))
 
 
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("ok", "python", f"{version}, {os.cpu_count()} CPUs")
+def _checked(subject: str, check: Callable[[], str], advice: str = "") -> Finding:
+    """What a check says, or the ValueError or OSError that it raises, with advice."""
+    try:
+        return Finding("ok", subject, check())
+    except (ValueError, OSError) as error:
+        return Finding("fail", subject, str(error), advice)
 
 
 def _package(name: str) -> Finding:
@@ -78,100 +89,71 @@ def _package(name: str) -> Finding:
         return Finding("fail", "package", f"{name} is missing", "pip install -c constraints.txt -e .")
 
 
-def _gpu(config: Config) -> Iterator[Finding]:
+def _gpu(config: Config) -> Finding:
     wanted = config.head.num_gpus + config.experts.num_gpus * config.experts.count
     present = shutil.which("nvidia-smi") is not None
+    if not wanted and present:
+        return Finding("ok", "gpu", "present, not asked for", "set head.num_gpus and experts.num_gpus to use it")
     if not wanted:
-        hint = "set head.num_gpus and experts.num_gpus to use it" if present else ""
-        yield Finding("ok", "gpu", "present, not asked for" if present else "none, none asked for", hint)
-    elif not present and not config.cluster.ray_address:
-        yield Finding("fail", "gpu", f"{wanted:g} asked for, none here", "set head.num_gpus=0 and experts.num_gpus=0")
-    elif importlib.util.find_spec("flash_attn") is None:
-        yield Finding("warn", "gpu", "flash-attn is not installed", "pip install 'eightwinds[gpu]', else SDPA is used")
-    else:
-        yield Finding("ok", "gpu", f"{wanted:g} asked for")
+        return Finding("ok", "gpu", "none, none asked for")
+    if not present and not config.cluster.ray_address:
+        return Finding("fail", "gpu", f"{wanted:g} asked for, none here", "set head.num_gpus=0 and experts.num_gpus=0")
+    if importlib.util.find_spec("flash_attn") is None:
+        return Finding("warn", "gpu", "flash-attn is not installed", "pip install 'eightwinds[gpu]', else SDPA is used")
+    return Finding("ok", "gpu", f"{wanted:g} asked for")
 
 
-def _ports(config: Config) -> Iterator[Finding]:
-    for key, address in (("listen", config.gateway.listen), ("http", config.gateway.http)):
-        try:
-            bind(address).close()
-            yield Finding("ok", "port", f"{address} is free")
-        except OSError as error:
-            yield Finding("fail", "port", str(error), f"stop what listens there, or set gateway.{key}")
+def _port(address: str) -> str:
+    bind(address).close()
+    return f"{address} is free"
 
 
-def _exposure(config: Config) -> Finding:
-    try:
-        check_exposure(config)
-        if not config.security.token_file:
-            return Finding("ok", "tokens", "none asked for: whoever reaches the ports may send requests")
-        TokenFile(Path(config.security.token_file))
-        return Finding("ok", "tokens", f"asked for, by {config.security.token_file}")
-    except ValueError as error:
-        return Finding("fail", "tokens", str(error), "eightwinds token NAME --file FILE makes a token and its file")
+def _tokens(config: Config) -> str:
+    check_exposure(config)
+    if not config.security.token_file:
+        return "none asked for: whoever reaches the ports may send requests"
+    TokenFile(Path(config.security.token_file))
+    return f"asked for, by {config.security.token_file}"
 
 
-def _shared_memory() -> Finding:
-    path = Path("/dev/shm")
-    free = shutil.disk_usage(path).free if path.exists() else 0
+def _shared_memory() -> str:
+    free = shutil.disk_usage("/dev/shm").free
     if free < 300 << 20:
-        return Finding(
-            "fail", "shared memory", f"{free >> 20} MiB in /dev/shm", "give it 300 MiB (docker: --shm-size=1g)"
-        )
-    return Finding("ok", "shared memory", f"{free >> 20} MiB free in /dev/shm")
+        raise ValueError(f"{free >> 20} MiB in /dev/shm")
+    return f"{free >> 20} MiB free in /dev/shm"
 
 
-def _leftovers(config: Config) -> Iterator[Finding]:
+def _open_files(config: Config) -> str:
+    limit = raise_open_files()
+    if problem := open_files_problem(limit, config):
+        raise ValueError(problem)
+    return f"{limit} allowed"
+
+
+def _leftovers(config: Config) -> list[Finding]:
     try:
         left = daemon.left_behind(config.cluster.namespace)
     except (ValueError, OSError) as error:
-        yield Finding("fail", "leftovers", str(error), "nothing there is read or removed, whoever made it")
-        return
-    if left:
-        advice = "the next serve takes over what is recorded, and ends the rest; eightwinds down removes it"
-        yield from (Finding("warn", "leftovers", text, advice) for text in left)
-    else:
-        yield Finding("ok", "leftovers", "none")
+        return [Finding("fail", "leftovers", str(error), "nothing there is read or removed, whoever made it")]
+    advice = "the next serve takes over what is recorded, and ends the rest; eightwinds down removes it"
+    return [Finding("warn", "leftovers", text, advice) for text in left] or [Finding("ok", "leftovers", "none")]
 
 
-def _checkpoint(config: Config) -> Iterator[Finding]:
-    def opened() -> ServedModel:
-        served = ServedModel.open(config.model.path)
-        check_fits(config, served.checkpoint)
-        return served
-
+def _checkpoint(config: Config, taken_over: bool) -> Iterator[Finding]:
+    """The checkpoint, and whether its weights fit into this machine's memory, where they may be already."""
     try:
-        served = opened()
+        served = open_model(config)
     except ValueError as error:
         yield Finding("fail", "checkpoint", str(error), "set model.path to a Mixtral checkpoint in HF layout")
         return
-    checkpoint = served.checkpoint
-    head, _ = actor_specs(config, checkpoint)
+    checkpoint, dtype = served.checkpoint, served_dtype(config, served.checkpoint)
     stored = sum(t.nbytes for t in checkpoint.tensors.values())
-    held = checkpoint.held_bytes(head.dtype)
+    held = checkpoint.held_bytes(dtype)
     text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored"
-    yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {head.dtype}")
-    yield from _memory(config, held)
-
-
-def _memory(config: Config, weights: int) -> Iterator[Finding]:
-    needed = memory_needed(config, weights)
-    if not needed:
-        return
-    found = memory(os.environ, ray=config.runtime == "ray")
-    try:
-        taken_over = bool(daemon.left_behind(config.cluster.namespace))
-    except (ValueError, OSError):
-        taken_over = False
-    if problem := found.problem(needed, taken_over):
-        yield Finding("fail", "memory", problem, found.advice())
-    else:
-        yield Finding("ok", "memory", f"{needed / 1e9:.1f} GB needed here, {found.words()}")
-
-
-def _open_files(config: Config) -> Finding:
-    limit = raise_open_files()
-    if problem := open_files_problem(limit, config):
-        return Finding("fail", "open files", problem)
-    return Finding("ok", "open files", f"{limit} allowed")
+    yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {dtype}")
+    if needed := memory_needed(config, held):
+        found = memory(os.environ, ray=config.runtime == "ray")
+        if problem := found.problem(needed, taken_over):
+            yield Finding("fail", "memory", problem, found.advice())
+        else:
+            yield Finding("ok", "memory", f"{needed / 1e9:.1f} GB needed here, {found.words()}")

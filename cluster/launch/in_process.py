@@ -1,7 +1,6 @@
 """`runtime: in_process`: head and experts in this process, without Ray. For a laptop, and for tests."""
 
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,8 +16,6 @@ from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
 from cluster.launch.specs import actor_specs
 from cluster.settings.config import Config
 from model.checkpoint.folder import Checkpoint
-
-_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,5 @@ class InProcess:
                     raise LaunchFailed(f"{name}: {p.error}")
             if all(p.ready for p in progress.values()):
                 return
-            if stop.is_set():
+            if stop.wait(0.02):
                 raise LaunchStopped
-            time.sleep(_PAUSE)

@@ -9,19 +9,13 @@ from typing import Any, Literal
 
 import ray
 
-from actors.remote.actors import (
-    find_actor,
-    pulses_in,
-    reports_of,
-    start_actor,
-    stop_actors,
-)
+from actors.remote.actors import find_actor, pulses_in, reports_of, start_actor, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.head import RemoteHead
 from actors.remote.machines import machines
 from actors.remote.replicas import RayReplicas
 from actors.replica import ReplicaId
-from actors.specs import ActorOptions, ActorSpec
+from actors.specs import ActorOptions
 from actors.vitals import Pulse
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
@@ -31,7 +25,7 @@ from cluster.launch.specs import actor_specs, needs_of, router_options
 from cluster.policy.replicas.adoption import Actor, Adoption, adopt
 from cluster.policy.replicas.lifecycle import MOST_FAILURES
 from cluster.policy.replicas.readiness import Readiness
-from cluster.settings.config import ActorSection, Config
+from cluster.settings.config import Config
 from model.checkpoint.folder import Checkpoint
 
 log = logging.getLogger("eightwinds.launch")
@@ -43,7 +37,6 @@ _EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
 
 
 def expert_name(expert: int, index: int) -> str:
-    """The Ray name of an expert's replica."""
     return f"expert-{expert}-{index}"
 
 
@@ -58,15 +51,10 @@ def _name(actor: Actor) -> str:
 
 
 def launch(
-    config: Config,
-    checkpoint: Checkpoint,
-    local: LocalRay | None,
-    report: ProgressReport,
-    stop: threading.Event,
+    config: Config, checkpoint: Checkpoint, local: LocalRay | None, report: ProgressReport, stop: threading.Event
 ) -> "RayDeployment":
     """Start or adopt all actors and wait for their weights; raises LaunchFailed or LaunchStopped, and then leaves
-    nothing new behind. `local` is the Ray that `local_ray.prepare` began to start, None to join
-    `cluster.ray_address`.
+    nothing new behind. `local` is the Ray that `daemon.prepare` began to start, None to join `cluster.ray_address`.
     """
     actors = _Actors(config, checkpoint)
     try:
@@ -75,8 +63,7 @@ def launch(
             local = daemon.wait(local, stop, config.cluster.start_timeout_s)
             local.keep_fresh()
         _connect(config, local)
-        handles = actors.start_all(stop)
-        readiness = Readiness(handles, actors.dispensable())
+        handles, readiness = actors.start_all(stop)
         try:
             _wait_for_weights(readiness, handles, report, stop, config.cluster.start_timeout_s)
         finally:  # what failed is not to be found by the next launch, nor routed to by this one
@@ -86,26 +73,22 @@ def launch(
     except BaseException:
         _let_go(actors.new, config, local)
         raise
-    return RayDeployment(config, local, actors, {name: handles[name] for name in readiness.names}, readiness.pulses)
+    return RayDeployment(actors, local, {name: handles[name] for name in readiness.names}, readiness.pulses)
 
 
 class RayDeployment:
     """See `cluster.launch.runtime.Deployment`."""
 
     def __init__(
-        self,
-        config: Config,
-        local: LocalRay | None,
-        actors: "_Actors",
-        handles: Mapping[str, Any],
-        pulses: Mapping[str, Pulse],
+        self, actors: "_Actors", local: LocalRay | None, handles: Mapping[str, Any], pulses: Mapping[str, Pulse]
     ) -> None:
         """`handles` and `pulses` of all actors that run, by name."""
-        self._config, self._local = config, local
+        config = self._config = actors.config
+        self._local = local
         self._essentials = daemon.essentials(local) if local is not None else {}
-        experts = {r: (name, handle) for name, handle in handles.items() if (r := _replica(name)) is not None}
+        experts = {r: (name, handle) for name, handle in handles.items() if (r := _replica(name))}
         self.pulses = {r: pulses[name] for r, (name, _) in experts.items()}
-        self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
+        self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start, config.cluster.namespace)
         self.ops.adopt(self.pulses)
         self.head = RemoteHead(
             handles[HEAD_NAME], self.ops.routes, router_options(config), config.head.hang_s, _BEGIN_SECONDS
@@ -127,16 +110,12 @@ class RayDeployment:
 def _connect(config: Config, local: LocalRay | None) -> None:
     address = config.cluster.ray_address if local is None else local.address
     auth = ray_auth()
-    if local is None and auth.problem(address)[0] == "warn":
-        log.warning("%s: %s", auth.problem(address)[1], ADVICE)
+    level, problem = auth.problem(address)
+    if local is None and level == "warn":
+        log.warning("%s: %s", problem, ADVICE)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(
-            address=address,
-            namespace=config.cluster.namespace,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        ray.init(address=address, namespace=config.cluster.namespace, log_to_driver=False, configure_logging=False)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
         raise LaunchFailed(auth.refused(address, answers(_resolved(address)), error)) from None
 
@@ -154,59 +133,49 @@ class _Actors:
     """Starts and finds actors of a configuration. `new` are the names of those that did not run before."""
 
     def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
-        self._config, self._namespace = config, config.cluster.namespace
+        self.config, self._namespace = config, config.cluster.namespace
         self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
-        self._adoption = Adoption({}, False, [], [])
         self.new: list[str] = []
 
-    def start_all(self, stop: threading.Event) -> dict[str, Any]:
-        """Handles by name, of the actors of an earlier serve that can be kept and of those that are missing."""
+    def start_all(self, stop: threading.Event) -> tuple[dict[str, Any], Readiness]:
+        """Start what an earlier serve has not left; returns all handles by name, and which actors must be ready."""
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
-        adoption = adopt(found, self._head_spec, self._expert_specs, self._config.experts.replicas)
+        adoption = adopt(found, self._head_spec, self._expert_specs, self.config.experts.replicas)
         if stale := [_name(actor) for actor in adoption.replaced]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
-        self._adoption = adoption
         self.new = [_name(r) for r in adoption.missing] + ([] if adoption.head_kept else [HEAD_NAME])
-        handles: dict[str, Any] = {HEAD_NAME: self._start(HEAD_NAME, self._head_spec)}
-        nodes = self._nodes(handles[HEAD_NAME], stop)
-        for replica_id in [*adoption.kept, *adoption.missing]:
-            name, handle = self.start_expert(replica_id, nodes.get(replica_id, ""))
-            handles[name] = handle
-        return handles
+        _, head = self.start(HEAD_NAME)
+        nodes = self._nodes(adoption, head, stop)
+        experts = [self.start(r, nodes.get(r, "")) for r in [*adoption.kept, *adoption.missing]]
+        handles = {HEAD_NAME: head, **dict(experts)}
+        dispensable = {_name(r): [_name(other) for other in others] for r, others in adoption.dispensable().items()}
+        return handles, Readiness(handles, dispensable)
 
-    def dispensable(self) -> dict[str, list[str]]:
-        """See `Adoption.dispensable`, by name."""
-        return {_name(r): [_name(other) for other in others] for r, others in self._adoption.dispensable().items()}
-
-    def _nodes(self, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
+    def _nodes(self, adoption: Adoption, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
         """Nodes for new experts, once it is known what the head takes; none where there is no choice."""
         alive = [node for node in machines() if node.alive]
-        if len(alive) < 2 or not self._adoption.missing:
+        if len(alive) < 2 or not adoption.missing:
             return {}
-        if needs_of(self._config.head):
-            _wait_for_node(head, stop, self._config.cluster.start_timeout_s)
+        if needs_of(self.config.head):
+            _wait_for_node(head, stop, self.config.cluster.start_timeout_s)
             alive = [node for node in machines() if node.alive]
-        return self._adoption.nodes(alive, needs_of(self._config.experts))
+        return adoption.nodes(alive, needs_of(self.config.experts))
 
-    def start_expert(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str] = ()) -> tuple[str, Any]:
-        """Begin to start a replica, or find it: its name and handle."""
-        name = _name(replica_id)
-        return name, self._start(name, self._expert_specs[replica_id.expert], node_id, avoided)
-
-    def _start(self, name: str, spec: ActorSpec, node_id: str = "", avoided: Collection[str] = ()) -> Any:
-        section = self._config.head if spec.expert is None else self._config.experts
-        return start_actor(name, spec, _options(section), self._namespace, node_id, avoided)
+    def start(self, actor: Actor, node_id: str = "", avoided: Collection[str] = ()) -> tuple[str, Any]:
+        """Begin to start an actor, or find it: its name and handle."""
+        section = self.config.head if actor == "head" else self.config.experts
+        spec = self._head_spec if actor == "head" else self._expert_specs[actor.expert]
+        options = ActorOptions(section.num_cpus, section.num_gpus, section.resources)
+        return _name(actor), start_actor(_name(actor), spec, options, self._namespace, node_id, avoided)
 
 
 def _running(namespace: str) -> dict[str, Actor]:
-    """Our actors there, by name."""
     named = ray.util.list_named_actors(all_namespaces=True)
     names = [entry["name"] for entry in named if entry["namespace"] == namespace]
-    found = {name: HEAD_NAME if name == HEAD_NAME else _replica(name) for name in names}
-    return {name: actor for name, actor in found.items() if actor is not None}
+    return {name: actor for name in names if (actor := HEAD_NAME if name == HEAD_NAME else _replica(name))}
 
 
 def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
@@ -216,10 +185,6 @@ def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
             raise LaunchStopped
         if time.monotonic() > end:
             raise LaunchFailed(f"no node took the head within {timeout:g} s (`ray status` shows what it waits for)")
-
-
-def _options(section: ActorSection) -> ActorOptions:
-    return ActorOptions(section.num_cpus, section.num_gpus, section.resources)
 
 
 def _wait_for_weights(
@@ -240,33 +205,28 @@ def _wait_for_weights(
             raise LaunchFailed(f"{name} could not load: {why}")
         if not (waiting := readiness.waiting):
             return
-        if stop.is_set():
+        if stop.wait(_POLL / 5):
             raise LaunchStopped
         if time.monotonic() > end:
             raise LaunchFailed(
                 f"{', '.join(sorted(waiting))} not ready after {timeout:g} s: does the cluster have the resources that "
                 "head.* and experts.* ask for? (`ray status` shows pending actors)"
             )
-        time.sleep(_POLL / 5)
 
 
 def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
     """End these actors, or all of Ray if it is our own."""
-    if local is None:
-        if ray.is_initialized():
-            stop_actors(names, config.cluster.namespace)
-            ray.shutdown()
-        return
     if ray.is_initialized():
+        if local is None:
+            stop_actors(names, config.cluster.namespace)
         ray.shutdown()
-    local.remove()
+    if local is not None:
+        local.remove()
 
 
 def down(config: Config) -> list[str]:
     """Remove this namespace's actors from `cluster.ray_address`; returns a line for each."""
     _connect(config, None)
-    namespace = config.cluster.namespace
-    ours = list(_running(namespace))
-    stop_actors(ours, namespace)
-    ray.shutdown()
+    ours = list(_running(config.cluster.namespace))
+    _let_go(ours, config, None)
     return [f"removed actor {name}" for name in ours]

@@ -1,7 +1,4 @@
-"""Where actors run, as a server sees it: a runtime brings a deployment up, a deployment is driven and let go of.
-
-Two implement it: `cluster.launch.ray_runtime` and `cluster.launch.in_process`. No Ray, no torch.
-"""
+"""Where actors run: a runtime brings a deployment up, which a server drives and lets go of. No Ray, no torch."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -24,19 +21,18 @@ class LaunchStopped(Exception):
 
 
 class Deployment(Protocol):
-    """Running actors."""
+    """Running actors: the head to drive, what changes the experts' replicas, and those that ran when it came up. Where
+    replicas are fixed, `ops` is None and `pulses` is empty.
+    """
 
     @property
-    def head(self) -> HeadHandle:
-        """The head to drive."""
+    def head(self) -> HeadHandle: ...
 
     @property
-    def ops(self) -> ClusterOps | None:
-        """Changes the experts' replicas; None where they are fixed."""
+    def ops(self) -> ClusterOps | None: ...
 
     @property
-    def pulses(self) -> Mapping[ReplicaId, Pulse]:
-        """The replicas that ran when the deployment came up; none where they are fixed."""
+    def pulses(self) -> Mapping[ReplicaId, Pulse]: ...
 
     def broken(self) -> str:
         """Why nothing will bring the actors back, or ""."""

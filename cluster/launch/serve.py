@@ -1,7 +1,5 @@
-"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing.
-
-Ports are checked first and the checkpoint's headers read before any actor starts, so that what can be wrong early is
-said early. Ray starts in a thread, so that a signal is heard at any moment.
+"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing. What can be wrong early
+is said early, before any actor starts. Ray starts in a thread, so that a signal is heard at any moment.
 """
 
 import asyncio
@@ -10,21 +8,22 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.seams import HeadLost
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
-from cluster.launch.checks import check_exposure, check_fits
+from cluster.launch.checks import check_exposure, check_machine, open_model
+from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import choose_ray_auth
-from cluster.launch.machine import check_machine
 from cluster.launch.process.heap import trim_for_ever
 from cluster.launch.process.progress import ProgressLines
 from cluster.launch.process.shutdown import Shutdown
+from cluster.launch.ray_runtime import RayRuntime
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, Runtime
 from cluster.launch.server import Server
-from cluster.launch.specs import actor_specs, scaling_policy
+from cluster.launch.specs import scaling_policy, served_dtype
+from cluster.policy.scheduling.limits import Limits
 from cluster.settings.address import bind, split
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile
@@ -59,17 +58,17 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 
     shutdown = Shutdown(asyncio.get_running_loop(), config.gateway.grace_s + _END_SECONDS, force)
     shutdown.listen()
-    given = _examined(config)
-    runtime = _runtime(config, given.served)  # begins to start Ray, before gRPC's threads exist
+    tokens, http, served = _examined(config)
+    runtime = _runtime(config, served)  # begins to start Ray, before gRPC's threads exist
     trimming = asyncio.create_task(trim_for_ever())
-    server = Server(config, given.served, runtime, given.tokens)
+    server = Server(config, served, runtime, tokens)
     try:
-        grpc_address = await server.listen(given.http)
+        grpc_address = await server.listen(http)
         await server.start(shutdown.stop)
         await server.warm_up()
         shutdown.hurry = server.generations.cut_off
         await server.open()
-        _say_ready(config, given, server, grpc_address)
+        _say_ready(config, served, server.engine.limits, grpc_address, http)
         await _until(shutdown.asked, server, config.head.grace_s + config.head.hang_s)
         return await _drain(server, config.gateway.grace_s, shutdown.asked)
     finally:
@@ -77,34 +76,22 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         await server.close(keep_actors)
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What is there before anything starts."""
-
-    tokens: TokenFile | None
-    http: socket.socket
-    served: ServedModel
-
-
-def _examined(config: Config) -> _Given:
-    """Look at everything that can be wrong early; ValueError or OSError."""
+def _examined(config: Config) -> tuple[TokenFile | None, socket.socket, ServedModel]:
+    """Look at everything that can be wrong early: the tokens, the HTTP port and the model. ValueError or OSError."""
     check_exposure(config)
     scaling_policy(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
     bind(config.gateway.listen).close()
     http = bind(config.gateway.http)  # kept, so that of two that start at once one ends here
-    served = ServedModel.open(config.model.path)
-    check_fits(config, served.checkpoint)
+    served = open_model(config)
     _check_machine(config, served)
-    return _Given(tokens, http, served)
+    return tokens, http, served
 
 
 def _check_machine(config: Config, served: ServedModel) -> None:
-    from cluster.launch.local_ray import daemon
-
     left = [] if config.cluster.ray_address else daemon.left_behind(config.cluster.namespace)
-    head, _ = actor_specs(config, served.checkpoint)
-    check_machine(config, served.checkpoint.held_bytes(head.dtype), bool(left))
+    held = served.checkpoint.held_bytes(served_dtype(config, served.checkpoint))
+    check_machine(config, held, taken_over=bool(left))
 
 
 def _runtime(config: Config, served: ServedModel) -> Runtime:
@@ -113,19 +100,13 @@ def _runtime(config: Config, served: ServedModel) -> Runtime:
         from cluster.launch.in_process import InProcess
 
         return InProcess(config, served.checkpoint, report)
-    from cluster.launch.ray_runtime import RayRuntime
-
     return RayRuntime(config, served.checkpoint, report)
 
 
-def _say_ready(config: Config, given: _Given, server: Server, grpc_address: str) -> None:
-    print(given.served.capacity(server.engine.limits), file=sys.stderr, flush=True)
-    http_host, _ = split(config.gateway.http)
-    print(
-        f"ready grpc={grpc_address} http={http_host}:{given.http.getsockname()[1]} model={given.served.id} "
-        f"experts={given.served.checkpoint.config.num_local_experts}",
-        flush=True,
-    )
+def _say_ready(config: Config, served: ServedModel, limits: Limits, grpc_address: str, http: socket.socket) -> None:
+    print(served.capacity(limits), file=sys.stderr, flush=True)
+    http_address = f"{split(config.gateway.http)[0]}:{http.getsockname()[1]}"
+    print(f"ready grpc={grpc_address} http={http_address} model={served.id} experts={config.experts.count}", flush=True)
 
 
 async def _until(asked: asyncio.Event, server: Server, patience: float) -> None:
@@ -143,15 +124,13 @@ async def _drain(server: Server, grace: float, asked: asyncio.Event) -> int:
         print("draining: running requests finish, new ones are refused", file=sys.stderr, flush=True)
     else:
         grace = 0.0
-    if not await server.drain(grace):
+    if not await server.gateway.drain(grace):
         print(f"some requests were cut off after {grace:g} s", file=sys.stderr)
     return 0 if asked.is_set() else 1
 
 
 def down(config: Config) -> int:
     """`eightwinds down`: remove what earlier serves left behind."""
-    from cluster.launch.local_ray import daemon
-
     try:
         if config.cluster.ray_address:
             choose_ray_auth()

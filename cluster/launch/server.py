@@ -5,6 +5,7 @@ import functools
 import socket
 import threading
 import time
+from collections import Counter
 
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
@@ -27,8 +28,8 @@ from model.batch import SamplingParams
 
 
 class Server:
-    """`listen`, `start`, `warm_up` and `open` bring it up, `drain` and `close` down. Until it is open requests get
-    UNAVAILABLE. All of it is called on the event loop on which it was made; `close` ends it in any state.
+    """`listen`, `start`, `warm_up` and `open` bring it up, `gateway.drain` and `close` down, `close` in any state.
+    Until it is open requests get UNAVAILABLE. All of it is called on the event loop on which it was made.
     """
 
     def __init__(self, config: Config, served: ServedModel, runtime: Runtime, tokens: Tokens | None = None) -> None:
@@ -46,7 +47,6 @@ class Server:
 
     @property
     def engine(self) -> Engine:
-        """The engine, from `start` on."""
         assert self._engine is not None, "start it first"
         return self._engine
 
@@ -59,22 +59,15 @@ class Server:
     async def start(self, stop: threading.Event) -> None:
         """Bring up the actors and an engine on their head. Raises what `Runtime.start` raises, or HeadLost."""
         self._deployment = await asyncio.to_thread(self._runtime.start, stop)
-        self._engine = Engine(
-            self._deployment.head, self.bounds, self.generations.sink, events=self.gateway.backend.events
-        )
+        events = self.gateway.backend.events
+        self._engine = Engine(self._deployment.head, self.bounds, self.generations.sink, events=events)
         await asyncio.to_thread(self._engine.start)
 
     async def warm_up(self) -> None:
-        """One request through everything, so that the first client does not pay for lazy initialisation. Raises
-        GenerationFailed.
-        """
-        request = GenerationRequest(
-            "warm-up",
-            SequenceRequest(
-                tuple(self._served.tokenizer.encode("warm up")), SamplingParams(temperature=0.0), max_tokens=2
-            ),
-        )
-        with self.generations.running(request, self.engine) as generation:
+        """One request, so that the first client does not pay for lazy initialisation. Raises GenerationFailed."""
+        prompt = tuple(self._served.tokenizer.encode("warm up"))
+        sequence = SequenceRequest(prompt, SamplingParams(temperature=0.0), max_tokens=2)
+        with self.generations.running(GenerationRequest("warm-up", sequence), self.engine) as generation:
             async for _ in generation.pieces():
                 pass
 
@@ -84,24 +77,17 @@ class Server:
         controller, autoscaler = self._replicas(self._deployment)
         look = functools.partial(obstacle, self.engine, controller, self._deployment.broken)
         health = Health(look, lambda good: self._loop.call_soon_threadsafe(self.gateway.tell, good))
+        device = "cuda" if self._config.experts.num_gpus else "cpu"
+        transport = "local" if self._config.runtime == "in_process" else self._config.transport
         self.gateway.backend.state = Serving(
-            self.generations,
-            self.engine,
-            controller,
-            autoscaler,
-            health,
-            started=time.monotonic(),
-            device="cuda" if self._config.experts.num_gpus else "cpu",
-            transport="local" if self._config.runtime == "in_process" else self._config.transport,
+            self.generations, self.engine, controller, autoscaler, health, time.monotonic(), device, transport
         )
         for thread in (controller, autoscaler, health):
             thread.start()
         await self.gateway.serve()
 
     def beyond_help(self, patience: float) -> str:
-        """Why only another process can do better: the engine has ended by itself, or no request would have been served
-        for `patience` seconds. "" otherwise.
-        """
+        """Why only another process can help: the engine has ended, or nothing was served for `patience` s. Else ""."""
         state = self.gateway.backend.state
         assert isinstance(state, Serving), "open it first"
         health = state.health
@@ -109,12 +95,7 @@ class Server:
             return ""
         return health.why or "the engine has ended"
 
-    async def drain(self, grace: float) -> bool:
-        """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
-        return await self.gateway.drain(grace)
-
     async def close(self, keep_actors: bool) -> None:
-        """Let go of everything."""
         await self.gateway.drain(0)
         state = self.gateway.backend.state
         if isinstance(state, Serving):  # before the engine, whose end it would report as a fault
@@ -132,11 +113,12 @@ class Server:
 
     def _replicas(self, deployment: Deployment) -> tuple[Controller, Autoscaler] | tuple[FixedReplicas, FixedReplicas]:
         """What keeps the replicas that run, and what scales them; those of an earlier server are wanted still."""
+        count, least = self._config.experts.count, self._config.experts.replicas
         if deployment.ops is None:
-            fixed = FixedReplicas(self._config.experts.count)
+            fixed = FixedReplicas(count)
             return fixed, fixed
-        running = [sum(replica.expert == e for replica in deployment.pulses) for e in range(self._config.experts.count)]
-        counts = [max(self._config.experts.replicas, count) for count in running]
+        running = Counter(replica.expert for replica in deployment.pulses)
+        counts = [max(least, running[expert]) for expert in range(count)]
         membership = Membership(counts, replica_options(self._config))
         membership.adopt(deployment.pulses, time.monotonic())
         events = self.gateway.backend.events

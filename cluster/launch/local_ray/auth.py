@@ -1,6 +1,4 @@
-"""The token with which a Ray cluster is joined. A Ray without one runs any code that is sent to its ports. A local Ray
-has a token of its own (cluster/launch/local_ray/daemon.py).
-"""
+"""The token with which a Ray cluster is joined: a Ray without one runs any code that is sent to its ports."""
 
 import os
 import socket
@@ -26,12 +24,8 @@ class RayAuth:
     @classmethod
     def of(cls, environ: Mapping[str, str], home: Path) -> "RayAuth":
         """What Ray would find, in its own order. Without RAY_AUTH_MODE a token is used if there is one."""
-        source = ""
-        if environ.get("RAY_AUTH_TOKEN"):
-            source = "RAY_AUTH_TOKEN"
-        elif path := environ.get("RAY_AUTH_TOKEN_PATH"):
-            source = path
-        elif (default := home / ".ray" / "auth_token").is_file():
+        source = "RAY_AUTH_TOKEN" if environ.get("RAY_AUTH_TOKEN") else environ.get("RAY_AUTH_TOKEN_PATH", "")
+        if not source and (default := home / ".ray" / "auth_token").is_file():
             source = str(default)
         return cls(environ.get("RAY_AUTH_MODE", "").lower() or ("token" if source else "disabled"), source)
 
@@ -45,20 +39,16 @@ class RayAuth:
 
     def refused(self, address: str, answers: bool, error: Exception) -> str:
         """Why Ray could not be joined. `answers` says whether its port does: Ray's own error is the same for both."""
-        if self.mode == "token" and not self.source:
-            return f"cannot join Ray at {address}: RAY_AUTH_MODE=token, but there is no token: {ADVICE}"
+        level, problem = self.problem(address)
+        if level == "fail":
+            return f"cannot join Ray at {address}: {problem}: {ADVICE}"
         if not answers:
             return f"cannot join Ray at {address}: {error}"
-        ours = (
-            f"the token from {self.source} is not its own"
-            if self.mode == "token"
-            else "it asks for a token, we have none"
-        )
+        ours = f"the token from {self.source} is not its own" if level == "ok" else "it asks for a token, we have none"
         return f"cannot join Ray at {address}, although it answers there: most likely {ours}: {ADVICE}"
 
 
 def ray_auth() -> RayAuth:
-    """The token settings of this process."""
     return RayAuth.of(os.environ, Path.home())
 
 
@@ -67,10 +57,9 @@ def choose_ray_auth() -> None:
     os.environ["RAY_AUTH_MODE"] = ray_auth().mode
 
 
-def answers(address: str, seconds: float = 2.0) -> bool:
-    """Whether somebody listens at HOST:PORT."""
+def answers(address: str) -> bool:
     try:
-        with socket.create_connection(split(address), seconds):
+        with socket.create_connection(split(address), timeout=2.0):
             return True
     except (OSError, ValueError):
         return False

@@ -1,8 +1,7 @@
-"""A Ray of our own on this machine: `ray start` in a process session of its own, recorded so that a later command can
-take it over or remove it. Imports no Ray.
+"""A Ray of our own on this machine, recorded so that a later command can take it over or remove it. Imports no Ray.
 
-The processes outlive a killed `serve` and never see its Ctrl-C. They listen on loopback only and do not know the
-machine's outward address, because that may change at any time. `cluster/launch/local_ray/record.py` says who owns them.
+Its processes have a process session of their own, outlive a killed `serve` and never see its Ctrl-C. They listen on
+loopback only and do not know the machine's outward address, because that may change at any time.
 """
 
 import contextlib
@@ -30,8 +29,6 @@ from cluster.settings.address import bind
 log = logging.getLogger("eightwinds.local_ray")
 
 _ESSENTIAL = ("raylet", "gcs_server")
-_ADDRESS_FILE = "ray_current_cluster"
-_LOOK_SECONDS = 0.25  # between looks at whether the processes live
 _OBJECT_STORE_BYTES = 200_000_000
 # Rows of up to 512 KiB travel inside the call instead of through the object store: eight calls of 256 KiB took 7 ms
 # instead of 17 (docs/adr/0002-object-refs.md).
@@ -52,10 +49,8 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
-    """Take over a local Ray that a `serve` left behind, or begin to start one; None if `ray_address` is given.
-
-    Also prepares this process's environment for connecting to it, so Ray must not be imported before. Processes that
-    call this at the same time get different ones.
+    """Take over a local Ray that a `serve` left behind, or begin to start one; None if `ray_address` is given. Prepares
+    this process's environment for joining it, so Ray must not be imported before. Calls at one time get different ones.
     """
     if ray_address:
         choose_ray_auth()
@@ -65,10 +60,10 @@ def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
         taken = [mine for local in records(folders, namespace) if (mine := local.taken())]
         ours = next((mine for mine in taken if mine.address and mine.pids()), None) or start(folders, namespace, cpus)
         ours.write()
-    for other in taken:
-        if other is not ours and other.address and other.pids():
+    for other in (local for local in taken if local is not ours):
+        if other.address and other.pids():
             other.let_go()  # it is left to another `serve`
-        elif other is not ours:
+        else:
             other.remove()
     for lost in orphans(namespace):
         log.warning("ended %d processes of a local Ray whose record was gone", len(lost.pids()))
@@ -78,22 +73,16 @@ def prepare(namespace: str, ray_address: str, cpus: int) -> LocalRay | None:
 
 
 def down(namespace: str) -> list[str]:
-    """Remove every local Ray whose `serve` is gone; returns a line for each one found. ValueError if others can write
-    to the folder of the records.
-    """
-    lines = []
-    for found, mine in _taken(namespace):
-        if mine is None:
-            lines.append(f"left alone the cluster of the running serve, process {found.owner_pid}: stop that itself")
-            continue
-        count = len(mine.pids())
-        mine.remove()
-        lines.append(f"removed a local Ray of {count} processes")
-    for lost in orphans(namespace):
-        count = len(lost.pids())
-        lost.remove()
-        lines.append(f"removed a local Ray of {count} processes, whose record was gone")
-    return lines
+    """Remove every local Ray whose `serve` is gone: a line for each. ValueError if others can write to the records."""
+    running = "left alone the cluster of the running serve, process {}: stop that itself"
+    lines = [_removed(mine) if mine else running.format(found.owner_pid) for found, mine in _taken(namespace)]
+    return lines + [f"{_removed(lost)}, whose record was gone" for lost in orphans(namespace)]
+
+
+def _removed(local: LocalRay) -> str:
+    count = len(local.pids())
+    local.remove()
+    return f"removed a local Ray of {count} processes"
 
 
 def left_behind(namespace: str) -> list[str]:
@@ -125,16 +114,9 @@ def start(folders: StateFolders, namespace: str, cpus: int) -> LocalRay:
     assert hold is not None, "nobody else knows of it"
     local = LocalRay(str(folder), str(record), namespace, secrets.token_hex(32), os.getpid(), hold=hold)
     local.write()  # before its first process: processes without a record count as orphans
-    command = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--port=0",
-        "--node-ip-address=127.0.0.1",
-    ]
-    command += [f"--temp-dir={folder}", f"--num-cpus={cpus}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0"]
+    command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", f"--num-cpus={cpus}"]
+    command += [f"--object-store-memory={_OBJECT_STORE_BYTES}"]
     command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"]
     command += [f"--ray-client-server-port={_free_port()}"]  # it cannot be left out, and its default may be taken
     command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
@@ -161,30 +143,25 @@ def essentials(local: LocalRay) -> dict[str, psutil.Process]:
 
 def broken(essentials: Mapping[str, psutil.Process]) -> str:
     """Which of these have ended, or ""."""
-    ended = [name for name, process in essentials.items() if not _lives(process)]
-    return f"Ray's own {' and '.join(ended)} of this machine has ended" if ended else ""
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    living = set()
+    for name, process in essentials.items():
+        with contextlib.suppress(psutil.Error):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                living.add(name)
+    ended = " and ".join(name for name in essentials if name not in living)
+    return f"Ray's own {ended} of this machine has ended" if ended else ""
 
 
 def _free_port() -> int:
     with bind("127.0.0.1:0") as probe:
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
     """Wait until it is up; the result has its address. Raises LaunchFailed or LaunchStopped."""
     end, look = time.monotonic() + timeout, 0.0
-    address_file = Path(local.folder) / _ADDRESS_FILE
-    while True:
-        if stop.is_set():
-            raise LaunchStopped
+    address_file = Path(local.folder) / "ray_current_cluster"
+    while not stop.wait(0.02):
         if address_file.exists() and (address := address_file.read_text(encoding="utf-8").strip()):
             up = dataclasses.replace(local, address=address)
             up.write()
@@ -194,8 +171,8 @@ def wait(local: LocalRay, stop: threading.Event, timeout: float) -> LocalRay:
             output = (Path(local.folder) / "start.log").read_text(encoding="utf-8", errors="replace")
             raise LaunchFailed(f"Ray did not start; its output was:\n{output.strip()[-2000:]}")
         if now > look:
-            look = now + _LOOK_SECONDS
-        time.sleep(0.02)
+            look = now + 0.25  # because a look at all processes costs milliseconds
+    raise LaunchStopped
 
 
 def _environment(token: str) -> dict[str, str]:

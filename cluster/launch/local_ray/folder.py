@@ -1,8 +1,8 @@
 """The folders that hold what a local Ray leaves on this machine: who may write there, and one lock around them.
 
 Records lie where nothing cleans (the user's runtime folder), Ray's own files in the temporary folder, which has room.
-With EIGHTWINDS_STATE both are below it. A folder counts only if it is the caller's, closed to others, and reached
-without following a link; otherwise another user could make us end processes and delete files of his choice.
+A folder counts only if it is the caller's, closed to others, and reached without following a link; otherwise another
+user could make us end processes and delete files of his choice.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from pathlib import Path
 _SOCKET_BYTES = 107  # of a Unix socket's path; below the folder Ray puts session_DATE_TIME_MICROSECONDS_PID/sockets/...
 _RAY_BYTES = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 _NAME_BYTES = 4  # of a cluster's own folder
+_ADVICE = "remove it, or set EIGHTWINDS_STATE to a folder of your own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,8 @@ class StateFolders:
         """Make and lock both; ValueError if others can reach into one."""
         while True:
             for folder in (self.records, self.files):
-                folder.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileExistsError):
-                    folder.mkdir(mode=0o700)
+                    folder.mkdir(mode=0o700, parents=True)
             with contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(self.locked())
@@ -49,27 +49,20 @@ class StateFolders:
         """Make the folders of a new name; returns the name."""
         while True:
             name = secrets.token_hex(_NAME_BYTES // 2)
-            try:
+            with contextlib.suppress(FileExistsError):
                 (self.files / name).mkdir(mode=0o700)
-            except FileExistsError:
-                continue
-            (self.records / name).mkdir(mode=0o700, exist_ok=True)
-            return name
+                (self.records / name).mkdir(mode=0o700, exist_ok=True)
+                return name
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock under which processes of this user look, take and remove; waits for it. ValueError or OSError
-        if there is no such folder of ours.
-        """
+        """Wait for the lock under which processes of this user look, take and remove. Raises as `open_private`."""
         while True:
-            fd = open_private(self.records)
-            try:
+            with closing(open_private(self.records)) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 if os.path.samestat(os.fstat(fd), self.records.lstat()):  # else it was removed while we waited
                     yield
                     return
-            finally:
-                os.close(fd)
 
     def tidied(self) -> None:
         """Remove both folders if they are empty."""
@@ -85,12 +78,12 @@ def state_folders(environ: Mapping[str, str] | None = None, uid: int | None = No
     own = f"eightwinds-{uid}"
     limit = _SOCKET_BYTES - _RAY_BYTES - len(f"/{own}/") - _NAME_BYTES
     if base := environ.get("EIGHTWINDS_STATE", ""):
-        if len(os.fsencode(os.path.abspath(base))) > limit:
+        folder = Path(os.path.abspath(base), own)
+        if len(os.fsencode(folder.parent)) > limit:
             raise ValueError(
                 f"EIGHTWINDS_STATE={base} is longer than {limit} characters: Ray makes sockets below it, and their "
                 f"paths may have {_SOCKET_BYTES} bytes; choose a shorter one"
             )
-        folder = Path(os.path.abspath(base)) / own
         return StateFolders(folder, folder)
     temporary = tempfile.gettempdir()  # is short, or not what the operator chose for us
     files = Path(temporary if len(os.fsencode(temporary)) <= limit else "/tmp") / own
@@ -101,13 +94,20 @@ def state_folders(environ: Mapping[str, str] | None = None, uid: int | None = No
     return StateFolders(files, files)
 
 
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def open_private(path: Path, uid: int | None = None) -> int:
     """Open a folder that is this user's and closed to others. ValueError says what is wrong with it, OSError that there
     is none.
     """
     fd = _opened(path)
-    problem = _problem(os.fstat(fd), os.getuid() if uid is None else uid)
-    if problem:
+    if problem := _problem(os.fstat(fd), os.getuid() if uid is None else uid):
         os.close(fd)
         raise ValueError(f"{path} {problem}: {_ADVICE}")
     return fd
@@ -115,11 +115,8 @@ def open_private(path: Path, uid: int | None = None) -> int:
 
 def open_below_private(path: Path) -> int:
     """Open a folder inside a private one. Its own mode does not matter: Ray makes its folder readable to all."""
-    within = open_private(path.parent)
-    try:
+    with closing(open_private(path.parent)) as within:
         fd = _opened(path, within)
-    finally:
-        os.close(within)
     if os.fstat(fd).st_uid != os.getuid():
         os.close(fd)
         raise ValueError(f"{path} belongs to another user: {_ADVICE}")
@@ -136,9 +133,6 @@ def _opened(path: Path, within: int | None = None) -> int:
         raise ValueError(f"{path} is closed to us: {_ADVICE}") from None
 
 
-_ADVICE = "remove it, or set EIGHTWINDS_STATE to a folder of your own"
-
-
 def _problem(found: os.stat_result, uid: int) -> str:
     if found.st_uid != uid:
         return f"belongs to user {found.st_uid}, not to {uid}"
@@ -149,37 +143,29 @@ def _problem(found: os.stat_result, uid: int) -> str:
 
 def read_private(folder: Path, name: str) -> str:
     """Read a file; ValueError or OSError unless it and its folders are ours, closed to others, and no links."""
-    within = open_below_private(folder)
-    try:
+    with closing(open_below_private(folder)) as within:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=within)
-    finally:
-        os.close(within)
     with open(fd, encoding="utf-8") as file:
         found = os.fstat(fd)
-        problem = _problem(found, os.getuid()) or ("" if stat.S_ISREG(found.st_mode) else "is no file")
-        if problem:
+        if problem := _problem(found, os.getuid()) or ("" if stat.S_ISREG(found.st_mode) else "is no file"):
             raise ValueError(f"{folder / name} {problem}")
         return file.read()
 
 
 def write_private(folder: Path, name: str, text: str) -> None:
     """Replace a file atomically, readable by this user only."""
-    within = open_below_private(folder)
-    try:
+    with closing(open_below_private(folder)) as within:
         draft = f".{name}.{secrets.token_hex(4)}"
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=within)
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(draft, name, src_dir_fd=within, dst_dir_fd=within)
-    finally:
-        os.close(within)
 
 
 class Hold:
-    """A lock of this process on a folder. The kernel releases it when the process ends, in whatever way.
-
-    It proves ownership better than process ids, times or a file's contents, because these may be another process's by
-    the time they are read. systemd-tmpfiles does not clean a folder that is locked.
+    """A lock of this process on a folder, which the kernel releases however the process ends. Process ids, times and a
+    file's contents prove less, because they may be another process's by the time they are read. systemd-tmpfiles does
+    not clean a folder that is locked.
     """
 
     def __init__(self, fd: int) -> None:
@@ -197,7 +183,6 @@ class Hold:
         return cls(fd)
 
     def close(self) -> None:
-        """Let go."""
         self.released.set()
         if self._fd >= 0:
             os.close(self._fd)

@@ -1,6 +1,4 @@
-"""Processes that carry a mark in their environment, which children inherit. A mark needs no file, and no later process
-has it by chance. Only this user's processes are searched, because no others can be read.
-"""
+"""Processes of this user that carry a mark in their environment, which children inherit and no later process has."""
 
 import contextlib
 import os
@@ -10,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import psutil
+
+from cluster.launch.local_ray.folder import closing
 
 MARK = "EIGHTWINDS_CLUSTER"
 _PREFIX = f"{MARK}=".encode()
@@ -56,29 +56,18 @@ def holder(folder: Path) -> int | None:
 
 
 def _mark_of(pid: int) -> str:
-    try:
-        if os.path.isdir("/proc/self"):  # psutil takes three times as long, and this is asked often
-            if os.stat(f"/proc/{pid}").st_uid != os.getuid():
-                return ""
-            with open(f"/proc/{pid}/environ", "rb") as file:  # empty of one that has ended and is not waited for
-                words = file.read().split(b"\0")
-            return next((os.fsdecode(w[len(_PREFIX) :]) for w in words if w.startswith(_PREFIX)), "")
-        process = psutil.Process(pid)
-        ours = process.uids().real == os.getuid() and process.status() != psutil.STATUS_ZOMBIE
-        return str(process.environ().get(MARK, "")) if ours else ""
-    except (psutil.Error, OSError):
+    try:  # psutil takes three times as long, and this is asked often
+        if os.stat(f"/proc/{pid}").st_uid != os.getuid():
+            return ""
+        with open(f"/proc/{pid}/environ", "rb") as file:  # empty of one that has ended and is not waited for
+            words = file.read().split(b"\0")
+    except OSError:
         return ""
+    return next((os.fsdecode(w[len(_PREFIX) :]) for w in words if w.startswith(_PREFIX)), "")
 
 
 def _signal(value: str, signum: signal.Signals) -> None:
     for pid in marked().get(value, ()):
-        with contextlib.suppress(OSError):  # it has ended
-            if not hasattr(os, "pidfd_open"):
-                os.kill(pid, signum)
-                continue
-            fd = os.pidfd_open(pid)  # from here on the number cannot be another's
-            try:
-                if _mark_of(pid) == value:
-                    signal.pidfd_send_signal(fd, signum)
-            finally:
-                os.close(fd)
+        with contextlib.suppress(OSError), closing(os.pidfd_open(pid)) as fd:  # else it has ended
+            if _mark_of(pid) == value:  # while `fd` is open the number cannot become another's
+                signal.pidfd_send_signal(fd, signum)

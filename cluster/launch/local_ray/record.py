@@ -1,7 +1,6 @@
 """The record of a local Ray, by which a later command finds it: who owns it, whether it lives, how to remove it.
 
-A local Ray has one name and up to two folders (`folder.py`): one for the record, one for Ray's files. The process that
-holds the folder of Ray's files owns it. Its processes are found by their mark (`marks.py`).
+The process that holds the folder of Ray's files (`folder.py`) owns it. Ray's processes are found by mark (`marks.py`).
 """
 
 import contextlib
@@ -19,6 +18,7 @@ from cluster.launch.local_ray import marks
 from cluster.launch.local_ray.folder import (
     Hold,
     StateFolders,
+    closing,
     open_below_private,
     open_private,
     read_private,
@@ -47,11 +47,9 @@ class LocalRay:
 
     @property
     def mark(self) -> str:
-        """The mark in the environment of its processes."""
         return json.dumps([self.namespace, self.record, self.folder])
 
     def pids(self) -> list[int]:
-        """Its living processes."""
         return marks.marked().get(self.mark, [])
 
     def taken(self) -> "LocalRay | None":
@@ -99,11 +97,11 @@ class LocalRay:
 
         threading.Thread(target=run, name="keep-record", daemon=True).start()
 
-    def remove(self, patience: float = 3.0) -> None:
+    def remove(self) -> None:
         """End its processes and delete its folders. Only its owner may."""
         assert self.hold is not None, "take it first: whoever does not own it may not remove it"
         self.hold.released.set()
-        marks.end(self.mark, patience)
+        marks.end(self.mark)
         folders, name = self._folders, Path(self.folder).name
         with contextlib.suppress(OSError, ValueError), folders.locked():
             _delete(folders.records, name)
@@ -119,17 +117,12 @@ class LocalRay:
 
 def _delete(parent: Path, name: str) -> None:
     """Delete what has this name there, without following links; nothing where others might have put it."""
-    within = open_private(parent)
-    try:
+    with closing(open_private(parent)) as within:
         shutil.rmtree(name, ignore_errors=True, dir_fd=within)
-    finally:
-        os.close(within)
 
 
 def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
-    """Every recorded local Ray of this namespace. A record that another user could have written is skipped with a line
-    in the log: it is not read, not followed, not deleted.
-    """
+    """Every record of this namespace, but for those that another user could have written: these are not even read."""
     for folder in sorted(folders.records.iterdir()):
         try:
             local = LocalRay(**json.loads(read_private(folder, RECORD)))
@@ -147,9 +140,7 @@ def records(folders: StateFolders, namespace: str) -> Iterator[LocalRay]:
 
 
 def orphans(namespace: str) -> list[LocalRay]:
-    """Local Rays of this namespace whose processes live although their record and their `serve` are gone. The caller
-    may remove them.
-    """
+    """Local Rays of this namespace that live without record and `serve`. The caller may remove them."""
     found = []
     for mark in marks.marked():
         try:

@@ -2,17 +2,11 @@
 
 import asyncio
 import ctypes
-from collections.abc import Callable
 
 import psutil
 
 _SECONDS = 5.0
 _WORTH = 64 << 20  # bytes above what was held after the last time
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(psutil.Process().memory_info().rss)
 
 
 class Trimming:
@@ -27,19 +21,15 @@ class Trimming:
         return held > self._floor + _WORTH and not growing
 
     def done(self, held: int) -> None:
-        """Note the bytes held after a trim: these are in use."""
         self._floor = self._last = held
 
 
-async def trim_for_ever(held: Callable[[], int] = resident) -> None:
+async def trim_for_ever() -> None:
     """Trim when it is due, until cancelled."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except AttributeError:  # a C library other than glibc
-        return
-    trimming = Trimming(held())
+    trim, process = ctypes.CDLL(None).malloc_trim, psutil.Process()
+    trimming = Trimming(process.memory_info().rss)
     while True:
         await asyncio.sleep(_SECONDS)
-        if trimming.due(held()):
+        if trimming.due(process.memory_info().rss):
             await asyncio.to_thread(trim, 0)
-            trimming.done(held())
+            trimming.done(process.memory_info().rss)

@@ -16,7 +16,6 @@ class ProgressLines:
         self._last, self._printed = "", float("-inf")
 
     def report(self, phase: str, progress: Mapping[str, LoadProgress]) -> None:
-        """Take a state of the start; matches `cluster.launch.runtime.ProgressReport`."""
         line = progress_line(phase, progress)
         now = time.monotonic()
         complete = bool(progress) and all(p.ready for p in progress.values())
@@ -26,7 +25,6 @@ class ProgressLines:
 
 
 def progress_line(phase: str, progress: Mapping[str, LoadProgress]) -> str:
-    """One line for a phase and the actors' progress."""
     if not progress:
         return phase
     ready = sum(p.ready for p in progress.values())

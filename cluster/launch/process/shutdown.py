@@ -1,7 +1,5 @@
-"""How `serve` is told to end, and how long it may take.
-
-The first signal asks it to drain, the second to wait for requests no longer, the third to end at once. `bound` seconds
-after the first signal the process ends, even if something hangs.
+"""How `serve` is told to end: the first signal asks it to drain, the second to wait for requests no longer, the third
+to end at once. `bound` seconds after the first signal the process ends, even if something hangs.
 """
 
 import asyncio
@@ -12,10 +10,12 @@ from collections.abc import Callable
 
 log = logging.getLogger("eightwinds.serve")
 
+Call = Callable[[], None]
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def after(seconds: float, call: Callable[[], None]) -> None:
+def after(seconds: float, call: Call) -> None:
     """Call it after so many seconds, unless the process has ended before."""
     timer = threading.Timer(seconds, call)
     timer.daemon = True
@@ -23,19 +23,13 @@ def after(seconds: float, call: Callable[[], None]) -> None:
 
 
 class Shutdown:
-    """The signals so far. The first sets `stop` for threads and `asked` for the event loop; the second calls `hurry` on
-    the loop, so that requests are waited for no longer; the third calls `force`, which ends the process.
-    """
+    """The first signal sets `stop` for threads and `asked` for the event loop, where the second calls `hurry`."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        bound: float,
-        force: Callable[[], None],
-        after: Callable[[float, Callable[[], None]], None] = after,
+        self, loop: asyncio.AbstractEventLoop, bound: float, force: Call, after: Callable[[float, Call], None] = after
     ) -> None:
         self.stop, self.asked = threading.Event(), asyncio.Event()
-        self.hurry: Callable[[], None] = lambda: None
+        self.hurry: Call = lambda: None
         self._loop, self._bound, self._force, self._after = loop, bound, force, after
         self._count = 0
 

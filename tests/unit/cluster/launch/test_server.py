@@ -246,7 +246,7 @@ async def test_a_request_under_way_is_cut_off_after_the_grace(demo: ServedModel)
     actors.head.hold()
     running = asyncio.create_task(server.warm_up())
     await asyncio.to_thread(actors.head.wait_for_plan)
-    assert not await server.drain(0.0)
+    assert not await server.gateway.drain(0.0)
     with pytest.raises(GenerationFailed):
         await asyncio.wait_for(running, PATIENCE)
     actors.head.let_go()

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 from actors.specs import ActorSpec, kv_bytes
-from cluster.launch import machine
-from cluster.launch.specs import actor_specs, engine_config, replica_options, router_options, scaling_policy
+from cluster.launch import checks
+from cluster.launch.specs import (
+    actor_specs,
+    code_digest,
+    engine_config,
+    replica_options,
+    router_options,
+    scaling_policy,
+)
 from cluster.settings.config import Config, load_config
 from model.checkpoint.folder import Checkpoint
 from tests.checkpoints import tiny, write
@@ -42,9 +49,9 @@ def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatc
     folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=512))
     settings = ["runtime=in_process", f"model.path={folder}", f"model.dtype={dtype}", "kv.memory_bytes=4096"]
     config, checkpoint = load_config(None, {}, settings), Checkpoint.open(folder)
-    monkeypatch.setattr(machine, "ACTOR_BYTES", 0)
+    monkeypatch.setattr(checks, "ACTOR_BYTES", 0)
     held = checkpoint.held_bytes(dtype)
-    assert machine.memory_needed(config, held) == held + 4096
+    assert checks.memory_needed(config, held) == held + 4096
     assert held == checkpoint.nbytes(list(checkpoint.tensors)) // (1 if dtype == "float32" else 2)
 
 
@@ -93,3 +100,35 @@ def test_only_the_head_has_a_cache_and_each_expert_its_number(checkpoint: Checkp
     assert [e.expert for e in experts] == list(range(checkpoint.config.num_local_experts))
     assert {(e.threads, e.page_size, e.device, e.kv_memory_bytes) for e in experts} == {(3, 0, "cuda", 0)}
     assert {e.digest for e in experts} == {spec.digest} == {checkpoint.digest} and spec.code == experts[0].code
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in ("actors/head.py", "model/trunk.py", "model/sampling/draw.py", "cluster/engine/engine.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["actors/head.py", "model/trunk.py", "model/sampling/draw.py"])
+def test_what_runs_in_actors_counts_in_whatever_folder(checkout: Path, name: str) -> None:
+    before = code_digest(checkout)
+    assert before == code_digest(checkout)
+    (checkout / name).write_text("other code")
+    assert code_digest(checkout) != before
+
+
+def test_a_file_that_moves_or_comes_counts_and_the_control_plane_does_not(checkout: Path) -> None:
+    before = code_digest(checkout)
+    (checkout / "cluster/engine/engine.py").write_text("other code")
+    assert code_digest(checkout) == before
+    (checkout / "actors/routing").mkdir()
+    (checkout / "actors/head.py").rename(checkout / "actors/routing/head.py")
+    moved = code_digest(checkout)
+    assert moved != before
+    (checkout / "actors/routing/empty.py").write_text("")
+    assert code_digest(checkout) != moved
+
+
+def test_this_checkouts_own_is_known() -> None:
+    assert len(code_digest()) == 16

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.launch import machine
-from cluster.launch.machine import Memory, check_machine, memory, memory_needed, open_files_problem, raise_open_files
+from cluster.launch import checks
+from cluster.launch.checks import Memory, check_machine, memory, memory_needed, open_files_problem, raise_open_files
 from cluster.settings.config import Config, load_config
 
 GB = 10**9
@@ -58,9 +58,9 @@ def test_what_other_machines_or_gpus_hold_is_not_counted_here() -> None:
     assert memory_needed(config("cluster.ray_address=auto"), GB) == 0
     assert memory_needed(config("experts.num_gpus=1"), GB) == 0
     local = memory_needed(config("runtime=in_process", "kv.memory_bytes=1000"), GB)
-    assert local == GB + 1000 + machine.ACTOR_BYTES
+    assert local == GB + 1000 + checks.ACTOR_BYTES
     two = memory_needed(config("experts.replicas=2"), 0) - memory_needed(config("experts.replicas=1"), 0)
-    assert two == 8 * machine.ACTOR_BYTES
+    assert two == 8 * checks.ACTOR_BYTES
 
 
 def test_the_limit_of_open_files_is_raised_and_too_low_a_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
