@@ -44,7 +44,7 @@ class HeadHandle(Protocol):
 
 class ClusterOps(Protocol):
     """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. For the
-    controller's thread; `load` and `nodes` are called from gRPC's threads, too.
+    controller's thread; `usage` and `nodes` are called from gRPC's threads, too.
     """
 
     def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
@@ -73,7 +73,7 @@ class ClusterOps(Protocol):
         """
         ...
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage | None:
         """What the replicas do; None while the head does not answer."""
         ...
 

@@ -103,7 +103,7 @@ class FakeCluster:
             self._changed.notify_all()
         return cold
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage | None:
         loads = {ReplicaId(*key): ReplicaUsage(1, 1, seconds) for key, seconds in self.busy_seconds.items()}
         queued = {ReplicaId(*key): rows for key, rows in self.queued.items()}
         if not self.head_answers:

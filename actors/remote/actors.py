@@ -106,7 +106,7 @@ class HeadActor:
         return self._routes.update(update, self._head.zero_rows())
 
     @ray.method(concurrency_group="control")
-    def load(self) -> HeadUsage:
+    def usage(self) -> HeadUsage:
         """What the replicas do."""
         usage, replicas = self._usage, self._replicas
         return HeadUsage(

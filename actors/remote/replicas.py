@@ -17,7 +17,7 @@ from actors.usage import HeadUsage
 from actors.vitals import NodeInfo, Pulse, Vitals
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
-_LOAD_SECONDS = 2.0  # ... and to say what its replicas do
+_USAGE_SECONDS = 2.0  # ... and to say what its replicas do
 
 Start = Callable[
     [ReplicaId, str, Collection[str]], tuple[str, Any]
@@ -110,13 +110,13 @@ class RayReplicas:
             for replica_id, incarnation in incarnations.items()
         ]
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage | None:
         try:
-            load: HeadUsage = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
+            usage: HeadUsage = ray.get(self._head.usage.remote(), timeout=_USAGE_SECONDS)
         except ray.exceptions.RayError as error:
             self._faults.note("the head was asked what its replicas do", error)
             return None
-        return load
+        return usage
 
     def nodes(self) -> list[NodeInfo]:
         there = list(self._nodes.items())  # another thread may start or stop some

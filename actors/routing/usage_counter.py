@@ -14,13 +14,13 @@ class UsageCounter:
     def served(self, replica: Replica, rows: int, seconds: float) -> None:
         """A replica answered."""
         replica_id = replica.id
-        load = self._replicas.get(replica_id)
-        if load is None:
-            load = self._replicas[replica_id] = ReplicaUsage()
-        load.calls += 1
-        load.rows += rows
-        load.busy_seconds += seconds
-        load.times[bucket_of(seconds)] += 1
+        usage = self._replicas.get(replica_id)
+        if usage is None:
+            usage = self._replicas[replica_id] = ReplicaUsage()
+        usage.calls += 1
+        usage.rows += rows
+        usage.busy_seconds += seconds
+        usage.times[bucket_of(seconds)] += 1
 
     def again(self, expert: int, hedged: bool) -> None:
         """A call was sent to another replica as well."""

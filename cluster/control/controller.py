@@ -33,7 +33,7 @@ _IDLE_SECONDS = 0.25  # ... and otherwise: the end of a process is seen within t
 class Controller:
     """Owns the membership.
 
-    Any thread may call `scale`, `drain_node`, `snapshot`, `unserved` and `load`, which read the members and change
+    Any thread may call `scale`, `drain_node`, `snapshot`, `unserved` and `usage`, which read the members and change
     what is desired, under the lock. Members begin, change and end in the controller's own thread alone (`tick`): it
     changes them under the lock, and reads them without. Ray is never called under the lock, because it may take
     seconds. Members are immutable, so that a snapshot may leave the lock.
@@ -89,7 +89,7 @@ class Controller:
         if not any(node.alive and node.node_id == node_id for node in self._ops.nodes()):
             raise NoSuchNode(f"there is no node {node_id!r}; GetStatus lists them")
         if not cancel:
-            usage = self._ops.load()
+            usage = self._ops.usage()
             if usage is None:
                 raise HeadNode("the head does not answer, and may run on this node: try again when it is back")
             if usage.node_id == node_id:
@@ -121,9 +121,9 @@ class Controller:
         with self._lock:
             return self._membership.unserved()
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage | None:
         """What the replicas do; None while the head does not answer."""
-        return self._hedges.seen(self._ops.load())
+        return self._hedges.seen(self._ops.usage())
 
     def start(self) -> None:
         self._ticker.start()
@@ -164,7 +164,7 @@ class Controller:
         if vitals.lost:
             self._nodes.outdated()  # perhaps with its node, where no other shall begin then
         starting = vitals.lost or any(change.start for change in m.changes())
-        usage = self._ops.load() if m.draining(now) else None
+        usage = self._ops.usage() if m.draining(now) else None
         return Facts(
             self._ended,
             vitals,
@@ -178,7 +178,7 @@ class Controller:
             self._tell(Kind.REPLICA_DIED, before.get(replica_id))
         for replica_id, why in facts.vitals.lost.items():
             member = before.get(replica_id)
-            if member is not None and member.state is not State.DRAINING:  # no other is started for a retired one
+            if member is not None and member.state is not State.RETIRING:  # no other is started for a retired one
                 self._tell(Kind.REPLICA_LOST, member, why)
         for replica_id, why in actions.given_up.items():
             log.error("expert %d: %s", replica_id.expert, why)
@@ -186,10 +186,10 @@ class Controller:
         for node_id, left in actions.undrained.items():
             log.error("node %s takes replicas again: %s could not be moved in time", node_id, left)
             self._events.add(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id)
-        retiring = [m for m in before.values() if m.state is State.DRAINING and m.id not in actions.given_up]
+        retiring = [m for m in before.values() if m.state is State.RETIRING and m.id not in actions.given_up]
         for member in retiring:
             current = self._membership.members.get(member.id)  # None, or another replica that has its index again
-            if current is None or current.state is not State.DRAINING:
+            if current is None or current.state is not State.RETIRING:
                 self._tell(Kind.REPLICA_RETIRED, member)
 
     def _tell(self, kind: Kind, member: Member | None, cause: str = "") -> None:

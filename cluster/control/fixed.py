@@ -27,7 +27,7 @@ class FixedReplicas:
     def snapshot(self) -> Snapshot:
         return self._snapshot
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage | None:
         """The head always answers; it counts nothing of its replicas."""
         return HeadUsage("", {}, {}, (), ())
 

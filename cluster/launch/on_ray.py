@@ -28,9 +28,9 @@ from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
 from cluster.launch.specs import actor_specs, needs_of, router_options
-from cluster.policy.replicas.adoption import Actor, Adoption, adopt
 from cluster.policy.replicas.lifecycle import MOST_FAILURES
 from cluster.policy.replicas.readiness import Readiness
+from cluster.policy.replicas.start_plan import Actor, StartPlan, plan_start
 from cluster.settings.config import ActorSection, Config
 from model.checkpoint.folder import Checkpoint
 
@@ -156,7 +156,7 @@ class _Actors:
     def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
         self._config, self._namespace = config, config.cluster.namespace
         self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
-        self._adoption = Adoption({}, False, [], [])
+        self._plan = StartPlan({}, False, [], [])
         self.new: list[str] = []
 
     def start_all(self, stop: threading.Event) -> dict[str, Any]:
@@ -164,32 +164,32 @@ class _Actors:
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
-        adoption = adopt(found, self._head_spec, self._expert_specs, self._config.experts.replicas)
-        if stale := [_name(actor) for actor in adoption.replaced]:
+        plan = plan_start(found, self._head_spec, self._expert_specs, self._config.experts.replicas)
+        if stale := [_name(actor) for actor in plan.replaced]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
-        self._adoption = adoption
-        self.new = [_name(r) for r in adoption.missing] + ([] if adoption.head_kept else [HEAD_NAME])
+        self._plan = plan
+        self.new = [_name(r) for r in plan.missing] + ([] if plan.head_kept else [HEAD_NAME])
         handles: dict[str, Any] = {HEAD_NAME: self._start(HEAD_NAME, self._head_spec)}
         nodes = self._nodes(handles[HEAD_NAME], stop)
-        for replica_id in [*adoption.kept, *adoption.missing]:
+        for replica_id in [*plan.kept, *plan.missing]:
             name, handle = self.start_expert(replica_id, nodes.get(replica_id, ""))
             handles[name] = handle
         return handles
 
     def dispensable(self) -> dict[str, list[str]]:
-        """See `Adoption.dispensable`, by name."""
-        return {_name(r): [_name(other) for other in others] for r, others in self._adoption.dispensable().items()}
+        """See `StartPlan.dispensable`, by name."""
+        return {_name(r): [_name(other) for other in others] for r, others in self._plan.dispensable().items()}
 
     def _nodes(self, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
         """Nodes for new experts, once it is known what the head takes; none where there is no choice."""
         alive = [node for node in machines() if node.alive]
-        if len(alive) < 2 or not self._adoption.missing:
+        if len(alive) < 2 or not self._plan.missing:
             return {}
         if needs_of(self._config.head):
             _wait_for_node(head, stop, self._config.cluster.start_timeout_s)
             alive = [node for node in machines() if node.alive]
-        return self._adoption.nodes(alive, needs_of(self._config.experts))
+        return self._plan.nodes(alive, needs_of(self._config.experts))
 
     def start_expert(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str] = ()) -> tuple[str, Any]:
         """Begin to start a replica, or find it: its name and handle."""

@@ -1,6 +1,6 @@
 """The life of one replica.
 
-STARTING -> READY -> DRAINING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
+STARTING -> READY -> RETIRING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
 or LOST when Ray says that it will not come back
 """
 
@@ -16,11 +16,11 @@ MOST_FAILURES = 3  # in a row
 
 
 class State(StrEnum):
-    """A retired replica is DRAINING until it has answered its last call."""
+    """A retired replica is RETIRING until it has answered its last call."""
 
     STARTING = "starting"
     READY = "ready"
-    DRAINING = "draining"
+    RETIRING = "draining"  # the word of the protos and the metrics
     UNREACHABLE = "unreachable"
     LOST = "lost"
 
@@ -67,7 +67,7 @@ class Member:
             if self.state is State.STARTING:
                 member = member._failed("its process ended")
         member = replace(member, incarnation=pulse.incarnation)
-        if fresh and self.state is not State.DRAINING:
+        if fresh and self.state is not State.RETIRING:
             return member._entered(State.STARTING, now)
         if self.state is State.UNREACHABLE:
             return member._entered(State.READY, now)  # the network had failed, not the process
@@ -75,11 +75,11 @@ class Member:
 
     def ended(self, now: float) -> "Member":
         """Its process has ended; Ray may restart it."""
-        return self if self.state is State.DRAINING else self._entered(State.UNREACHABLE, now)
+        return self if self.state is State.RETIRING else self._entered(State.UNREACHABLE, now)
 
     def lost(self, why: str, now: float) -> "Member":
         """It will not come back by itself; the replica that is started in its place counts as a restart."""
-        if self.state in (State.DRAINING, State.LOST):
+        if self.state in (State.RETIRING, State.LOST):
             return self
         failures = self.failures + (self.state is State.STARTING)
         member = replace(self, why=why, restarts=self.restarts + 1, failures=failures)
@@ -106,14 +106,14 @@ class Member:
 
     def retired(self, now: float) -> "Member":
         """The head shall route to it no more."""
-        return self._entered(State.DRAINING, now)
+        return self._entered(State.RETIRING, now)
 
     def overdue(self, options: ReplicaOptions, now: float) -> str:
         """Why to give it up now; "" if there is no reason. An UNREACHABLE replica that is silent may be slow, and is
         left alone.
         """
         waited = now - self.since
-        if self.failures >= MOST_FAILURES and self.state is not State.DRAINING:
+        if self.failures >= MOST_FAILURES and self.state is not State.RETIRING:
             return f"it failed {self.failures} times before it was ready: {self.why}"
         if self.state is State.STARTING and not self.incarnation and waited > options.placement_timeout:
             if self.away:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from actors.replica import ReplicaId
 from actors.vitals import NodeInfo, Pulse, Vitals
 from cluster.policy.replicas.desired import Desired
+from cluster.policy.replicas.known_routes import KnownRoutes
 from cluster.policy.replicas.lifecycle import Member, ReplicaOptions, State
 from cluster.policy.replicas.placement import assign
 from cluster.policy.replicas.reconcile import Change, reconcile
-from cluster.policy.replicas.route_table import RouteTable
 
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
 
@@ -55,7 +55,7 @@ class Membership:
         self.restarts = [0] * len(desired)  # of each expert's processes, whichever index they had
         self._past: dict[ReplicaId, Member] = {}  # replicas being replaced: their counts carry over to the successor
         self._stopping: set[ReplicaId] = set()  # no members any more, but their processes are not known to have ended
-        self._routes = RouteTable({})
+        self._routes = KnownRoutes({})
 
     # ---- what is wanted: for any thread ----
 
@@ -96,7 +96,7 @@ class Membership:
         """These replicas run and have their weights, and the head routes to them."""
         for replica_id, pulse in pulses.items():
             self.put(Member(replica_id, State.STARTING, now).answered(pulse, now).joined(now))
-        self._routes = RouteTable(self.routed())
+        self._routes = KnownRoutes(self.routed())
 
     def put(self, member: Member) -> None:
         before = self.members.get(member.id, member)
@@ -120,12 +120,12 @@ class Membership:
         """Replicas to ask how they are, when these processes have ended."""
         unsettled = (State.STARTING, State.UNREACHABLE)
         waiting = [m for m in self.members.values() if m.state in unsettled or m.id in ended]
-        return [m.id for m in waiting if m.state is not State.DRAINING]
+        return [m.id for m in waiting if m.state is not State.RETIRING]
 
     def draining(self, now: float) -> list[Member]:
         """Retired replicas that no call is on its way to, unless the head still routes to them."""
         members = self.members.values()
-        return [m for m in members if m.state is State.DRAINING and now - m.since >= _SETTLE_SECONDS]
+        return [m for m in members if m.state is State.RETIRING and now - m.since >= _SETTLE_SECONDS]
 
     def settled(self) -> bool:
         """Whether there is nothing to do before something happens."""
@@ -194,7 +194,7 @@ class Membership:
             self.restarts[replica_id.expert] += restarts
             self._past[replica_id] = replace(member, failures=0, restarts=member.restarts + restarts)
             return
-        there = sum(m.state is not State.DRAINING for m in self.of(replica_id.expert))
+        there = sum(m.state is not State.RETIRING for m in self.of(replica_id.expert))
         count = max(1, min(self.desired.counts[replica_id.expert], there))
         self.desired.scale({replica_id.expert: count})
 

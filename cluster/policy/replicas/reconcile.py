@@ -22,7 +22,7 @@ def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Co
     A replica on an avoided node is retired only after its successor is READY.
     """
     members = sorted(members, key=lambda member: member.id)
-    staying = {m.id: m.node_id for m in members if m.state is not State.DRAINING}
+    staying = {m.id: m.node_id for m in members if m.state is not State.RETIRING}
     changes: list[Change] = []
     for expert, count in desired.items():
         mine = [m for m in members if m.id.expert == expert]

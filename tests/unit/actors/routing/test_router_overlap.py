@@ -136,7 +136,7 @@ def test_hedge_of_one_dispatch_does_not_answer_the_other() -> None:
         receipts = [rig.router.dispatch(dispatch) for dispatch in dispatches]
         for receipt, dispatch in zip(receipts, dispatches, strict=True):
             assert torch.equal(rig.router.combine(receipt, rig.counts), dense(dispatch))
-    assert rig.load.hedges[3] > 0 and rig.counts.retries == 0
+    assert rig.usage.hedges[3] > 0 and rig.counts.retries == 0
 
 
 class Full(Scripted):

@@ -91,8 +91,8 @@ def test_an_unusual_number_of_hedges() -> None:
     usage = HeadUsage("h", {first: ReplicaUsage(calls=40), second: ReplicaUsage(calls=60)}, {}, [0, 0], [0, 0])
     later = dataclasses.replace(usage, replicas={first: ReplicaUsage(calls=140)}, hedges=[0, 30])
     for now in (usage, later, later, later):
-        rig.cluster.load = lambda now=now: now  # type: ignore[method-assign, misc]
-        assert rig.controller.load() is now
+        rig.cluster.usage = lambda now=now: now  # type: ignore[method-assign, misc]
+        assert rig.controller.usage() is now
     (event,) = events_of(rig.controller).after(0)
     assert (event.kind, event.expert) == (Kind.EXPERT_HEDGED, 1)
     assert event.cause == "30 hedges among 40 calls within a minute"

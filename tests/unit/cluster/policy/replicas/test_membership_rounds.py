@@ -72,7 +72,7 @@ def test_a_node_is_left_only_after_the_successor_has_joined() -> None:
     assert states(m)[A] is State.READY, "its successor loads"
     round_of(m, 3.0, vitals=answers({B: pulse("b", "n1")}))
     assert states(m) == {A: State.READY, B: State.READY}
-    assert round_of(m, 4.0).publish == {B: "b"} and states(m)[A] is State.DRAINING
+    assert round_of(m, 4.0).publish == {B: "b"} and states(m)[A] is State.RETIRING
 
 
 def test_a_retired_replica_ends_when_the_head_does_not_reach_it_and_it_has_no_rows() -> None:

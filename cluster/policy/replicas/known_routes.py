@@ -6,7 +6,7 @@ from actors.replica import ReplicaId
 from cluster.policy.replicas.backoff import Backoff
 
 
-class RouteTable:
+class KnownRoutes:
     """The incarnations that the head routes to, as far as is known.
 
     A replica whose warm-up call failed is *cold*. If its expert has another replica it is left out of the table until
