@@ -50,6 +50,10 @@ class FakeCluster:
         self._ended.add(key)
         self.process(key, self.processes[key].node_id)
 
+    def cut_off(self, key: Id) -> None:
+        """The call that watches its process breaks, as when the network fails."""
+        self._ended.add(key)
+
     def lose(self, key: Id) -> None:
         """Its process ends for good."""
         self._ended.add(key)

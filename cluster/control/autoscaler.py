@@ -43,8 +43,8 @@ class Autoscaler:
     def start(self) -> None:
         self._ticker.start()
 
-    def stop(self, timeout: float = 15.0) -> None:
-        self._ticker.stop(timeout)
+    def stop(self) -> None:
+        self._ticker.stop()
 
     def _turn(self) -> None:
         if self.policy.enabled:

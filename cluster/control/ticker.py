@@ -4,6 +4,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+_STOP_SECONDS = 15.0  # for the turn that is under way
+
 
 class Ticker:
     """Calls `turn` in a thread of its own, `pause()` seconds after it has returned (None: never) or when woken.
@@ -26,12 +28,12 @@ class Ticker:
         """Have the next turn at once."""
         self._wake.set()
 
-    def stop(self, timeout: float = 15.0) -> None:
+    def stop(self) -> None:
         """End the thread, after the turn that is under way."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(timeout)
+            self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from actors.usage import HeadUsage, ReplicaUsage
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
 from cluster.observe.events import EventLog, Kind
+from cluster.policy.replicas.lifecycle import State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.unit.cluster.control.test_controller import Rig
 
@@ -35,6 +36,17 @@ def test_a_process_that_ends_and_comes_back() -> None:
     rig.tick(3)
     wanted = [(Kind.REPLICA_DIED, 0, 1, "n0"), (Kind.REPLICA_RESTARTED, 0, 1, "n0")]
     assert told(events_of(rig.controller)) == wanted
+
+
+def test_a_watch_that_breaks_while_its_process_lives_is_no_death() -> None:
+    rig = Rig(2)
+    rig.cluster.cut_off((0, 1))
+    rig.cluster.away[0, 1] = "no route"
+    rig.tick()
+    assert rig.states()[0, 1] is State.UNREACHABLE and rig.routed == {(0, 0)}
+    rig.cluster.away.clear()
+    rig.tick()
+    assert rig.states()[0, 1] is State.READY and told(events_of(rig.controller)) == []
 
 
 def test_a_process_that_dies_before_it_has_served_joins_and_did_not_restart() -> None:
