@@ -17,19 +17,10 @@ from actors.specs import ActorReport, ActorSpec, kv_bytes
 from model.attention.attention import choose_backend
 from model.attention.kv_cache import PagedKVCache, page_bytes
 from model.attention.ragged import RaggedBatch
-from model.batch import (
-    Chunk,
-    Constraint,
-    HeadInfo,
-    LoadProgress,
-    SequenceFault,
-    StepFailure,
-    StepPlan,
-    StepResult,
-)
+from model.batch import Chunk, HeadInfo, LoadProgress, SequenceFault, StepFailure, StepPlan, StepResult
 from model.checkpoint.generation_config import eos_ids
 from model.checkpoint.weights import read_tensors, torch_dtype
-from model.constraint.grammar import Constraints, Matcher
+from model.constraint.grammar import Constraints
 from model.device.failure import lost_device
 from model.device.memory import free_bytes
 from model.linear import keep_one_order
@@ -41,8 +32,8 @@ from model.wire import allow_read_only_buffers
 
 
 class Head:
-    """A plain class; actors/remote/actors.py makes a Ray actor of it. Loading starts with construction and goes on in
-    the background. `connect` gives it its router; `begin` and `step` are the engine's.
+    """Loading starts with construction and goes on in the background. `connect` gives it its router; `begin` and `step`
+    are the engine's.
     """
 
     def __init__(self, spec: ActorSpec) -> None:
@@ -54,17 +45,16 @@ class Head:
         self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.head_names()
         self._dtype = torch_dtype(spec.dtype)
-        config = self._checkpoint.config
         if not spec.kv_memory_share:
             self._pages_in(spec.kv_memory_bytes)
         self._trunk: Trunk | None = None
         self._cache: PagedKVCache | None = None
         self._router: ExpertRouter | None = None
-        self._epoch, self._slots = -1, Slots(self._matcher)
+        self._epoch, self._slots = -1, Slots(lambda constraint: self._constraints.matcher(constraint))
         self._first_fault = ""
-        window, device = config.sliding_window, torch.device(spec.device)
+        config, device = self._checkpoint.config, torch.device(spec.device)
         keep_one_order(device)
-        self._attention = choose_backend(self._dtype, device, config.head_dim, window, spec.page_size)
+        self._attention = choose_backend(self._dtype, device, config.head_dim, config.sliding_window, spec.page_size)
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
@@ -92,20 +82,14 @@ class Head:
         checkpoint = self._checkpoint  # the vocabulary is read with the first request that has a constraint
         return Constraints(Tokenizer.load(checkpoint.folder), checkpoint.config.vocab_size, eos_ids(checkpoint))
 
-    def _matcher(self, constraint: Constraint) -> Matcher:
-        return self._constraints.matcher(constraint)
-
     def progress(self) -> LoadProgress:
-        """How far the weights are."""
         return self._loading.progress()
 
     def connect(self, router: ExpertRouter) -> None:
-        """Give it the way to its experts."""
         self._router = router
 
     @property
     def expert_count(self) -> int:
-        """Experts of each layer."""
         return self._checkpoint.config.num_local_experts
 
     def zero_rows(self) -> torch.Tensor:
@@ -182,20 +166,15 @@ class Head:
     def _traces(
         self, chunks: Sequence[Chunk], counts: StepCounts
     ) -> tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]:
-        experts = self._checkpoint.config.num_local_experts
+        def expert_rows(chosen_K: torch.Tensor) -> tuple[int, ...]:
+            return tuple(torch.bincount(chosen_K.flatten(), minlength=self.expert_count).tolist())
+
         return tuple(
-            (
-                slot,
-                tuple(
-                    tuple(torch.bincount(chosen_TK[row : row + rows].flatten(), minlength=experts).tolist())
-                    for chosen_TK in counts.chosen
-                ),
-            )
+            (slot, tuple(expert_rows(chosen_TK[row : row + rows]) for chosen_TK in counts.chosen))
             for slot, row, rows in self._slots.traced(chunks)
         )
 
     def report(self) -> ActorReport:
-        """What this process holds."""
         held = self._trunk.nbytes() if self._trunk else 0
         tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
         return ActorReport(os.getpid(), "", self.spec, held, tensors)

@@ -39,7 +39,6 @@ class Loading:
         self._loaded += nbytes
 
     def progress(self) -> LoadProgress:
-        """How far it is."""
         done = self._done.is_set()
         return LoadProgress(self._loaded, self._total, ready=done and not self._error, error=self._error)
 

@@ -9,9 +9,8 @@ class ActorSpec:
     """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
 
     Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
-    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `transport` is how rows travel
-    between the head and the experts, `digest` the checkpoint's and `code` that of this project's files. Running actors
-    of an equal spec can be adopted, others are replaced.
+    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's, `code`
+    that of this project's files. Running actors of an equal spec can be adopted, others are replaced.
     """
 
     folder: str
@@ -54,10 +53,3 @@ class ActorReport:
     spec: ActorSpec
     weight_bytes: int
     tensors: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RouterOptions:
-    """How the head's router works: `grace` is in seconds, until an expert without an answer fails the step."""
-
-    grace: float

@@ -35,7 +35,12 @@ class Machines:
                 self._faults.note("a process was asked for its machine's memory", error)
                 continue
             self._memory = {**self._memory, found.node_id: found}
-        return [_with(node, self._memory.get(node.node_id)) for node in machines()]
+        return [
+            replace(node, memory_total=known.total, memory_used=known.used if node.alive else 0)
+            if (known := self._memory.get(node.node_id))
+            else node
+            for node in machines()
+        ]
 
 
 def machines() -> list[NodeInfo]:
@@ -64,9 +69,3 @@ def free_by_node() -> dict[str, dict[str, float]]:
         return {}
     free: dict[str, dict[str, float]] = read()
     return free
-
-
-def _with(node: NodeInfo, memory: HostMemory | None) -> NodeInfo:
-    if memory is None:
-        return node
-    return replace(node, memory_total=memory.total, memory_used=memory.used if node.alive else 0)

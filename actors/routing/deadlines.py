@@ -59,7 +59,7 @@ class Deadlines:
         return start + slope * rows
 
     def deadline(self, rows: int) -> float:
-        """Seconds after which a call is sent again."""
+        """Seconds after which a call of this size is sent again."""
         return max(self._floor, self._factor * self.expect(rows))
 
     def hedge_after(self, rows: int) -> float:

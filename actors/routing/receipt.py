@@ -58,12 +58,12 @@ class Receipt:
     @property
     def largest(self) -> int:
         """Rows of the largest part."""
-        return max((part.rows for part in self.parts), default=0)
+        return max(part.rows for part in self.parts)
 
     @property
-    def answered_at(self) -> float:
-        """When the last part was answered."""
-        return max((part.answered_at for part in self.parts), default=self.sent_at)
+    def seconds(self) -> float:
+        """From sending until the last part was answered."""
+        return max(part.answered_at for part in self.parts) - self.sent_at
 
     def answers(self) -> list[torch.Tensor]:
         """Outputs of the grouped rows, part by part; side by side they are [R, D]."""

@@ -23,13 +23,11 @@ class RoutePublisher:
         return replace(self.update, epoch=epoch)
 
     def next(self, replicas: Sequence[Replica]) -> RouteUpdate:
-        """The update that has the head route to these."""
         return RouteUpdate(self.update.revision + 1, replicas, self._epoch)
 
     def joined(self, update: RouteUpdate, cold: Collection[ReplicaId]) -> None:
         """The head has carried it out, but for replicas whose warm-up call failed."""
-        routed = [r for r in update.replicas if r.id not in cold]
-        self.update = replace(update, replicas=routed)
+        self.update = replace(update, replicas=[r for r in update.replicas if r.id not in cold])
 
     def unanswered(self, update: RouteUpdate) -> None:
         """The head did not answer. If it restarts it gets the replicas that it had and that are still wanted: the new

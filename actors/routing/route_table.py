@@ -1,5 +1,6 @@
 """What the head routes to: how replicas join and leave, and which of two updates that cross counts."""
 
+import itertools
 import logging
 import threading
 import time
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.replica import Replica, ReplicaId, Table
+from actors.replica import Replica, ReplicaId
 from actors.routing.replicas import Replicas
 from actors.transport.seam import ExpertCall, ExpertTransport
 
@@ -31,12 +32,11 @@ class RouteUpdate:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The update with the higher one counts."""
         return self.epoch, self.revision
 
 
 class RouteTable:
-    """Changes the table that the router chooses from. Any thread may call it.
+    """Changes the table that the router chooses from, in any thread.
 
     A replica that is new joins once it has answered a warm-up call, so that no step is the first to wait for its
     connection. The call goes through a transport of its own, because the router's belongs to the thread that routes.
@@ -59,13 +59,12 @@ class RouteTable:
         self._swap(update, [transport.connect(replica) for replica in update.replicas])
 
     def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId] | None:
-        """Route to these from the next choice on, `rows_RD` being those of the warm-up calls. A replica that is not
-        among them is left at once; returns those that are left out because their warm-up
-        failed, or None if a later update counts.
+        """Route to these from the next choice on, and to no others from now on. Warm-up calls have the rows `rows_RD`.
+        Returns the replicas that are left out because their warm-up failed, or None if a later update counts.
         """
         transport = self._transport()
         wanted = [transport.connect(replica) for replica in update.replicas]
-        known = {replica for row in self._replicas.table for replica in row}
+        known = set(itertools.chain(*self._replicas.table))
         if known:
             self._swap(update, [replica for replica in wanted if replica in known])
         cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
@@ -88,13 +87,10 @@ class RouteTable:
         return frozenset(cold.values())
 
     def _swap(self, update: RouteUpdate, replicas: Iterable[Replica]) -> bool:
-        rows: list[list[Replica]] = [[] for _ in range(self._expert_count)]
-        for replica in sorted(replicas, key=lambda r: r.id):
-            rows[replica.expert].append(replica)
-        table: Table = tuple(map(tuple, rows))
+        inorder = sorted(replicas, key=lambda r: r.id)
+        table = tuple(tuple(r for r in inorder if r.expert == expert) for expert in range(self._expert_count))
         with self._lock:
-            counts = update.order >= self._order
-            if counts:
-                self._order = update.order
-                self._replicas.swap(table)
-        return counts
+            if update.order < self._order:
+                return False
+            self._order, self._replicas.table = update.order, table
+            return True

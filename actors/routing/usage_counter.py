@@ -1,22 +1,18 @@
 """Counts what each replica does, for the thread that routes; other threads take snapshots."""
 
+from collections import defaultdict
+
 from actors.replica import Replica, ReplicaId
 from actors.usage import ReplicaUsage, bucket_of
 
 
 class UsageCounter:
-    """Written by the thread that routes."""
-
     def __init__(self, expert_count: int) -> None:
         self.retries, self.hedges = [0] * expert_count, [0] * expert_count
-        self._replicas: dict[ReplicaId, ReplicaUsage] = {}
+        self._replicas = defaultdict[ReplicaId, ReplicaUsage](ReplicaUsage)
 
     def served(self, replica: Replica, rows: int, seconds: float) -> None:
-        """A replica answered."""
-        replica_id = replica.id
-        usage = self._replicas.get(replica_id)
-        if usage is None:
-            usage = self._replicas[replica_id] = ReplicaUsage()
+        usage = self._replicas[replica.id]
         usage.calls += 1
         usage.rows += rows
         usage.busy_seconds += seconds
@@ -27,6 +23,5 @@ class UsageCounter:
         (self.hedges if hedged else self.retries)[expert] += 1
 
     def snapshot(self) -> dict[ReplicaId, ReplicaUsage]:
-        """A copy, by replica."""
         found = dict(self._replicas)  # one step under the interpreter's lock
         return {k: ReplicaUsage(v.calls, v.rows, v.busy_seconds, list(v.times)) for k, v in found.items()}

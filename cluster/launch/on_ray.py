@@ -27,7 +27,7 @@ from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
-from cluster.launch.specs import actor_specs, needs_of, router_options
+from cluster.launch.specs import actor_specs, needs_of
 from cluster.policy.replicas.lifecycle import MOST_FAILURES
 from cluster.policy.replicas.readiness import Readiness
 from cluster.policy.replicas.start_plan import Actor, StartPlan, plan_start
@@ -108,7 +108,7 @@ class RayDeployment:
         self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start_expert, config.cluster.namespace)
         self.ops.adopt(self.pulses)
         self.head = RemoteHead(
-            handles[HEAD_NAME], self.ops.routes, router_options(config), config.head.hang_s, _BEGIN_SECONDS
+            handles[HEAD_NAME], self.ops.routes, config.experts.grace_s, config.head.hang_s, _BEGIN_SECONDS
         )
 
     def broken(self) -> str:

@@ -1,6 +1,6 @@
 """What each part of a server is built from: the only place where keys of the configuration become options of a part."""
 
-from actors.specs import ActorSpec, RouterOptions
+from actors.specs import ActorSpec
 from cluster.engine.engine import EngineConfig
 from cluster.launch.code_digest import code_digest
 from cluster.policy.replicas.lifecycle import ReplicaOptions
@@ -66,11 +66,6 @@ def needs_of(section: ActorSection) -> dict[str, float]:
     """What Ray reserves for such an actor, by resource."""
     needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
     return {name: amount for name, amount in needs.items() if amount}
-
-
-def router_options(config: Config) -> RouterOptions:
-    """The head's router."""
-    return RouterOptions(grace=config.experts.grace_s)
 
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:

@@ -16,7 +16,7 @@ class KnownRoutes:
     def __init__(self, known: Mapping[ReplicaId, str]) -> None:
         """`known` is what the head routes to already."""
         self._known: dict[ReplicaId, str] | None = dict(known)  # None: the head did not answer; it has the old or new
-        self._cold: Backoff[ReplicaId] = Backoff()
+        self._cold = Backoff()
 
     def due(self, routed: Mapping[ReplicaId, str], now: float) -> dict[ReplicaId, str] | None:
         """What to tell the head so that it routes to these; None if there is nothing new."""
@@ -27,9 +27,7 @@ class KnownRoutes:
         return None if wanted == self._known else wanted
 
     def told(self, wanted: Mapping[ReplicaId, str], cold: Collection[ReplicaId] | None, now: float) -> list[ReplicaId]:
-        """The head was told, and answered which replicas are cold, or None if it did not answer. Returns the replicas
-        that it routes to now.
-        """
+        """The head answered which are cold, or None if it did not answer. Returns the replicas that it routes to now."""
         if cold is None:
             self._known = None
             return []

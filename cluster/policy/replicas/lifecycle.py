@@ -27,9 +27,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOptions:
-    """Seconds after which a replica is given up that found no node, that does not load, and that does not drain;
-    `needs` is what Ray reserves for a replica.
-    """
+    """Seconds for a replica to find a node, to load, to answer its last calls; `needs` is what Ray reserves for it."""
 
     placement_timeout: float = math.inf
     start_timeout: float = math.inf
@@ -41,8 +39,8 @@ class ReplicaOptions:
 class Member:
     """A replica at one moment. The methods return what it becomes. Times are seconds on the controller's clock.
 
-    `since` is when it entered its state. A replica has `served` once it has joined for the first time; until then it is
-    an attempt. `failures` count the processes that ended, and the warm-up calls that failed, since it last joined.
+    `since` is when it entered its state. A replica has `served` once it has joined; until then it is an attempt.
+    `failures` count processes that ended and warm-up calls that failed since it last joined.
     """
 
     id: ReplicaId
@@ -74,7 +72,7 @@ class Member:
         return member
 
     def ended(self, now: float) -> "Member":
-        """Its process has ended; Ray may restart it."""
+        """Its process has ended, or is cut off; Ray may restart it."""
         return self if self.state is State.RETIRING else self._entered(State.UNREACHABLE, now)
 
     def lost(self, why: str, now: float) -> "Member":
@@ -105,7 +103,6 @@ class Member:
         return replace(self, served=True, failures=0, why="")._entered(State.READY, now)
 
     def retired(self, now: float) -> "Member":
-        """The head shall route to it no more."""
         return self._entered(State.RETIRING, now)
 
     def overdue(self, options: ReplicaOptions, now: float) -> str:

@@ -40,13 +40,9 @@ def plan_start(
     checkpoint, runs other code, does not answer (None), or is of an expert that there is not. Kept replicas stay,
     however many; each expert has at least `replicas`.
     """
-
-    def spec(actor: Actor) -> ActorSpec | None:
-        if actor == "head":
-            return head
-        return experts[actor.expert] if actor.expert < len(experts) else None
-
-    good = {actor: report for actor, report in running.items() if report and report.spec == spec(actor)}
+    specs = {None: head, **dict(enumerate(experts))}
+    wanted = {actor: specs.get(None if actor == "head" else actor.expert) for actor in running}
+    good = {actor: report for actor, report in running.items() if report and report.spec == wanted[actor]}
     kept = {actor: report.node_id for actor, report in good.items() if actor != "head"}
     taken = [[r for r in kept if r.expert == expert] for expert in range(len(experts))]
     missing = [new for expert, mine in enumerate(taken) for new in unused(expert, replicas - len(mine), mine)]

@@ -175,14 +175,14 @@ def test_a_sole_copy_that_died_is_asked_until_its_replacement_answers() -> None:
 def test_an_expert_without_a_replica_waits_for_a_table_that_has_one() -> None:
     rig = Rig(lambda call, now: (0.01, True), slots=1)
     whole = rig.replicas.table
-    rig.replicas.swap((*whole[:6], (), whole[7]))
+    rig.replicas.table = (*whole[:6], (), whole[7])
     swapped = rig.clock.now + 1.0
     pause = rig.clock.pause
 
     def pausing(seconds: float) -> None:
         pause(seconds)
         if rig.clock.now >= swapped:
-            rig.replicas.swap(whole)
+            rig.replicas.table = whole
 
     rig.router._pause = pausing
     assert 1.0 <= rig.layer() < 1.2
@@ -194,7 +194,7 @@ def test_a_lost_sole_copy_that_hangs_is_replaced_by_another_slot_of_a_new_table(
 
     def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
         if call.replica == Replica(6, 0):
-            rig.replicas.swap((*whole[:6], (Replica(6, 1),), whole[7]))
+            rig.replicas.table = (*whole[:6], (Replica(6, 1),), whole[7])
             return NEVER, True
         return 0.01, True
 
