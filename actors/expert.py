@@ -58,7 +58,6 @@ class Expert:
         return encode_rows(reply, tensor_bytes(answer))
 
     def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
-        """The computation of `forward` on tensors."""
         return self._wait_for_weights().forward(layer, rows_RD.to(self.spec.device))
 
     def _wait_for_weights(self) -> ExpertWeights:

@@ -40,8 +40,8 @@ class HeadHandle(Protocol):
 
 
 class ClusterOps(Protocol):
-    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. For the
-    controller's thread; `usage` and `nodes` are called from gRPC's threads, too.
+    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. `usage` and
+    `nodes` are called from any thread, all else from the controller's.
     """
 
     def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:

@@ -36,17 +36,8 @@ def kv_bytes(spec: ActorSpec, free: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ActorOptions:
-    """Resources that Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
-
-    num_cpus: float
-    num_gpus: float
-    resources: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class ActorReport:
-    """What a process is and holds, for operators and tests: `tensors` gives the stored bytes by tensor name."""
+    """What a process is and holds: `tensors` gives the stored bytes by tensor name."""
 
     pid: int
     node_id: str

@@ -39,9 +39,7 @@ class HeadUsage:
 
 def bucket_of(seconds: float) -> int:
     """The bucket of `ReplicaUsage.times` that a service time falls into."""
-    if seconds <= _LEAST:
-        return 0
-    return min(_BUCKETS - 1, 1 + int(math.log(seconds / _LEAST) * _SCALE))
+    return 0 if seconds <= _LEAST else min(_BUCKETS - 1, 1 + int(math.log(seconds / _LEAST) * _SCALE))
 
 
 def quantile(times: Sequence[int], share: float) -> float:

@@ -28,7 +28,7 @@ class HostMemory:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine. `free` is what Ray has not reserved there. Memory is in bytes, and 0 until a process there was asked."""
+    """A machine. `free` is what Ray has not reserved. `memory_used` is 0 until a process there was asked; in bytes."""
 
     node_id: str
     address: str

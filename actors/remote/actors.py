@@ -11,7 +11,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import psutil
@@ -26,10 +26,9 @@ from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
 from actors.routing.usage_counter import UsageCounter
-from actors.specs import ActorOptions, ActorReport, ActorSpec
+from actors.specs import ActorReport, ActorSpec
 from actors.transport.object_refs import RayTransport
 from actors.transport.rows import Message
-from actors.transport.seam import ExpertTransport
 from actors.usage import HeadUsage
 from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
@@ -43,10 +42,6 @@ _PROBE_SECONDS = 10.0
 _NODE_LABEL = "ray.io/node-id"
 
 K = TypeVar("K")
-
-
-# By the name that the configuration has for it.
-TRANSPORTS: Mapping[str, Callable[[], ExpertTransport]] = {"object_refs": RayTransport}
 
 
 class _Actor:
@@ -89,10 +84,10 @@ class HeadActor(_Actor):
     """A `Head`, and its router over Ray."""
 
     def __init__(self, spec: ActorSpec) -> None:
-        self._head, self._transport = Head(spec), TRANSPORTS[spec.transport]
+        self._head = Head(spec)
         super().__init__(self._head)
         self._replicas, self._usage = Replicas(()), UsageCounter(self._head.expert_count)
-        self._routes = RouteTable(self._replicas, self._transport, self._head.expert_count)
+        self._routes = RouteTable(self._replicas, RayTransport, self._head.expert_count)
         self._router: ExpertRouter | None = None
 
     @ray.method(concurrency_group="work")
@@ -100,7 +95,7 @@ class HeadActor(_Actor):
         """Route to these experts, and `begin` the epoch."""
         if self._router is None:
             link = host_link(self._head.spec.device)
-            self._router = ExpertRouter(self._transport(), self._replicas, self._usage, link=link)
+            self._router = ExpertRouter(RayTransport(), self._replicas, self._usage, link=link)
             self._head.connect(self._router)
         self._router.grace = grace  # a later engine may have another
         self._routes.adopt(update)
@@ -143,11 +138,10 @@ def _ending_without_device() -> Iterator[None]:
 
 
 def start_actor(
-    name: str, spec: ActorSpec, options: ActorOptions, namespace: str, node_id: str, avoided: Collection[str]
+    name: str, spec: ActorSpec, reserved: Mapping[str, Any], namespace: str, node_id: str, avoided: Collection[str]
 ) -> Any:
-    """Create the detached actor `name`, or find it if it runs already; returns its handle at once.
-
-    It runs on this node if there is one named, and is lost with it; else on any but those to avoid.
+    """Create the detached actor `name`, or find it if it runs already; returns its handle at once. `reserved` are options
+    of Ray. The actor runs on this node if one is named, and is lost with it; else on any but those to avoid.
     """
     strategy: Any = "SPREAD"
     if node_id:
@@ -164,10 +158,8 @@ def start_actor(
         get_if_exists=True,
         max_restarts=-1,
         max_task_retries=0,
-        num_cpus=options.num_cpus,
-        num_gpus=options.num_gpus,
-        resources=dict(options.resources) or None,
         scheduling_strategy=strategy,
+        **reserved,
     )
     return remote.remote(spec)
 
@@ -221,7 +213,6 @@ def stop_actors(names: list[str], namespace: str, timeout: float = 10.0) -> None
 
 
 def find_actor(name: str, namespace: str) -> Any | None:
-    """The handle of a running named actor, or None."""
     try:
         return ray.get_actor(name, namespace=namespace)
     except ValueError:

@@ -23,12 +23,7 @@ class RemoteHead:
     """
 
     def __init__(
-        self,
-        head: Any,
-        routes: Callable[[int], RouteUpdate],
-        grace: float,
-        hang_seconds: float,
-        begin_timeout: float,
+        self, head: Any, routes: Callable[[int], RouteUpdate], grace: float, hang_seconds: float, begin_timeout: float
     ) -> None:
         """`routes` is asked at each `begin`, and told the epoch; `grace` is the router's."""
         self._head, self._routes, self._grace = head, routes, grace

@@ -44,7 +44,7 @@ class Machines:
 
 
 def machines() -> list[NodeInfo]:
-    """The cluster's, as Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
+    """As Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
     free, public = free_by_node(), cast(Any, ray)  # its functions are not annotated
     return [
         NodeInfo(

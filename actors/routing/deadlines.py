@@ -25,10 +25,9 @@ class Deadlines:
         self._since_refresh, self._slow = 0, math.inf
 
     def observe(self, rows: int, seconds: float) -> None:
-        """A layer whose largest call had this many rows was answered after `seconds`.
-
-        More than the deadline counts as the deadline: one that hung must not teach the next to be waited for as long,
-        while a machine that has become slower is followed within a few dozen layers.
+        """A layer whose largest call had this many rows was answered after `seconds`. More than the deadline counts as
+        the deadline: a call that hung must not teach the next to be waited for as long, while a machine that has become
+        slower is followed within a few dozen layers.
         """
         if self._n:
             seconds = min(seconds, self.deadline(rows))
@@ -54,7 +53,6 @@ class Deadlines:
         return (start, slope) if start > 0 else (0.0, y / max(x, 1.0))
 
     def expect(self, rows: int) -> float:
-        """Seconds that calls of this size take."""
         start, slope = self.line()
         return start + slope * rows
 

@@ -52,12 +52,10 @@ class Receipt:
 
     @property
     def open(self) -> list[Part]:
-        """Parts without an answer."""
         return [part for part in self.parts if part.answer_RD is None]
 
     @property
     def largest(self) -> int:
-        """Rows of the largest part."""
         return max(part.rows for part in self.parts)
 
     @property

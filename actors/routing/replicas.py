@@ -26,7 +26,6 @@ class Replicas:
         self._doubts: dict[Replica, tuple[float, float]] = {}  # (until when, the length of the next one)
 
     def trusted(self, expert: int, without: Collection[Replica] = ()) -> list[Replica]:
-        """Replicas without a doubt."""
         now = self._clock()
         return [r for r in self.table[expert] if r not in without and not self._doubted(r, now)]
 
@@ -73,9 +72,8 @@ class Replicas:
     def _end(self, replica: Replica, rows: int) -> None:
         left = self._rows[replica] - rows
         assert left >= 0, f"{replica} has {left} rows under way"
-        if left:
-            self._rows[replica] = left
-        else:
+        self._rows[replica] = left
+        if not left:
             del self._rows[replica]
 
     def _doubted(self, replica: Replica, now: float) -> bool:

@@ -201,9 +201,9 @@ class ExpertRouter:
     def _note(self, replica: Replica, rows: int, reply: ExpertReply) -> None:
         if reply.rows_RD is None:
             self.replicas.failed(replica, rows)
-            return
-        self.replicas.answered(replica, rows)
-        self._usage.served(replica, rows, reply.service_seconds)
+        else:
+            self.replicas.answered(replica, rows)
+            self._usage.served(replica, rows, reply.service_seconds)
 
     def _leave(self, part: Part) -> None:
         """Turn the attempts under way of a part into strays."""

@@ -19,7 +19,6 @@ class UsageCounter:
         usage.times[bucket_of(seconds)] += 1
 
     def again(self, expert: int, hedged: bool) -> None:
-        """A call was sent to another replica as well."""
         (self.hedges if hedged else self.retries)[expert] += 1
 
     def snapshot(self) -> dict[ReplicaId, ReplicaUsage]:

@@ -126,7 +126,6 @@ class Controller:
         self._ticker.start()
 
     def stop(self) -> None:
-        """End the thread; the replicas stay."""
         self._ticker.stop()
 
     # ---- the controller's thread ----
@@ -151,11 +150,8 @@ class Controller:
         m = self._membership
         self._ended |= self._ops.ended()
         vitals = self._ops.ask(m.to_ask(self._ended))
-        for kind, found in (
-            ("has ended or is cut off", dict.fromkeys(self._ended, "")),
-            ("is lost", vitals.lost),
-            ("is away", vitals.away),
-        ):
+        cut_off = dict.fromkeys(self._ended, "")
+        for kind, found in (("has ended or is cut off", cut_off), ("is lost", vitals.lost), ("is away", vitals.away)):
             for replica_id in found.keys() & m.members.keys():
                 self._said.warn(now, f"expert %d replica %d {kind}", *replica_id, detail=found[replica_id])
         if vitals.lost:

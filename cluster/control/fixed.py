@@ -17,10 +17,8 @@ class FixedReplicas:
     policy: ScalingPolicy | None = None
 
     def __init__(self, experts: int) -> None:
-        members = [
-            Member(ReplicaId(expert, 0), State.READY, 0.0, pid=os.getpid(), served=True, loaded=True)
-            for expert in range(experts)
-        ]
+        ids = [ReplicaId(expert, 0) for expert in range(experts)]
+        members = [Member(r, State.READY, 0.0, pid=os.getpid(), served=True, loaded=True) for r in ids]
         self._snapshot = Snapshot(0, (1,) * experts, tuple(members), {}, (), restarts=(0,) * experts)
 
     def snapshot(self) -> Snapshot:
@@ -41,5 +39,4 @@ class FixedReplicas:
     def start(self) -> None:
         """There is no thread."""
 
-    def stop(self) -> None:
-        """There is no thread."""
+    stop = start

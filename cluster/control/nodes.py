@@ -14,11 +14,7 @@ class Nodes:
     """May be used from any thread."""
 
     def __init__(
-        self,
-        look: Callable[[], Iterable[NodeInfo]],
-        known: Iterable[str],
-        clock: Callable[[], float],
-        events: EventLog,
+        self, look: Callable[[], Iterable[NodeInfo]], known: Iterable[str], clock: Callable[[], float], events: EventLog
     ) -> None:
         """`look` asks Ray. Replicas run on `known` nodes; a node that is gone is noted in `events`."""
         self._look, self._clock, self._events = look, clock, events

@@ -25,11 +25,9 @@ class Ticker:
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the next turn at once."""
         self._wake.set()
 
     def stop(self) -> None:
-        """End the thread, after the turn that is under way."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -43,5 +41,5 @@ class Ticker:
                 return
             try:
                 self._turn()
-            except Exception:  # a bug of ours or Ray's: the log has it, and the next turn repeats what was not done
+            except Exception:
                 self._log.exception("the %s failed", self._name)

@@ -21,7 +21,7 @@ from actors.remote.head import RemoteHead
 from actors.remote.machines import machines
 from actors.remote.replicas import RayReplicas
 from actors.replica import ReplicaId
-from actors.specs import ActorOptions, ActorSpec
+from actors.specs import ActorSpec
 from actors.vitals import Pulse
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
@@ -198,7 +198,7 @@ class _Actors:
 
     def _start(self, name: str, spec: ActorSpec, node_id: str = "", avoided: Collection[str] = ()) -> Any:
         section = self._config.head if spec.expert is None else self._config.experts
-        return start_actor(name, spec, _options(section), self._namespace, node_id, avoided)
+        return start_actor(name, spec, _reserved(section), self._namespace, node_id, avoided)
 
 
 def _running(namespace: str) -> dict[str, Actor]:
@@ -218,8 +218,9 @@ def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
             raise LaunchFailed(f"no node took the head within {timeout:g} s (`ray status` shows what it waits for)")
 
 
-def _options(section: ActorSection) -> ActorOptions:
-    return ActorOptions(section.num_cpus, section.num_gpus, section.resources)
+def _reserved(section: ActorSection) -> dict[str, Any]:
+    """Options of Ray. Zero CPUs reserves none."""
+    return {"num_cpus": section.num_cpus, "num_gpus": section.num_gpus, "resources": dict(section.resources) or None}
 
 
 def _wait_for_weights(

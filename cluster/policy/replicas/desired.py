@@ -43,7 +43,7 @@ class Desired:
         return undrained
 
     def failed(self, replica_id: ReplicaId, why: str, now: float) -> None:
-        """A replica could not be started: the next attempt for its expert has to wait."""
+        """The next attempt to start a replica of this expert has to wait."""
         self._notes[replica_id.expert] = replica_id, why
         self._backoff.failed(replica_id.expert, now)
 
@@ -54,12 +54,10 @@ class Desired:
         self._backoff.cleared(replica_id.expert)
 
     def begin_afresh(self, expert: int) -> None:
-        """As if no attempt had failed."""
         self._backoff.cleared(expert)
         self._notes.pop(expert, None)
 
     def pauses(self, expert: int, now: float) -> bool:
-        """Whether no replica of this expert is to be started now, because the last attempts failed."""
         return self._backoff.pauses(expert, now)
 
     @property

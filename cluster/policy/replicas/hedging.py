@@ -12,8 +12,6 @@ WINDOW_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """An expert's hedges, and the calls among which they were."""
-
     expert: int
     hedges: int
     calls: int

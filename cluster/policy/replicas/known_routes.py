@@ -27,7 +27,7 @@ class KnownRoutes:
         return None if wanted == self._known else wanted
 
     def told(self, wanted: Mapping[ReplicaId, str], cold: Collection[ReplicaId] | None, now: float) -> list[ReplicaId]:
-        """The head answered which are cold, or None if it did not answer. Returns the replicas that it routes to now."""
+        """The head answered which are cold, or nothing (None). Returns the replicas that it routes to now."""
         if cold is None:
             self._known = None
             return []
@@ -39,5 +39,4 @@ class KnownRoutes:
         return list(self._known)
 
     def may_reach(self, replica_id: ReplicaId) -> bool:
-        """Whether the head may still route to it."""
         return self._known is None or replica_id in self._known

@@ -93,11 +93,9 @@ class Member:
         return replace(self, away=why)
 
     def cold(self) -> "Member":
-        """It did not answer a warm-up call."""
         return self._failed("it did not answer a warm-up call") if self.state is State.STARTING else self
 
     def joined(self, now: float) -> "Member":
-        """The head routes to it."""
         if self.state is not State.STARTING:
             return self
         return replace(self, served=True, failures=0, why="")._entered(State.READY, now)

@@ -68,12 +68,11 @@ class Membership:
                 self.desired.begin_afresh(expert)
 
     def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
-        """What there is to start and to retire for the desired counts, or for `wanted`."""
+        """For the desired counts, or for `wanted`."""
         counts = dict(enumerate(self.desired.counts)) | dict(wanted or {})
         return reconcile(counts, self.members.values(), self.desired.avoided)
 
     def placed(self, changes: Sequence[Change], nodes: Collection[NodeInfo]) -> list[Change]:
-        """The changes, with a node for each replica that starts."""
         usable = [node for node in nodes if node.alive and node.node_id not in self.desired.avoided]
         where = assign([c.id for c in changes if c.start], usable, self._nodes(), self.options.needs)
         return [replace(change, node_id=where.get(change.id, change.node_id)) for change in changes]
@@ -225,7 +224,6 @@ class Membership:
         return idle and not self._routes.may_reach(member.id)
 
     def _reconcile(self, nodes: Collection[NodeInfo] | None, now: float) -> list[Change]:
-        """Retire and begin; returns what begins."""
         begun: list[Change] = []
         for change in self.placed(self.changes(), nodes or ()):
             if not change.start:

@@ -26,7 +26,6 @@ class Readiness:
 
     @property
     def waiting(self) -> list[str]:
-        """Actors that do not have their weights yet."""
         return [name for name, progress in self.progress().items() if not progress.ready]
 
     def progress(self) -> dict[str, LoadProgress]:

@@ -44,7 +44,7 @@ class ScalingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """An expert of late: replicas wanted and ready, their utilization, and seconds since its last change."""
+    """An expert since the last look: replicas wanted and ready, their utilization, seconds since its last change."""
 
     expert: int
     desired: int

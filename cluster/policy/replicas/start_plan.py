@@ -40,7 +40,7 @@ def plan_start(
     checkpoint, runs other code, does not answer (None), or is of an expert that there is not. Kept replicas stay,
     however many; each expert has at least `replicas`.
     """
-    specs = {None: head, **dict(enumerate(experts))}
+    specs = {spec.expert: spec for spec in (head, *experts)}
     wanted = {actor: specs.get(None if actor == "head" else actor.expert) for actor in running}
     good = {actor: report for actor, report in running.items() if report and report.spec == wanted[actor]}
     kept = {actor: report.node_id for actor, report in good.items() if actor != "head"}
