@@ -32,9 +32,7 @@ from model.wire import allow_read_only_buffers
 
 
 class Head:
-    """Loading starts with construction and goes on in the background. `connect` gives it its router; `begin` and `step`
-    are the engine's.
-    """
+    """Loading starts with construction, in the background. `connect` gives it its router, the engine its plans."""
 
     def __init__(self, spec: ActorSpec) -> None:
         """Raises ValueError if the checkpoint or the KV memory is not what it should be."""
@@ -62,14 +60,13 @@ class Head:
         self._trunk = Trunk(self._checkpoint.config, tensors)
 
     def _pages_in(self, memory: int) -> int:
-        config, size = self._checkpoint.config, self.spec.page_size
-        per_page = page_bytes(config, size, self._dtype.itemsize)
-        if memory < per_page:
-            key = "kv.memory_share" if self.spec.kv_memory_share and not self.spec.kv_memory_most else "kv.memory_bytes"
-            raise ValueError(
-                f"the KV cache gets {memory} bytes, but one page of {size} tokens needs {per_page}: raise {key}"
-            )
-        return memory // per_page
+        spec = self.spec
+        page = page_bytes(self._checkpoint.config, spec.page_size, self._dtype.itemsize)
+        if memory < page:
+            key = "kv.memory_share" if spec.kv_memory_share and not spec.kv_memory_most else "kv.memory_bytes"
+            need = f"one page of {spec.page_size} tokens needs {page}"
+            raise ValueError(f"the KV cache gets {memory} bytes, but {need}: raise {key}")
+        return memory // page
 
     def _allocate(self) -> PagedKVCache:
         """The KV cache; made when every weight of the server is loaded, so that a share is one of what is left."""
@@ -97,10 +94,10 @@ class Head:
         return torch.zeros(4, self._checkpoint.config.hidden_size, dtype=self._dtype)
 
     def begin(self, epoch: int) -> HeadInfo:
-        """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs from now on.
+        """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs.
 
         Waits for the weights; RuntimeError if they could not be loaded, ValueError if the KV cache has no room,
-        HeadTaken if an engine with a higher epoch has taken over already.
+        HeadTaken if an engine with a higher epoch has taken over.
         """
         if epoch <= self._epoch:
             raise HeadTaken(f"an engine of epoch {self._epoch} drives this head; {epoch} came too late", self._epoch)
@@ -149,19 +146,18 @@ class Head:
         )
 
     def _located(self, faults: Sequence[SequenceFault], step: int, batch: RaggedBatch) -> tuple[SequenceFault, ...]:
-        """Faults that say where the first of this head's numbers came to be none: the step is run once more, watched.
+        """Faults that say where the first of this head's numbers came to be none: the step is run again, watched.
 
-        What it writes to the cache is what is there already. Only the first fault is looked for: whoever has one
-        checkpoint that overflows needs one place, and a second run of each step would slow the others.
+        What it writes to the cache is there already. Only the first fault is looked for: a checkpoint that overflows
+        needs one place, and a second run of each step would slow the others.
         """
         assert self._trunk and self._cache and self._router
         if not self._first_fault:
             place: list[str] = []
             self._router.run(watched(self._trunk.forward(batch, self._cache, self._attention), place), StepCounts())
             self._first_fault = f"first in step {step}, {place[0] if place else 'behind the last layer'}"
-        return tuple(
-            replace(f, detail=f"{f.detail} ({self._first_fault})") if f.kind == "numeric" else f for f in faults
-        )
+        place_of = {"numeric": f" ({self._first_fault})"}
+        return tuple(replace(f, detail=f.detail + place_of.get(f.kind, "")) for f in faults)
 
     def _traces(
         self, chunks: Sequence[Chunk], counts: StepCounts

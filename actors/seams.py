@@ -28,9 +28,7 @@ class HeadHandle(Protocol):
     """The engine's view of the head. One plan is under way at a time."""
 
     def begin(self, epoch: int) -> HeadInfo:
-        """Take the head over: it forgets every sequence and refuses plans of other epochs. Raises HeadLost or
-        HeadTaken.
-        """
+        """It forgets every sequence and refuses plans of other epochs. Raises HeadLost or HeadTaken."""
 
     def submit(self, plan: StepPlan) -> None:
         """Send a plan; the answer is fetched with `poll`."""
@@ -45,9 +43,7 @@ class ClusterOps(Protocol):
     """
 
     def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
-        """Begin to start a replica: on this node if one is named, else where there is or will be room, but not on
-        those to avoid.
-        """
+        """Begin to start a replica: on this node if one is named, else where there will be room outside `avoided`."""
 
     def stop(self, replica_id: ReplicaId) -> None:
         """End a replica for good, or the attempt to start it."""

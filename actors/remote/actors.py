@@ -140,8 +140,8 @@ def _ending_without_device() -> Iterator[None]:
 def start_actor(
     name: str, spec: ActorSpec, reserved: Mapping[str, Any], namespace: str, node_id: str, avoided: Collection[str]
 ) -> Any:
-    """Create the detached actor `name`, or find it if it runs already; returns its handle at once. `reserved` are options
-    of Ray. The actor runs on this node if one is named, and is lost with it; else on any but those to avoid.
+    """Create the detached actor `name`, or find it; returns its handle at once. `reserved` are options of Ray. The
+    actor runs on this node if one is named, and is lost with it; else on any but those to avoid.
     """
     strategy: Any = "SPREAD"
     if node_id:

@@ -11,8 +11,7 @@ from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
 from actors.remote.machines import Machines
 from actors.replica import Replica, ReplicaId
-from actors.routing.route_publisher import RoutePublisher
-from actors.routing.route_table import RouteUpdate
+from actors.routing.route_table import RoutePublisher, RouteUpdate
 from actors.usage import HeadUsage
 from actors.vitals import NodeInfo, Pulse, Vitals
 
@@ -71,24 +70,22 @@ class RayReplicas:
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         update = self._routes.next(self._replicas(incarnations))
+        cold: list[ReplicaId] | None = None
         try:
-            left_out: list[ReplicaId] | None = ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS)
+            cold = ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS)
         except ray.exceptions.RayError as error:
             self._faults.note("the head was given its replicas", error)
-            left_out = None
-        if left_out is None:  # it did not answer, or has begun another epoch meanwhile: it is to be told again
-            self._routes.unanswered(update)
+        self._routes.told(update, cold)
+        if cold is None:  # it did not answer, or has begun another epoch meanwhile: it is to be told again
             return None
-        cold = frozenset(left_out)
-        self._routes.joined(update, cold)
         self._watch(self._routes.update.replicas)
-        return cold
+        return frozenset(cold)
 
     def adopt(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
         self._seen(pulses)
         replicas = self._replicas({replica_id: pulse.incarnation for replica_id, pulse in pulses.items()})
-        self._routes.joined(self._routes.next(replicas), cold=())
+        self._routes.told(self._routes.next(replicas), cold=())
         self._watch(replicas)
 
     def _seen(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
@@ -107,11 +104,11 @@ class RayReplicas:
         ]
 
     def usage(self) -> HeadUsage | None:
+        usage: HeadUsage | None = None
         try:
-            usage: HeadUsage = ray.get(self._head.usage.remote(), timeout=_USAGE_SECONDS)
+            usage = ray.get(self._head.usage.remote(), timeout=_USAGE_SECONDS)
         except ray.exceptions.RayError as error:
             self._faults.note("the head was asked what its replicas do", error)
-            return None
         return usage
 
     def nodes(self) -> list[NodeInfo]:

@@ -25,9 +25,9 @@ class Deadlines:
         self._since_refresh, self._slow = 0, math.inf
 
     def observe(self, rows: int, seconds: float) -> None:
-        """A layer whose largest call had this many rows was answered after `seconds`. More than the deadline counts as
-        the deadline: a call that hung must not teach the next to be waited for as long, while a machine that has become
-        slower is followed within a few dozen layers.
+        """A layer whose largest call had this many rows took `seconds`. More than the deadline counts as the deadline:
+        a call that hung must not teach the next to be waited for as long, while a slower machine is followed in a few
+        dozen layers.
         """
         if self._n:
             seconds = min(seconds, self.deadline(rows))
@@ -65,9 +65,7 @@ class Deadlines:
         return self._slow * self.expect(rows) if self._slow < math.inf else math.inf
 
     def parts(self, rows: int, replicas: int) -> int:
-        """Among how many replicas to split a call: as long as a part's rows cost as much as a call does by itself, and
-        each part has some.
-        """
+        """Among how many replicas to split a call, so that a part's rows cost as much as a call does by itself."""
         start, slope = self.line()
         if replicas < 2 or start <= 0:
             return 1

@@ -12,9 +12,7 @@ from model.routing import Dispatch, Grouping
 
 @dataclass(slots=True)
 class Part:
-    """Consecutive grouped rows that one replica is asked for, until one answers: one answer counts, whichever attempt
-    it comes from. Times are on the router's clock.
-    """
+    """Consecutive grouped rows for one replica. The first answer of any attempt counts. Times: the router's clock."""
 
     expert: int
     rows_RD: torch.Tensor
@@ -40,9 +38,7 @@ class Stray(NamedTuple):
 
 @dataclass(slots=True)
 class Receipt:
-    """A dispatch under way. `experts_TK` and `grouping` are on the host, from where rows are sent; `parts` are in the
-    order of the grouped rows.
-    """
+    """A dispatch under way. `experts_TK` and `grouping` are on the host; `parts` are in the grouped rows' order."""
 
     dispatch: Dispatch
     experts_TK: torch.Tensor

@@ -1,11 +1,11 @@
-"""What the head routes to: how replicas join and leave, and which of two updates that cross counts."""
+"""What the head routes to: how replicas join and leave, which update counts, and what a restarted head is given."""
 
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,10 +20,8 @@ WARM_SECONDS = 5.0  # for a new replica to answer its first call
 
 @dataclass(frozen=True, slots=True)
 class RouteUpdate:
-    """The replicas to route to, each with the handle of its actor as endpoint.
-
-    Of two updates that cross on their way the one with the higher revision counts; of two engines', those of the
-    engine with the higher epoch.
+    """The replicas to route to, each with its actor's handle as endpoint. Of two updates that cross on their way the
+    one with the higher epoch counts, then the one with the higher revision.
     """
 
     revision: int
@@ -94,3 +92,29 @@ class RouteTable:
                 return False
             self._order, self._replicas.table = update.order, table
             return True
+
+
+class RoutePublisher:
+    """Makes the updates of one engine's head. `update` is what the head routes to as far as is known here; a head that
+    restarts begins with it. Used by one thread but for `for_epoch`.
+    """
+
+    def __init__(self) -> None:
+        self.update = RouteUpdate(0)
+        self._epoch = -1  # of the engine that has the head
+
+    def for_epoch(self, epoch: int) -> RouteUpdate:
+        """The update for a head that an engine begins with this epoch."""
+        self._epoch = epoch
+        return replace(self.update, epoch=epoch)
+
+    def next(self, replicas: Sequence[Replica]) -> RouteUpdate:
+        return RouteUpdate(self.update.revision + 1, replicas, self._epoch)
+
+    def told(self, update: RouteUpdate, cold: Collection[ReplicaId] | None) -> None:
+        """The head has carried it out but for `cold` replicas, whose warm-up call failed; None: it did not answer. If
+        it restarts then, it gets the replicas that it had and that are still wanted: new ones were not warmed up.
+        """
+        known = self.update.replicas
+        routed = [r for r in update.replicas if (r in known if cold is None else r.id not in cold)]
+        self.update = replace(update, replicas=routed)

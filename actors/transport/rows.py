@@ -21,9 +21,8 @@ Message = bytes | NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class RowsHeader:
-    """Describes the rows behind it: [rows, columns] of `dtype_code`, row-major.
-
-    In a call `layer` says which layer to run; in a reply `service_ns` says how long the expert computed.
+    """Describes the [rows, columns] behind it, row-major. In a call `layer` says which layer to run; in a reply
+    `service_ns` how long the expert computed.
     """
 
     dtype_code: int

@@ -31,9 +31,7 @@ def encode_call(call: ExpertCall) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReply:
-    """The end of a call: rows [R, D], or the reason why there are none, though the answer may yet have been computed.
-    `service_seconds` is the expert's own time.
-    """
+    """The end of a call: rows [R, D], or why there are none. `service_seconds` is the expert's own time."""
 
     call_id: int
     rows_RD: torch.Tensor | None

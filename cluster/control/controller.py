@@ -1,7 +1,5 @@
-"""The controller: a thread that makes the replicas of all experts what they should be, and sees when they end.
-
-Each round gathers facts from Ray, has `cluster.policy.replicas.membership` decide, and acts through
-`actors.seams.ClusterOps`.
+"""A thread that makes the replicas of all experts what they should be: each round gathers facts from Ray, has
+`cluster.policy.replicas.membership` decide, and acts through `actors.seams.ClusterOps`.
 """
 
 import logging
@@ -30,10 +28,10 @@ _IDLE_SECONDS = 0.25  # ... and otherwise: the end of a process is seen within t
 
 
 class Controller:
-    """Any thread may call `scale`, `drain_node`, `snapshot`, `unserved` and `usage`, which read the members and change
-    what is desired, under the lock. Members begin, change and end in the controller's own thread alone (`tick`): it
-    changes them under the lock, and reads them without. Ray is never called under the lock, because it may take
-    seconds. Members are immutable, so that a snapshot may leave the lock.
+    """Any thread may call `scale`, `drain_node`, `snapshot`, `unserved` and `usage`, which take the lock. Members
+    change in the controller's own thread alone (`tick`): it changes them under the lock, and reads them without. Ray is
+    never called under the lock, because it may take seconds. Members are immutable, so that a snapshot may leave the
+    lock.
     """
 
     def __init__(
@@ -63,9 +61,7 @@ class Controller:
         expected_revision: int | None = None,
         afresh: bool = True,
     ) -> tuple[int, list[Change]]:
-        """Set the replica counts of these experts (`Membership.scale`); the revision from then on, and what will start
-        and end. Raises RevisionMoved.
-        """
+        """`Membership.scale`; returns the revision from then on, and what will start and end. Raises RevisionMoved."""
         nodes = self._nodes.fresh()
         with self._lock:
             desired = self._membership.desired
@@ -79,9 +75,8 @@ class Controller:
         return revision, changes
 
     def drain_node(self, node_id: str, seconds: float, cancel: bool = False) -> bool:
-        """Move the replicas of a node to others, and put none there from now on; it takes replicas again if they have
-        not moved within `seconds`, or with `cancel`. False if there was nothing to cancel. Raises NoSuchNode or
-        HeadNode.
+        """Move the replicas of a node to others, and put none there, until they could not move within `seconds` or with
+        `cancel`. False if there was nothing to cancel. Raises NoSuchNode or HeadNode.
         """
         if not any(node.alive and node.node_id == node_id for node in self._ops.nodes()):
             raise NoSuchNode(f"there is no node {node_id!r}; GetStatus lists them")
@@ -131,7 +126,7 @@ class Controller:
     # ---- the controller's thread ----
 
     def _turn(self) -> None:
-        self._busy = False
+        self._busy = False  # also if the tick raises
         self._busy = self.tick()
 
     def tick(self) -> bool:
@@ -163,24 +158,21 @@ class Controller:
     def _report(self, before: Mapping[ReplicaId, Member], facts: Facts, actions: Actions) -> None:
         """Note what happened to the members that there were `before` the update."""
         members, lost = self._membership.members, facts.vitals.lost
-        for member in before.values():
-            current = members.get(member.id)
-            ended = member.id in lost or (current is not None and current.restarts > member.restarts)
-            if ended and member.state in (State.READY, State.UNREACHABLE):  # a broken watch alone is the network's
-                self._tell(Kind.REPLICA_DIED, member)
-        for member in before.values():
-            if member.id in lost and member.state is not State.RETIRING:  # no other is started for a retired one
-                self._tell(Kind.REPLICA_LOST, member, lost[member.id])
-        for replica_id, why in actions.given_up.items():
-            log.error("expert %d: %s", replica_id.expert, why)
-            self._tell(Kind.REPLICA_FAILED, before[replica_id], why)
+        for replica_id, member in before.items():
+            current = members.get(replica_id)  # None, or another replica that has its index again
+            restarted = current is not None and current.restarts > member.restarts
+            if member.state in (State.READY, State.UNREACHABLE) and (restarted or replica_id in lost):
+                self._tell(Kind.REPLICA_DIED, member)  # not if only its watch broke: that may be the network's
+            if replica_id in lost and member.state is not State.RETIRING:  # no other is started for a retired one
+                self._tell(Kind.REPLICA_LOST, member, lost[replica_id])
+            if replica_id in actions.given_up:
+                log.error("expert %d: %s", replica_id.expert, actions.given_up[replica_id])
+                self._tell(Kind.REPLICA_FAILED, member, actions.given_up[replica_id])
+            elif member.state is State.RETIRING and (current is None or current.state is not State.RETIRING):
+                self._tell(Kind.REPLICA_RETIRED, member)
         for node_id, left in actions.undrained.items():
             log.error("node %s takes replicas again: %s could not be moved in time", node_id, left)
             self._events.add(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id)
-        for member in before.values():
-            current = members.get(member.id)  # None, or another replica that has its index again
-            if member.state is State.RETIRING and (current is None or current.state is not State.RETIRING):
-                self._tell(Kind.REPLICA_RETIRED, member)
 
     def _tell(self, kind: Kind, member: Member, cause: str = "") -> None:
         expert, index = member.id

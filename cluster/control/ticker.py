@@ -8,9 +8,8 @@ _STOP_SECONDS = 15.0  # for the turn that is under way
 
 
 class Ticker:
-    """Calls `turn` in a thread of its own, `pause()` seconds after it has returned (None: never) or when woken.
-
-    A turn that raises is logged, and the next one tries again: a bug of ours, or Ray's, does not end what runs.
+    """Calls `turn` in a thread of its own, `pause()` seconds after it has returned (None: never) or when woken. A turn
+    that raises is logged and the next one tries again: a bug of ours, or Ray's, does not end what runs.
     """
 
     def __init__(self, name: str, turn: Callable[[], object], pause: Callable[[], float | None]) -> None:

@@ -8,9 +8,7 @@ from cluster.policy.replicas.backoff import Backoff
 
 
 class Desired:
-    """The desired counts by expert, the nodes that replicas shall leave, and why starts have failed. `revision` counts
-    the changes of the counts.
-    """
+    """Counts by expert, nodes to leave, and why starts have failed. `revision` counts the changes of the counts."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts = tuple(counts)

@@ -7,10 +7,8 @@ from cluster.policy.replicas.backoff import Backoff
 
 
 class KnownRoutes:
-    """The incarnations that the head routes to, as far as is known.
-
-    A replica whose warm-up call failed is *cold*. If its expert has another replica it is left out of the table until
-    its back-off ends, so that other changes need not wait for it.
+    """The incarnations that the head routes to, as far as is known. A replica whose warm-up call failed is *cold*: if
+    its expert has another it is left out until its back-off ends, so that other changes need not wait for it.
     """
 
     def __init__(self, known: Mapping[ReplicaId, str]) -> None:

@@ -37,10 +37,8 @@ class ReplicaOptions:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A replica at one moment. The methods return what it becomes. Times are seconds on the controller's clock.
-
-    `since` is when it entered its state. A replica has `served` once it has joined; until then it is an attempt.
-    `failures` count processes that ended and warm-up calls that failed since it last joined.
+    """The methods return what it becomes. Times are on the controller's clock; `since` is when it entered its state.
+    It has `served` once it has joined. `failures` count ended processes and failed warm-up calls since it last joined.
     """
 
     id: ReplicaId
@@ -104,9 +102,7 @@ class Member:
         return self._entered(State.RETIRING, now)
 
     def overdue(self, options: ReplicaOptions, now: float) -> str:
-        """Why to give it up now; "" if there is no reason. An UNREACHABLE replica that is silent may be slow, and is
-        left alone.
-        """
+        """Why to give it up now, or "". An UNREACHABLE replica that is silent may be slow, and is left alone."""
         waited = now - self.since
         if self.failures >= MOST_FAILURES and self.state is not State.RETIRING:
             return f"it failed {self.failures} times before it was ready: {self.why}"

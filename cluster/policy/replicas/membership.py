@@ -21,8 +21,8 @@ _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a round has seen: processes that seem to have ended, what the replicas answered that were asked, the nodes,
-    and the rows under way by replica. Without `nodes` nothing starts, and without `queued_rows` no replica is idle.
+    """`ended` processes, answers of replicas, nodes, and rows under way by replica. Without `nodes` nothing starts, and
+    without `queued_rows` no replica is idle.
     """
 
     ended: Collection[ReplicaId] = ()
@@ -58,9 +58,7 @@ class Membership:
     # ---- what is wanted: for any thread ----
 
     def scale(self, wanted: Mapping[int, int], afresh: bool = True) -> None:
-        """Set the desired counts. `afresh` also forgets earlier failed starts of these experts and their back-off: the
-        operator may have fixed the cause.
-        """
+        """`afresh` also forgets earlier failed starts and back-off: the operator may have fixed the cause."""
         self.desired.scale(wanted)
         if afresh:
             self._past = {replica_id: m for replica_id, m in self._past.items() if replica_id.expert not in wanted}
@@ -162,8 +160,8 @@ class Membership:
     def told(
         self, incarnations: Mapping[ReplicaId, str], cold: Collection[ReplicaId] | None, now: float
     ) -> list[Member]:
-        """The head was to route to these. `cold` replicas did not answer its warm-up call; None: the head did not
-        answer. Returns the members that have joined, as they were before.
+        """The head was to route to these; `cold` did not answer its warm-up call, None: the head did not answer.
+        Returns the members that have joined, as they were before.
         """
         routed = [self.members[replica_id] for replica_id in self._routes.told(incarnations, cold, now)]
         joined = [member for member in routed if member.state is State.STARTING]

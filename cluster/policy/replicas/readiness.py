@@ -50,7 +50,4 @@ class Readiness:
                 failed[name] = why
         self.failed |= failed
         self.names = [name for name in self.names if name not in failed]
-        return {name: why for name, why in failed.items() if not self._can_do_without(name)}
-
-    def _can_do_without(self, name: str) -> bool:
-        return any(other in self.names for other in self._dispensable.get(name, ()))
+        return {name: why for name, why in failed.items() if not set(self._dispensable.get(name, ())) & set(self.names)}

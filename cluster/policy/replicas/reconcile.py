@@ -18,8 +18,8 @@ class Change:
 
 
 def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Collection[str]) -> list[Change]:
-    """Replicas to start and to retire so that each expert has its desired count and none remains on an avoided node.
-    A replica on an avoided node is retired only after its successor is READY.
+    """What to start and retire so that each expert has its desired count and no replica is on an avoided node. One that
+    is there is retired only after its successor is READY.
     """
     members = sorted(members, key=lambda member: member.id)
     staying = {m.id: m.node_id for m in members if m.state is not State.RETIRING}

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """Utilization is the share of time in which a replica computes, mean over an expert's replicas. `cooldown` is in
-    seconds, from one change of an expert to its next.
-    """
+    """`cooldown` is in seconds. Utilization is the share of time in which a replica computes, mean over an expert's."""
 
     enabled: bool
     min_replica_count: int

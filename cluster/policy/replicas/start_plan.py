@@ -14,9 +14,7 @@ Actor = ReplicaId | Literal["head"]
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """`kept` replicas run on, each on its node; so does the head with `head_kept`. `replaced` actors are to end, before
-    those that are `missing` are started.
-    """
+    """`kept` replicas run on, each on its node. `replaced` actors end before `missing` replicas start."""
 
     kept: Mapping[ReplicaId, str]
     head_kept: bool
@@ -36,9 +34,8 @@ class StartPlan:
 def plan_start(
     running: Mapping[Actor, ActorReport | None], head: ActorSpec, experts: Sequence[ActorSpec], replicas: int
 ) -> StartPlan:
-    """An actor is kept if it reports the spec that it would be started with. It is replaced if it holds another
-    checkpoint, runs other code, does not answer (None), or is of an expert that there is not. Kept replicas stay,
-    however many; each expert has at least `replicas`.
+    """An actor is kept if it reports the spec that it would be started with, else replaced, also if it does not answer
+    (None) or its expert does not exist. Kept replicas stay, however many; each expert has at least `replicas`.
     """
     specs = {spec.expert: spec for spec in (head, *experts)}
     wanted = {actor: specs.get(None if actor == "head" else actor.expert) for actor in running}
