@@ -12,10 +12,8 @@ class Look(Enum):
 
 
 class HeadWatch:
-    """Follows the pulses of a head while a call to it is under way. Times are in seconds, on the caller's clock.
-
-    A step and the loading of weights may take any time, but a head that is at it still answers its pulse. It has
-    `begin_seconds` for its first answer, then `hang_seconds` for each further pulse.
+    """Follows the pulses of a head while a call to it is under way; times are in seconds. The call may take any time,
+    but a head that is at it still answers its pulse: within `begin_seconds` first, then within `hang_seconds`.
     """
 
     def __init__(self, hang_seconds: float, begin_seconds: float) -> None:

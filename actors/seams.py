@@ -49,8 +49,8 @@ class ClusterOps(Protocol):
         """End a replica for good, or the attempt to start it."""
 
     def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
-        """Send a pulse request to each replica without one outstanding, and return the answers received since the
-        previous call. Never blocks.
+        """Send each a pulse request unless one is outstanding; returns the answers since the previous call. Never
+        blocks.
         """
 
     def ended(self) -> frozenset[ReplicaId]:

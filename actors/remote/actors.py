@@ -1,7 +1,6 @@
-"""Ray, applied: the plain classes of this package as detached, named actors, and the handles to them.
-
-Three concurrency groups: `work` computes, `control` answers while work waits, `watch` holds a call that ends with the
-process. Nothing is retried by Ray (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
+"""The plain classes of this package as detached, named actors, and the handles to them. Of the concurrency groups
+`work` computes, `control` answers meanwhile, and `watch` holds a call that ends with the process. Nothing is retried by
+Ray (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
 """
 
 import contextlib
@@ -25,11 +24,10 @@ from actors.replica import ReplicaId
 from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
-from actors.routing.usage_counter import UsageCounter
 from actors.specs import ActorReport, ActorSpec
 from actors.transport.object_refs import RayTransport
 from actors.transport.rows import Message
-from actors.usage import HeadUsage
+from actors.usage import HeadUsage, UsageCounter
 from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
 from model.device.failure import lost_device
@@ -182,13 +180,9 @@ def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, s
 def reports_of(handles: Mapping[str, Any]) -> dict[str, ActorReport]:
     """What actors hold that answer within 10 s; one that restarts may."""
     refs = {handle.report.remote(): name for name, handle in handles.items()}
-    found, faults = dict[str, ActorReport](), OwnFaults()
-    for ref in finished(refs, timeout=_PROBE_SECONDS):
-        try:
-            found[refs[ref]] = ray.get(ref)
-        except ray.exceptions.RayError as error:
-            faults.note("an actor was asked what it holds", error)
-    return found
+    faults, done = OwnFaults(), finished(refs, timeout=_PROBE_SECONDS)
+    found = {refs[ref]: faults.answer(ref, "an actor was asked what it holds") for ref in done}
+    return {name: report for name, report in found.items() if report is not None}
 
 
 def finished(calls: Iterable[Any], timeout: float = 0) -> list[Any]:

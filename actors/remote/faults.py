@@ -1,6 +1,7 @@
 """Bugs of ours that Ray reports as it reports a process that ended: as an exception of one family."""
 
 import logging
+from typing import Any
 
 import ray
 
@@ -12,6 +13,14 @@ class OwnFaults:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+
+    def answer(self, ref: Any, doing: str, timeout: float | None = None) -> Any:
+        """What a call answers within `timeout` seconds; None if it fails, which is noted."""
+        try:
+            return ray.get(ref, timeout=timeout)
+        except ray.exceptions.RayError as error:
+            self.note(doing, error)
+            return None
 
     def note(self, doing: str, error: Exception) -> None:
         """`error` is what a call of an actor raised while we were `doing` something."""

@@ -4,8 +4,6 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import ray
-
 from actors.remote.actors import finished, pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
@@ -70,11 +68,8 @@ class RayReplicas:
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         update = self._routes.next(self._replicas(incarnations))
-        cold: list[ReplicaId] | None = None
-        try:
-            cold = ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS)
-        except ray.exceptions.RayError as error:
-            self._faults.note("the head was given its replicas", error)
+        call = self._head.update.remote(update)
+        cold: list[ReplicaId] | None = self._faults.answer(call, "the head was given its replicas", _HEAD_SECONDS)
         self._routes.told(update, cold)
         if cold is None:  # it did not answer, or has begun another epoch meanwhile: it is to be told again
             return None
@@ -104,11 +99,8 @@ class RayReplicas:
         ]
 
     def usage(self) -> HeadUsage | None:
-        usage: HeadUsage | None = None
-        try:
-            usage = ray.get(self._head.usage.remote(), timeout=_USAGE_SECONDS)
-        except ray.exceptions.RayError as error:
-            self._faults.note("the head was asked what its replicas do", error)
+        call, doing = self._head.usage.remote(), "the head was asked what its replicas do"
+        usage: HeadUsage | None = self._faults.answer(call, doing, _USAGE_SECONDS)
         return usage
 
     def nodes(self) -> list[NodeInfo]:

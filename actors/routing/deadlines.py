@@ -1,8 +1,6 @@
-"""How long a layer's expert calls take, and from when on to doubt them: rows and seconds in, seconds out.
-
-The fit is of what the router sees, from sending a layer's calls to its last answer, by the rows of the largest one: it
-holds Ray, network, queueing and the slowest device. Hedging after a high quantile of that is from Dean and Barroso,
-"The Tail at Scale" (CACM 2013).
+"""How long a layer's expert calls take, and from when on to doubt them. The fit is of what the router sees, from
+sending a layer's calls to its last answer, by the rows of the largest one: it holds Ray, network, queueing and the
+slowest device. Hedging after a high quantile of that is from Dean and Barroso, "The Tail at Scale" (CACM 2013).
 """
 
 import collections

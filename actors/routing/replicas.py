@@ -13,9 +13,8 @@ _LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
 
 
 class Replicas:
-    """Chooses among the replicas of a `table`, which another thread may replace; all else is for one thread.
-
-    A replica whose call failed or was late is doubted for a while, or until it answers: others are preferred to it.
+    """Chooses among the replicas of a `table`, which another thread may replace; all else is for one thread. A replica
+    whose call failed or was late is doubted for a while, or until it answers: others are preferred to it.
     """
 
     def __init__(
@@ -30,8 +29,8 @@ class Replicas:
         return [r for r in self.table[expert] if r not in without and not self._doubted(r, now)]
 
     def choose(self, expert: int) -> Replica | None:
-        """Of two replicas chosen at random the one that has fewer rows under way (Mitzenmacher, "The Power of Two
-        Choices", 2001), among the trusted ones, or else among all; None if there is none.
+        """Of two chosen at random the one with fewer rows under way (Mitzenmacher, "The Power of Two Choices", 2001),
+        trusted ones first; None if there is none.
         """
         candidates = self.trusted(expert) or list(self.table[expert])
         if len(candidates) > 2:

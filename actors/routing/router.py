@@ -1,7 +1,6 @@
-"""The expert router: an object inside the head that takes a layer's dispatch to the experts and back.
-
-Expert calls are pure functions of (layer, rows): a second answer to one would be equal, and exactly one is used.
-T: tokens, R: rows, D: hidden size.
+"""The expert router: an object inside the head that takes a layer's dispatch to the experts and back. Expert calls are
+pure functions of (layer, rows): a second answer to one would be equal, and exactly one is used. T: tokens, R: rows, D:
+hidden size.
 """
 
 import itertools
@@ -16,8 +15,8 @@ from actors.replica import Replica
 from actors.routing.deadlines import Deadlines
 from actors.routing.receipt import Part, Receipt, Stray
 from actors.routing.replicas import Replicas
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
+from actors.usage import UsageCounter
 from model.device.host_link import HostLink, NoLink
 from model.routing import Dispatch, combine, group
 from model.trunk import Forward

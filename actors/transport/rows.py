@@ -1,8 +1,8 @@
 """Rows as they travel between the head and the experts: one message, header and rows. No torch, no Ray.
 
-One argument is cheaper than two. Small messages are `bytes`, which Ray sends in less than half the time of a tensor;
-large ones are a numpy buffer, which the receiver maps from the object store where `bytes` would be copied out of it.
-Indices and router weights stay on the head.
+One argument is cheaper than two. Ray sends small `bytes` in less than half the time of a tensor, while the receiver
+maps a large numpy buffer from the object store where `bytes` would be copied. Indices and router weights stay on the
+head.
 """
 
 import struct

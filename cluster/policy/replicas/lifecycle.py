@@ -31,7 +31,7 @@ class ReplicaOptions:
 
     placement_timeout: float = math.inf
     start_timeout: float = math.inf
-    drain_timeout: float = 30.0
+    retire_timeout: float = 30.0
     needs: Mapping[str, float] = field(default_factory=dict)
 
 

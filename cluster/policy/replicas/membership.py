@@ -216,7 +216,7 @@ class Membership:
         return failed
 
     def _is_idle(self, member: Member, queued_rows: Mapping[ReplicaId, int] | None, now: float) -> bool:
-        if now - member.since > self.options.drain_timeout:
+        if now - member.since > self.options.retire_timeout:
             return True
         idle = queued_rows is not None and not queued_rows.get(member.id)
         return idle and not self._routes.may_reach(member.id)

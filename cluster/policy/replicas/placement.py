@@ -12,8 +12,8 @@ Placed = Mapping[ReplicaId, str]  # the node of each replica, "" while it has no
 
 
 def place(expert: int, nodes: Sequence[NodeInfo], placed: Placed, needs: Mapping[str, float]) -> str:
-    """The node with the fewest replicas of this expert, of those the one with the fewest of all, that has what the
-    replica needs; "" if no node fits: Ray then leaves the actor pending until one does.
+    """Of nodes that have what the replica needs the one with the fewest replicas of this expert, then the fewest of
+    all; "" if none fits: Ray then leaves the actor pending until one does.
     """
 
     def crowd(node: NodeInfo) -> tuple[int, int, str]:
@@ -46,8 +46,8 @@ def unused(expert: int, count: int, taken: Collection[ReplicaId]) -> list[Replic
 
 
 def surplus(count: int, replicas: Placed, placed: Placed) -> list[ReplicaId]:
-    """Which `count` replicas of one expert go: those without a node, then those that share theirs with most of the same
-    expert, then of all; the highest index of equal ones.
+    """Which `count` replicas of one expert go: without a node, then those on a node with most of the same expert, then
+    of all; the highest index of equal ones.
     """
     left, everybody, going = dict(replicas), dict(placed), list[ReplicaId]()
 

@@ -1,7 +1,5 @@
-"""How many replicas each expert should have, by how busy they are.
-
-At constant traffic it comes to rest: an expert goes up only above `scale_up_utilization`, and down only if the replicas
-that are left would stay below it.
+"""How many replicas each expert should have, by how busy they are. At constant traffic it comes to rest: an expert goes
+up only above `scale_up_utilization`, and down only if the replicas that are left would stay below it.
 """
 
 import math

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
+from actors.usage import UsageCounter
 from model.routing import Dispatch
 from tests.unit.actors.routing.test_router import (
     EXPERTS,

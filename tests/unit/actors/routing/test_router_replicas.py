@@ -16,8 +16,8 @@ from actors.replica import Replica
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply
+from actors.usage import UsageCounter
 from tests.unit.actors.routing.test_router import EXPERTS, Clock, bad, dense, good, some_dispatch, table
 
 NEVER = None

@@ -20,7 +20,7 @@ class Rig:
         self, *counts: int, nodes: tuple[str, ...] = ("n0",), needs: Mapping[str, float] | None = None
     ) -> None:
         self.cluster, self.now = FakeCluster(*nodes), 100.0
-        options = ReplicaOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs or {})
+        options = ReplicaOptions(placement_timeout=60.0, start_timeout=200.0, retire_timeout=30.0, needs=needs or {})
         membership = Membership(counts, options)
         ids = [ReplicaId(expert, index) for expert, count in enumerate(counts) for index in range(count)]
         membership.adopt({replica_id: self.cluster.process(replica_id) for replica_id in ids}, self.now)

@@ -90,7 +90,7 @@ def test_a_retired_replica_ends_when_the_head_does_not_reach_it_and_it_has_no_ro
 
 
 def test_a_retired_replica_has_a_moment_for_calls_on_their_way_and_not_for_ever() -> None:
-    m = running(3, options=ReplicaOptions(drain_timeout=30.0))
+    m = running(3, options=ReplicaOptions(retire_timeout=30.0))
     m.scale({0: 2})
     round_of(m, 1.0)
     assert round_of(m, 1.2, queued_rows={}).stop == []
