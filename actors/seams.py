@@ -54,7 +54,7 @@ class ClusterOps(Protocol):
         """
 
     def ended(self) -> frozenset[ReplicaId]:
-        """Replicas whose process has ended after they were published; each is returned once."""
+        """Published replicas whose process has ended or is cut off; each is returned once."""
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         """Have the head route to these and no others. Returns the replicas that did not join because their warm-up call

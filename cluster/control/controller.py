@@ -157,11 +157,11 @@ class Controller:
 
     def _report(self, before: Mapping[ReplicaId, Member], facts: Facts, actions: Actions) -> None:
         """Note what happened to the members that there were `before` the update."""
-        members, lost = self._membership.members, facts.vitals.lost
+        members, pulses, lost = self._membership.members, facts.vitals.pulses, facts.vitals.lost
         for replica_id, member in before.items():
             current = members.get(replica_id)  # None, or another replica that has its index again
-            restarted = current is not None and current.restarts > member.restarts
-            if member.state in (State.READY, State.UNREACHABLE) and (restarted or replica_id in lost):
+            another = replica_id in pulses and pulses[replica_id].incarnation != member.incarnation
+            if member.state in (State.READY, State.UNREACHABLE) and (another or replica_id in lost):
                 self._tell(Kind.REPLICA_DIED, member)  # not if only its watch broke: that may be the network's
             if replica_id in lost and member.state is not State.RETIRING:  # no other is started for a retired one
                 self._tell(Kind.REPLICA_LOST, member, lost[replica_id])

@@ -21,8 +21,8 @@ _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`ended` processes, answers of replicas, nodes, and rows under way by replica. Without `nodes` nothing starts, and
-    without `queued_rows` no replica is idle.
+    """Processes that have `ended` or are cut off, answers, nodes, and rows under way by replica. Without `nodes`
+    nothing starts, and without `queued_rows` no replica is idle.
     """
 
     ended: Collection[ReplicaId] = ()

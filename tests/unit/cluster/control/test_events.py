@@ -88,6 +88,15 @@ def test_a_replica_that_cannot_be_started_has_the_reason() -> None:
     assert event.kind is Kind.REPLICA_FAILED and "OSError: gone" in event.cause
 
 
+def test_a_process_that_dies_and_whose_successor_cannot_load() -> None:
+    rig = Rig(1)
+    rig.cluster.kill((0, 0))
+    rig.cluster.errors[0, 0] = "OSError: gone"
+    rig.tick()
+    wanted = [(Kind.REPLICA_DIED, 0, 0, "n0"), (Kind.REPLICA_FAILED, 0, 0, "n0")]
+    assert told(events_of(rig.controller)) == wanted
+
+
 def test_a_drain_that_is_taken_back() -> None:
     rig = Rig(1, nodes=("n1", "n0"))  # the head is on n1
     rig.cluster.held = {(0, index) for index in range(9)}
