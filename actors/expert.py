@@ -19,9 +19,7 @@ from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
 
 
 class Expert:
-    """A plain class; actors/remote/actors.py makes a Ray actor of it. Loading starts with construction and goes on in
-    the background.
-    """
+    """Loading starts with construction and goes on in the background."""
 
     def __init__(self, spec: ActorSpec) -> None:
         """Raises ValueError if the checkpoint is not what it should be."""
@@ -43,14 +41,12 @@ class Expert:
         self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)
 
     def progress(self) -> LoadProgress:
-        """How far the weights are."""
         return self._loading.progress()
 
     def forward(self, message: Message) -> Message:
         """Apply one layer to the rows of a message (actors/transport/rows.py) and answer with as many.
 
-        A pure function of its argument, so a call may be sent again or to another replica. Waits for the weights
-        if they are still loading.
+        A pure function of its argument, so a call may be sent again or to another replica. Waits for the weights.
         """
         header = decode_header(message)
         rows = tensor_from(message, HEADER_BYTES, header.rows, header.columns, header.dtype_code)
@@ -62,7 +58,6 @@ class Expert:
         return encode_rows(reply, tensor_bytes(answer))
 
     def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
-        """The computation of `forward` on tensors."""
         return self._wait_for_weights().forward(layer, rows_RD.to(self.spec.device))
 
     def _wait_for_weights(self) -> ExpertWeights:
@@ -73,7 +68,6 @@ class Expert:
         return self._weights
 
     def report(self) -> ActorReport:
-        """What this process holds."""
         held = self._weights.nbytes() if self._weights else 0
         tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
         return ActorReport(os.getpid(), "", self.spec, held, tensors)

@@ -17,19 +17,10 @@ from actors.specs import ActorReport, ActorSpec, kv_bytes
 from model.attention.attention import choose_backend
 from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch
-from model.batch import (
-    Chunk,
-    Constraint,
-    HeadInfo,
-    LoadProgress,
-    SequenceFault,
-    StepFailure,
-    StepPlan,
-    StepResult,
-)
+from model.batch import Chunk, HeadInfo, LoadProgress, SequenceFault, StepFailure, StepPlan, StepResult
 from model.checkpoint.folder import eos_ids
 from model.checkpoint.weights import read_tensors, torch_dtype
-from model.constraint.grammar import Constraints, Matcher
+from model.constraint.grammar import Constraints
 from model.device.failure import lost_device
 from model.device.memory import free_bytes
 from model.linear import keep_one_order
@@ -40,9 +31,7 @@ from model.wire import allow_read_only_buffers
 
 
 class Head:
-    """A plain class; actors/remote/actors.py makes a Ray actor of it. Loading starts with construction and goes on in
-    the background. `connect` gives it its router; `begin` and `step` are the engine's.
-    """
+    """Loading starts with construction, in the background. `connect` gives it its router, the engine its plans."""
 
     def __init__(self, spec: ActorSpec) -> None:
         """Raises ValueError if the checkpoint or the KV memory is not what it should be."""
@@ -53,17 +42,16 @@ class Head:
         self._checkpoint = open_checkpoint(spec)
         self._names = self._checkpoint.head_names()
         self._dtype = torch_dtype(spec.dtype)
-        config = self._checkpoint.config
         if not spec.kv_memory_share:
             self._pages_in(spec.kv_memory_bytes)
         self._trunk: Trunk | None = None
         self._cache: PagedKVCache | None = None
         self._router: ExpertRouter | None = None
-        self._epoch, self._slots = -1, Slots(self._matcher)
+        self._epoch, self._slots = -1, Slots(lambda constraint: self._constraints.matcher(constraint))
         self._first_fault = ""
-        window, device = config.sliding_window, torch.device(spec.device)
+        config, device = self._checkpoint.config, torch.device(spec.device)
         keep_one_order(device)
-        self._attention = choose_backend(self._dtype, device, config.head_dim, window, spec.page_size)
+        self._attention = choose_backend(self._dtype, device, config.head_dim, config.sliding_window, spec.page_size)
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
@@ -71,14 +59,13 @@ class Head:
         self._trunk = Trunk(self._checkpoint.config, tensors)
 
     def _pages_in(self, memory: int) -> int:
-        config, size = self._checkpoint.config, self.spec.page_size
-        per_page = size * config.kv_token_bytes(self._dtype.itemsize)
-        if memory < per_page:
-            key = "kv.memory_share" if self.spec.kv_memory_share and not self.spec.kv_memory_most else "kv.memory_bytes"
-            raise ValueError(
-                f"the KV cache gets {memory} bytes, but one page of {size} tokens needs {per_page}: raise {key}"
-            )
-        return memory // per_page
+        spec = self.spec
+        page = spec.page_size * self._checkpoint.config.kv_token_bytes(self._dtype.itemsize)
+        if memory < page:
+            key = "kv.memory_share" if spec.kv_memory_share and not spec.kv_memory_most else "kv.memory_bytes"
+            need = f"one page of {spec.page_size} tokens needs {page}"
+            raise ValueError(f"the KV cache gets {memory} bytes, but {need}: raise {key}")
+        return memory // page
 
     def _allocate(self) -> PagedKVCache:
         """The KV cache; made when every weight of the server is loaded, so that a share is one of what is left."""
@@ -91,20 +78,14 @@ class Head:
         checkpoint = self._checkpoint  # the vocabulary is read with the first request that has a constraint
         return Constraints(Tokenizer.load(checkpoint.folder), checkpoint.config.vocab_size, eos_ids(checkpoint))
 
-    def _matcher(self, constraint: Constraint) -> Matcher:
-        return self._constraints.matcher(constraint)
-
     def progress(self) -> LoadProgress:
-        """How far the weights are."""
         return self._loading.progress()
 
     def connect(self, router: ExpertRouter) -> None:
-        """Give it the way to its experts."""
         self._router = router
 
     @property
     def expert_count(self) -> int:
-        """Experts of each layer."""
         return self._checkpoint.config.num_local_experts
 
     def zero_rows(self) -> torch.Tensor:
@@ -112,10 +93,10 @@ class Head:
         return torch.zeros(4, self._checkpoint.config.hidden_size, dtype=self._dtype)
 
     def begin(self, epoch: int) -> HeadInfo:
-        """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs from now on.
+        """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs.
 
         Waits for the weights; RuntimeError if they could not be loaded, ValueError if the KV cache has no room,
-        HeadTaken if an engine with a higher epoch has taken over already.
+        HeadTaken if an engine with a higher epoch has taken over.
         """
         if epoch <= self._epoch:
             raise HeadTaken(f"an engine of epoch {self._epoch} drives this head; {epoch} came too late", self._epoch)
@@ -164,37 +145,31 @@ class Head:
         )
 
     def _located(self, faults: Sequence[SequenceFault], step: int, batch: RaggedBatch) -> tuple[SequenceFault, ...]:
-        """Faults that say where the first of this head's numbers came to be none: the step is run once more, watched.
+        """Faults that say where the first of this head's numbers came to be none: the step is run again, watched.
 
-        What it writes to the cache is what is there already. Only the first fault is looked for: whoever has one
-        checkpoint that overflows needs one place, and a second run of each step would slow the others.
+        What it writes to the cache is there already. Only the first fault is looked for: a checkpoint that overflows
+        needs one place, and a second run of each step would slow the others.
         """
         assert self._trunk and self._cache and self._router
         if not self._first_fault:
             place: list[str] = []
             self._router.run(watched(self._trunk.forward(batch, self._cache, self._attention), place), StepCounts())
             self._first_fault = f"first in step {step}, {place[0] if place else 'behind the last layer'}"
-        return tuple(
-            replace(f, detail=f"{f.detail} ({self._first_fault})") if f.kind == "numeric" else f for f in faults
-        )
+        place_of = {"numeric": f" ({self._first_fault})"}
+        return tuple(replace(f, detail=f.detail + place_of.get(f.kind, "")) for f in faults)
 
     def _routing(
         self, chunks: Sequence[Chunk], counts: StepCounts
     ) -> tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]:
-        experts = self._checkpoint.config.num_local_experts
+        def expert_rows(chosen_K: torch.Tensor) -> tuple[int, ...]:
+            return tuple(torch.bincount(chosen_K.flatten(), minlength=self.expert_count).tolist())
+
         return tuple(
-            (
-                slot,
-                tuple(
-                    tuple(torch.bincount(chosen_TK[row : row + rows].flatten(), minlength=experts).tolist())
-                    for chosen_TK in counts.chosen
-                ),
-            )
+            (slot, tuple(expert_rows(chosen_TK[row : row + rows]) for chosen_TK in counts.chosen))
             for slot, row, rows in self._slots.routed(chunks)
         )
 
     def report(self) -> ActorReport:
-        """What this process holds."""
         held = self._trunk.nbytes() if self._trunk else 0
         tensors = {name: self._checkpoint.tensors[name].nbytes for name in self._names} if held else {}
         return ActorReport(os.getpid(), "", self.spec, held, tensors)

@@ -12,27 +12,22 @@ class Look(Enum):
 
 
 class HeadWatch:
-    """Follows the pulses of a head while a call to it is under way. Times are in seconds, on the caller's clock.
-
-    A step may take as long as it takes, and so may the loading of weights, but a head that is at it still answers its
-    pulse. A head that has answered once has `hang_seconds` for each further pulse; one whose process has not answered
-    yet has `begin_seconds`.
+    """Follows the pulses of a head while a call to it is under way; times are in seconds. The call may take any time,
+    but a head that is at it still answers its pulse: within `begin_seconds` first, then within `hang_seconds`.
     """
 
     def __init__(self, hang_seconds: float, begin_seconds: float) -> None:
         self._hang_seconds, self._begin_seconds = hang_seconds, begin_seconds
-        self._asked_at: float | None = None
-        self.patience = begin_seconds
+        self.begun()
 
     def begun(self) -> None:
         """A process is awaited that may not have answered before."""
-        self._asked_at = None
+        self._asked_at: float | None = None
         self.patience = self._begin_seconds
 
     def called_back(self) -> None:
         """The call under way has ended with an answer."""
-        self._asked_at = None
-        self.patience = self._hang_seconds
+        self.pulse_ended(answered=True)
 
     def pulse_ended(self, answered: bool) -> None:
         """The pulse request has ended. Without an answer the process is gone, as the call under way will say."""

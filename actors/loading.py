@@ -10,9 +10,7 @@ from model.checkpoint.folder import Checkpoint
 
 
 def open_checkpoint(spec: ActorSpec) -> Checkpoint:
-    """The checkpoint of a spec; ValueError if it is damaged, or no longer the one that the server was started with:
-    a restarted actor must not mix other weights in.
-    """
+    """ValueError if it is damaged or not the one that the server began with: a restarted actor must not mix weights."""
     checkpoint = Checkpoint.open(Path(spec.folder))
     if spec.digest and checkpoint.digest != spec.digest:
         raise ValueError(f"{spec.folder} has changed since the server started: restart the server")
@@ -39,7 +37,6 @@ class Loading:
         self._loaded += nbytes
 
     def progress(self) -> LoadProgress:
-        """How far it is."""
         done = self._done.is_set()
         return LoadProgress(self._loaded, self._total, ready=done and not self._error, error=self._error)
 

@@ -25,7 +25,6 @@ class Replica:
 
     @property
     def id(self) -> ReplicaId:
-        """Which replica this process is."""
         return ReplicaId(self.expert, self.index)
 
 
@@ -33,5 +32,4 @@ Table = tuple[tuple[Replica, ...], ...]  # by expert
 
 
 def one_each(endpoints: Sequence[Any]) -> Table:
-    """A table of one replica per expert."""
     return tuple((Replica(expert, 0, "", endpoint),) for expert, endpoint in enumerate(endpoints))

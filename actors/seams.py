@@ -28,55 +28,40 @@ class HeadHandle(Protocol):
     """The engine's view of the head. One plan is under way at a time."""
 
     def begin(self, epoch: int) -> HeadInfo:
-        """Take the head over: it forgets every sequence and refuses plans of other epochs. Raises HeadLost or
-        HeadTaken.
-        """
-        ...
+        """It forgets every sequence and refuses plans of other epochs. Raises HeadLost or HeadTaken."""
 
     def submit(self, plan: StepPlan) -> None:
         """Send a plan; the answer is fetched with `poll`."""
-        ...
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
         """The answer, or None after `timeout` seconds. Raises HeadLost."""
-        ...
 
 
 class ClusterOps(Protocol):
-    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. For the
-    controller's thread; `load` and `nodes` are called from gRPC's threads, too.
+    """The controller's view of the cluster. Nothing here waits for a replica, but `publish` for a moment. `usage` and
+    `nodes` are called from any thread, all else from the controller's.
     """
 
     def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
-        """Begin to start a replica: on this node if one is named, else where there is or will be room, but not on
-        those to avoid.
-        """
-        ...
+        """Begin to start a replica: on this node if one is named, else where there will be room outside `avoided`."""
 
     def stop(self, replica_id: ReplicaId) -> None:
         """End a replica for good, or the attempt to start it."""
-        ...
 
     def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
-        """Send a pulse request to each replica without one outstanding, and return the answers received since the
-        previous call. Never blocks.
+        """Send each a pulse request unless one is outstanding; returns the answers since the previous call. Never
+        blocks.
         """
-        ...
 
     def ended(self) -> frozenset[ReplicaId]:
-        """Replicas whose process has ended after they were published; each is returned once."""
-        ...
+        """Published replicas whose process has ended or is cut off; each is returned once."""
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         """Have the head route to these and no others. Returns the replicas that did not join because their warm-up call
         failed; None if the head did not carry it out (call again).
         """
-        ...
 
-    def load(self) -> HeadUsage | None:
-        """What the replicas do; None while the head does not answer."""
-        ...
+    def usage(self) -> HeadUsage | None:
+        """None while the head does not answer."""
 
-    def nodes(self) -> list[NodeInfo]:
-        """The machines."""
-        ...
+    def nodes(self) -> list[NodeInfo]: ...

@@ -9,9 +9,8 @@ class ActorSpec:
     """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone.
 
     Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
-    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `transport` is how rows travel
-    between the head and the experts, `digest` the checkpoint's and `code` that of this project's files. Running actors
-    of an equal spec can be adopted, others are replaced.
+    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's, `code`
+    that of this project's files. Running actors of an equal spec can be adopted, others are replaced.
     """
 
     folder: str
@@ -37,27 +36,11 @@ def kv_bytes(spec: ActorSpec, free: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ActorOptions:
-    """Resources that Ray reserves for an actor, fractional where Ray allows it. Zero CPUs reserves none."""
-
-    num_cpus: float
-    num_gpus: float
-    resources: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class ActorReport:
-    """What a process is and holds, for operators and tests: `tensors` gives the stored bytes by tensor name."""
+    """What a process is and holds: `tensors` gives the stored bytes by tensor name."""
 
     pid: int
     node_id: str
     spec: ActorSpec
     weight_bytes: int
     tensors: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RouterOptions:
-    """How the head's router works: `grace` is in seconds, until an expert without an answer fails the step."""
-
-    grace: float

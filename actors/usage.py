@@ -1,10 +1,11 @@
 """Counters of each replica's work since its head began. They only grow, so the difference of two readings is a rate."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actors.replica import ReplicaId
+from actors.replica import Replica, ReplicaId
 
 _LEAST = 1e-5  # seconds up to which a service time falls into the first bucket
 _GROWTH = 1.2
@@ -24,8 +25,8 @@ class ReplicaUsage:
 
 @dataclass(frozen=True, slots=True)
 class HeadUsage:
-    """Since the head's incarnation began: by replica what replicas did, the rows they have now and which are
-    doubted, by expert how many calls were sent again or hedged. `node_id` is the head's.
+    """Since the head's incarnation began; `queued_rows` and `doubted` are as of now. `retries` and `hedges` are by
+    expert.
     """
 
     incarnation: str
@@ -37,20 +38,34 @@ class HeadUsage:
     node_id: str = ""
 
 
-def bucket_of(seconds: float) -> int:
-    """The bucket of `ReplicaUsage.times` that a service time falls into."""
-    if seconds <= _LEAST:
-        return 0
-    return min(_BUCKETS - 1, 1 + int(math.log(seconds / _LEAST) * _SCALE))
-
-
 def quantile(times: Sequence[int], share: float) -> float:
-    """Service time in seconds below which this share of the calls lies: the upper end of its bucket, at most a fifth
-    too long. 0 without calls.
-    """
+    """Service time in seconds below which this share of the calls lies, at most a fifth too long. 0 without calls."""
     wanted, seen = share * sum(times), 0
     for bucket, count in enumerate(times):
         seen += count
         if count and seen >= wanted:
             return _LEAST * _GROWTH**bucket
     return 0.0
+
+
+class UsageCounter:
+    """Written by the thread that routes; other threads take snapshots."""
+
+    def __init__(self, expert_count: int) -> None:
+        self.retries, self.hedges = [0] * expert_count, [0] * expert_count
+        self._replicas = defaultdict[ReplicaId, ReplicaUsage](ReplicaUsage)
+
+    def served(self, replica: Replica, rows: int, seconds: float) -> None:
+        usage = self._replicas[replica.id]
+        usage.calls += 1
+        usage.rows += rows
+        usage.busy_seconds += seconds
+        bucket = 1 + int(math.log(seconds / _LEAST) * _SCALE) if seconds > _LEAST else 0
+        usage.times[min(bucket, _BUCKETS - 1)] += 1
+
+    def again(self, expert: int, hedged: bool) -> None:
+        (self.hedges if hedged else self.retries)[expert] += 1
+
+    def snapshot(self) -> dict[ReplicaId, ReplicaUsage]:
+        found = dict(self._replicas)  # one step under the interpreter's lock
+        return {k: ReplicaUsage(v.calls, v.rows, v.busy_seconds, list(v.times)) for k, v in found.items()}

@@ -28,9 +28,7 @@ class HostMemory:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine of the cluster; `free` is what Ray has not reserved there. Memory is in bytes; what is in use is 0
-    where no process of ours could be asked yet.
-    """
+    """A machine. `free` is what Ray has not reserved. `memory_used` is 0 until a process there was asked; in bytes."""
 
     node_id: str
     address: str
@@ -43,9 +41,7 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What is known of replicas that were asked: those that answered, those that are gone for good, with why, and those
-    that cannot be asked just now, with why.
-    """
+    """What is known of replicas that were asked: answers, why replicas are gone for good, why others are away."""
 
     pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
     lost: Mapping[ReplicaId, str] = field(default_factory=dict)

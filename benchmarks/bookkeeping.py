@@ -17,8 +17,8 @@ from actors.replica import Replica, one_each
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply
+from actors.usage import UsageCounter
 from model.routing import Dispatch, route
 
 _EXPERTS, _TOP = 8, 2

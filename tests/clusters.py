@@ -50,6 +50,10 @@ class FakeCluster:
         self._ended.add(key)
         self.process(key, self.processes[key].node_id)
 
+    def cut_off(self, key: Id) -> None:
+        """The call that watches its process breaks, as when the network fails."""
+        self._ended.add(key)
+
     def lose(self, key: Id) -> None:
         """Its process ends for good."""
         self._ended.add(key)
@@ -103,7 +107,7 @@ class FakeCluster:
             self._changed.notify_all()
         return cold
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage | None:
         loads = {ReplicaId(*key): ReplicaUsage(1, 1, seconds) for key, seconds in self.busy_seconds.items()}
         queued = {ReplicaId(*key): rows for key, rows in self.queued.items()}
         if not self.head_answers:

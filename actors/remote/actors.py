@@ -1,7 +1,6 @@
-"""Ray, applied: the plain classes of this package as detached, named actors, and the handles to them.
-
-Three concurrency groups: `work` computes, `control` answers while work waits, `watch` holds a call that ends with the
-process. Nothing is retried by Ray (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
+"""The plain classes of this package as detached, named actors, and the handles to them. Of the concurrency groups
+`work` computes, `control` answers meanwhile, and `watch` holds a call that ends with the process. Nothing is retried by
+Ray (`max_task_retries=0`): the router sends an expert's call again, the engine a head's.
 """
 
 import contextlib
@@ -11,7 +10,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import psutil
@@ -25,12 +24,10 @@ from actors.replica import ReplicaId
 from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
-from actors.routing.usage_counter import UsageCounter
-from actors.specs import ActorOptions, ActorReport, ActorSpec, RouterOptions
+from actors.specs import ActorReport, ActorSpec
 from actors.transport.object_refs import RayTransport
 from actors.transport.rows import Message
-from actors.transport.seam import ExpertTransport
-from actors.usage import HeadUsage
+from actors.usage import HeadUsage, UsageCounter
 from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
 from model.device.failure import lost_device
@@ -45,59 +42,60 @@ _NODE_LABEL = "ray.io/node-id"
 K = TypeVar("K")
 
 
-# By the name that the configuration has for it.
-TRANSPORTS: Mapping[str, Callable[[], ExpertTransport]] = {"object_refs": RayTransport}
+class _Actor:
+    """What head and experts answer alike, also while `work` computes."""
+
+    def __init__(self, held: Expert | Head) -> None:
+        self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
+
+    @ray.method(concurrency_group="control")
+    def pulse(self) -> Pulse:
+        return Pulse(self._held.incarnation, os.getpid(), self._node_id, self._held.progress())
+
+    @ray.method(concurrency_group="control")
+    def memory(self) -> HostMemory:
+        memory = psutil.virtual_memory()
+        return HostMemory(self._node_id, memory.total, memory.total - memory.available)
+
+    @ray.method(concurrency_group="control")
+    def report(self) -> ActorReport:
+        return dataclasses.replace(self._held.report(), node_id=self._node_id)
 
 
-class ExpertActor:
-    """An `Expert`, its methods in concurrency groups."""
-
+class ExpertActor(_Actor):
     def __init__(self, spec: ActorSpec) -> None:
         self._expert = Expert(spec)
+        super().__init__(self._expert)
 
     @ray.method(concurrency_group="work")
     def forward(self, message: Message) -> Message:
         with _ending_without_device():
             return self._expert.forward(message)
 
-    @ray.method(concurrency_group="control")
-    def pulse(self) -> Pulse:
-        """Which process this is, and how far its weights are."""
-        return _pulse(self._expert)
-
-    @ray.method(concurrency_group="control")
-    def memory(self) -> HostMemory:
-        """Of this machine."""
-        return _host_memory()
-
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
-        """Never return: the call ends when the process does, which whoever waits for it learns at once."""
+        """Never return: the call ends when the process does, which its caller learns at once."""
         threading.Event().wait()
 
-    @ray.method(concurrency_group="control")
-    def report(self) -> ActorReport:
-        return _located(self._expert.report())
 
-
-class HeadActor:
-    """A `Head`, its methods in concurrency groups, and its router over Ray."""
+class HeadActor(_Actor):
+    """A `Head`, and its router over Ray."""
 
     def __init__(self, spec: ActorSpec) -> None:
         self._head = Head(spec)
-        self._replicas = Replicas(())
-        self._usage = UsageCounter(self._head.expert_count)
-        self._routes = RouteTable(self._replicas, TRANSPORTS[spec.transport], self._head.expert_count)
+        super().__init__(self._head)
+        self._replicas, self._usage = Replicas(()), UsageCounter(self._head.expert_count)
+        self._routes = RouteTable(self._replicas, RayTransport, self._head.expert_count)
         self._router: ExpertRouter | None = None
 
     @ray.method(concurrency_group="work")
-    def adopt(self, epoch: int, update: RouteUpdate, options: RouterOptions) -> HeadInfo:
+    def adopt(self, epoch: int, update: RouteUpdate, grace: float) -> HeadInfo:
         """Route to these experts, and `begin` the epoch."""
         if self._router is None:
-            transport, link = TRANSPORTS[self._head.spec.transport](), host_link(self._head.spec.device)
-            self._router = ExpertRouter(transport, self._replicas, self._usage, options.grace, link=link)
+            link = host_link(self._head.spec.device)
+            self._router = ExpertRouter(RayTransport(), self._replicas, self._usage, link=link)
             self._head.connect(self._router)
-        self._router.grace = options.grace  # a later engine may have another
+        self._router.grace = grace  # a later engine may have another
         self._routes.adopt(update)
         return self._head.begin(epoch)
 
@@ -106,8 +104,7 @@ class HeadActor:
         return self._routes.update(update, self._head.zero_rows())
 
     @ray.method(concurrency_group="control")
-    def load(self) -> HeadUsage:
-        """What the replicas do."""
+    def usage(self) -> HeadUsage:
         usage, replicas = self._usage, self._replicas
         return HeadUsage(
             self._head.incarnation,
@@ -116,28 +113,14 @@ class HeadActor:
             usage.retries[:],
             usage.hedges[:],
             replicas.doubted(),
-            ray.get_runtime_context().get_node_id(),
+            self._node_id,
         )
-
-    @ray.method(concurrency_group="control")
-    def memory(self) -> HostMemory:
-        """Of this machine."""
-        return _host_memory()
 
     @ray.method(concurrency_group="work")
     def step(self, plan: bytes) -> bytes:
         """`Head.step` on pickled data: Ray moves `bytes` faster than objects."""
         with _ending_without_device():
             return pickle.dumps(self._head.step(pickle.loads(plan)))
-
-    @ray.method(concurrency_group="control")
-    def pulse(self) -> Pulse:
-        """Which process this is, and how far its weights are."""
-        return _pulse(self._head)
-
-    @ray.method(concurrency_group="control")
-    def report(self) -> ActorReport:
-        return _located(self._head.report())
 
 
 @contextlib.contextmanager
@@ -152,32 +135,18 @@ def _ending_without_device() -> Iterator[None]:
         raise
 
 
-def _located(report: ActorReport) -> ActorReport:
-    node = ray.get_runtime_context().get_node_id()
-    return dataclasses.replace(report, node_id=node)
-
-
-def _pulse(actor: Expert | Head) -> Pulse:
-    return Pulse(actor.incarnation, os.getpid(), ray.get_runtime_context().get_node_id(), actor.progress())
-
-
-def _host_memory() -> HostMemory:
-    memory = psutil.virtual_memory()
-    return HostMemory(ray.get_runtime_context().get_node_id(), memory.total, memory.total - memory.available)
-
-
 def start_actor(
-    name: str,
-    spec: ActorSpec,
-    options: ActorOptions,
-    namespace: str,
-    node_id: str = "",
-    avoided: Collection[str] = (),
+    name: str, spec: ActorSpec, reserved: Mapping[str, Any], namespace: str, node_id: str, avoided: Collection[str]
 ) -> Any:
-    """Create the detached actor `name`, or find it if it runs already; returns its handle at once.
-
-    It runs on this node if there is one named, and is lost with it; else on any but those to avoid.
+    """Create the detached actor `name`, or find it; returns its handle at once. `reserved` are options of Ray. The
+    actor runs on this node if one is named, and is lost with it; else on any but those to avoid.
     """
+    strategy: Any = "SPREAD"
+    if node_id:
+        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)  # soft, Ray 2.60 puts most of them elsewhere
+    elif avoided:
+        not_in: Any = NotIn  # untyped in Ray
+        strategy = NodeLabelSchedulingStrategy(hard={_NODE_LABEL: not_in(*avoided)})
     decorate: Any = ray.remote(concurrency_groups=_GROUPS)  # type: ignore[call-overload]  # Ray's stubs lack it
     actor_class = decorate(HeadActor if spec.expert is None else ExpertActor)
     remote = actor_class.options(
@@ -187,25 +156,14 @@ def start_actor(
         get_if_exists=True,
         max_restarts=-1,
         max_task_retries=0,
-        num_cpus=options.num_cpus,
-        num_gpus=options.num_gpus,
-        resources=dict(options.resources) or None,
-        scheduling_strategy=_strategy(node_id, avoided),
+        scheduling_strategy=strategy,
+        **reserved,
     )
     return remote.remote(spec)
 
 
-def _strategy(node_id: str, avoided: Collection[str]) -> Any:
-    if node_id:
-        return NodeAffinitySchedulingStrategy(node_id, soft=False)  # soft, Ray 2.60 puts most of them elsewhere
-    if avoided:
-        not_in: Any = NotIn  # untyped in Ray
-        return NodeLabelSchedulingStrategy(hard={_NODE_LABEL: not_in(*avoided)})
-    return "SPREAD"
-
-
 def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, str], dict[K, str]]:
-    """What calls of `pulse` that have ended say: who answered, who is lost for good and why, who is away and why."""
+    """What calls of `pulse` that have ended say: answers, why actors are lost for good, and why others are away."""
     pulses: dict[K, Pulse] = {}
     lost: dict[K, str] = {}
     away: dict[K, str] = {}
@@ -219,12 +177,18 @@ def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, s
     return pulses, lost, away
 
 
-def reports_of(handles: Mapping[str, Any], timeout: float = _PROBE_SECONDS) -> dict[str, ActorReport]:
-    """What the actors hold, of those that answer within `timeout` seconds; one that restarts may."""
+def reports_of(handles: Mapping[str, Any]) -> dict[str, ActorReport]:
+    """What actors hold that answer within 10 s; one that restarts may."""
     refs = {handle.report.remote(): name for name, handle in handles.items()}
-    done = ray.wait(list(refs), num_returns=len(refs), timeout=timeout)[0] if refs else []
-    faults = OwnFaults()
-    return {refs[ref]: ray.get(ref) for ref in done if not faults.failed(ref, "an actor was asked what it holds")}
+    faults, done = OwnFaults(), finished(refs, timeout=_PROBE_SECONDS)
+    found = {refs[ref]: faults.answer(ref, "an actor was asked what it holds") for ref in done}
+    return {name: report for name, report in found.items() if report is not None}
+
+
+def finished(calls: Iterable[Any], timeout: float = 0) -> list[Any]:
+    """Calls that have ended, after waiting for all of them at most `timeout` seconds."""
+    refs = list(calls)
+    return list(ray.wait(refs, num_returns=len(refs), timeout=timeout)[0]) if refs else []
 
 
 def cause(error: Exception) -> str:
@@ -235,18 +199,14 @@ def cause(error: Exception) -> str:
 
 def stop_actors(names: list[str], namespace: str, timeout: float = 10.0) -> None:
     """Kill these named actors for good and wait until Ray has forgotten their names."""
-    for name in names:
-        try:
-            ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
-        except ValueError:
-            continue  # no such actor
+    for handle in filter(None, [find_actor(name, namespace) for name in names]):
+        ray.kill(handle, no_restart=True)
     end = time.monotonic() + timeout
     while time.monotonic() < end and any(find_actor(name, namespace) for name in names):
         time.sleep(0.05)
 
 
 def find_actor(name: str, namespace: str) -> Any | None:
-    """The handle of a running named actor, or None."""
     try:
         return ray.get_actor(name, namespace=namespace)
     except ValueError:

@@ -1,6 +1,4 @@
-"""Why Ray ended a process: Ray's callers are told the same of one that crashed and of one that was ended for want of
-memory, its table of processes knows.
-"""
+"""Why Ray ended a process: callers hear the same of a crash and of a lack of memory, its table of processes knows."""
 
 from typing import Any
 
@@ -13,9 +11,7 @@ gcs_pb2: Any = _gcs
 
 
 def memory_exits() -> dict[tuple[str, int], str]:
-    """Node and pid of each process that Ray ended as its machine's memory was full, with the numbers in words. A few ms
-    a call; nothing where Ray does not answer.
-    """
+    """By node and pid why Ray ended a process as its machine's memory was full, in a few ms; {} without Ray."""
     try:
         state: Any = ray._private.state.state
         table: list[bytes] = state._connect_and_get_accessor().get_worker_table()

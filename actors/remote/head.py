@@ -12,28 +12,21 @@ from actors.remote.actors import cause, pulses_in
 from actors.remote.exits import memory_exits
 from actors.routing.route_table import RouteUpdate
 from actors.seams import HeadLost, HeadTaken
-from actors.specs import RouterOptions
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 _LOOK_SECONDS = 1.0
 
 
 class RemoteHead:
-    """A `HeadHandle` on a head actor. After `HeadLost` the engine calls `begin` until the restarted head answers.
-
-    `actors.head_watch` says when a head that does not answer is ended, upon which Ray starts it anew.
+    """After `HeadLost` the engine calls `begin` until the restarted head answers. `actors.head_watch` says when a head
+    that does not answer is ended, upon which Ray starts it anew.
     """
 
     def __init__(
-        self,
-        head: Any,
-        routes: Callable[[int], RouteUpdate],
-        options: RouterOptions,
-        hang_seconds: float,
-        begin_timeout: float,
+        self, head: Any, routes: Callable[[int], RouteUpdate], grace: float, hang_seconds: float, begin_timeout: float
     ) -> None:
-        """`routes` is asked at each `begin`, and told the epoch."""
-        self._head, self._routes, self._options = head, routes, options
+        """`routes` is asked at each `begin`, and told the epoch; `grace` is the router's."""
+        self._head, self._routes, self._grace = head, routes, grace
         self._watch = HeadWatch(hang_seconds, begin_timeout)
         self._ref: Any = None
         self._pulse: Any = None  # asked for because a call takes long
@@ -42,7 +35,7 @@ class RemoteHead:
     def begin(self, epoch: int) -> HeadInfo:
         self._ref = self._pulse = None
         self._watch.begun()
-        ref = self._head.adopt.remote(epoch, self._routes(epoch), self._options)
+        ref = self._head.adopt.remote(epoch, self._routes(epoch), self._grace)
         while not ray.wait([ref], timeout=_LOOK_SECONDS)[0]:
             self._look_for_life()
         info: HeadInfo = self._get(ref)

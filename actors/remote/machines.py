@@ -28,18 +28,18 @@ class Machines:
         """The machines; `actors` are handles of processes, at least one on each machine that has any."""
         refs = [handle.memory.remote() for handle in actors]
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=_MEMORY_SECONDS)
-        for ref in done:
-            try:
-                found: HostMemory = ray.get(ref)
-            except ray.exceptions.RayError as error:  # it ended: another is asked the next time
-                self._faults.note("a process was asked for its machine's memory", error)
-                continue
-            self._memory = {**self._memory, found.node_id: found}
-        return [_with(node, self._memory.get(node.node_id)) for node in machines()]
+        found = [self._faults.answer(ref, "a process was asked for its machine's memory") for ref in done]
+        self._memory = {**self._memory, **{memory.node_id: memory for memory in found if memory is not None}}
+        return [
+            replace(node, memory_total=known.total, memory_used=known.used if node.alive else 0)
+            if (known := self._memory.get(node.node_id))
+            else node
+            for node in machines()
+        ]
 
 
 def machines() -> list[NodeInfo]:
-    """The cluster's, as Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
+    """As Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
     free, public = free_by_node(), cast(Any, ray)  # its functions are not annotated
     return [
         NodeInfo(
@@ -64,9 +64,3 @@ def free_by_node() -> dict[str, dict[str, float]]:
         return {}
     free: dict[str, dict[str, float]] = read()
     return free
-
-
-def _with(node: NodeInfo, memory: HostMemory | None) -> NodeInfo:
-    if memory is None:
-        return node
-    return replace(node, memory_total=memory.total, memory_used=memory.used if node.alive else 0)

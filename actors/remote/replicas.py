@@ -4,29 +4,23 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import ray
-
-from actors.remote.actors import pulses_in, stop_actors
+from actors.remote.actors import finished, pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
 from actors.remote.machines import Machines
 from actors.replica import Replica, ReplicaId
-from actors.routing.route_publisher import RoutePublisher
-from actors.routing.route_table import RouteUpdate
+from actors.routing.route_table import RoutePublisher, RouteUpdate
 from actors.usage import HeadUsage
 from actors.vitals import NodeInfo, Pulse, Vitals
 
 _HEAD_SECONDS = 10.0  # for the head to route to others: it waits up to half of that for a warm-up call
-_LOAD_SECONDS = 2.0  # ... and to say what its replicas do
+_USAGE_SECONDS = 2.0  # ... and to say what its replicas do
 
-Start = Callable[
-    [ReplicaId, str, Collection[str]], tuple[str, Any]
-]  # replica, node or "", nodes to avoid -> name, handle
+# replica, node or "", nodes to avoid -> name, handle
+Start = Callable[[ReplicaId, str, Collection[str]], tuple[str, Any]]
 
 
 class RayReplicas:
-    """Handles of the experts' actors, the calls that watch them, and the members that the head routes to."""
-
     def __init__(self, head: Any, handles: Mapping[ReplicaId, tuple[str, Any]], start: Start, namespace: str) -> None:
         """`handles` holds the names and handles of actors that run already."""
         self._head, self._start, self._namespace = head, start, namespace
@@ -35,8 +29,7 @@ class RayReplicas:
         self._routes = RoutePublisher()
         self._watches: dict[Any, ReplicaId] = {}
         self._asked: dict[Any, ReplicaId] = {}
-        self._nodes: dict[ReplicaId, str] = {}
-        self._pids: dict[ReplicaId, tuple[str, int]] = {}  # as they were seen last, with their node
+        self._processes: dict[ReplicaId, tuple[str, int]] = {}  # node and pid, as they were seen last
         self._machines = Machines()
 
     def routes(self, epoch: int) -> RouteUpdate:
@@ -44,7 +37,6 @@ class RayReplicas:
         return self._routes.for_epoch(epoch)
 
     def names(self) -> list[str]:
-        """The names of all actors."""
         return [name for name, _ in self._handles.values()]
 
     def start(self, replica_id: ReplicaId, node_id: str, avoided: Collection[str]) -> None:
@@ -57,46 +49,42 @@ class RayReplicas:
                 del calls[ref]
         stop_actors([name], self._namespace, timeout=1.0)  # if Ray is away and raises, it is to be stopped again
         del self._handles[replica_id]
-        self._nodes.pop(replica_id, None)
-        self._pids.pop(replica_id, None)
+        self._processes.pop(replica_id, None)
 
     def ask(self, replica_ids: Collection[ReplicaId]) -> Vitals:
         for replica_id in set(replica_ids) - set(self._asked.values()):
             self._asked[self._handles[replica_id][1].pulse.remote()] = replica_id
-        pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in _done(self._asked)])
-        self._nodes.update({replica_id: pulse.node_id for replica_id, pulse in pulses.items()})
+        pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in finished(self._asked)])
         alive = {Replica(*replica_id, pulse.incarnation) for replica_id, pulse in pulses.items()}
         self._watch(r for r in self._routes.update.replicas if r in alive)  # a watch may break while its process lives
-        self._pids |= {replica_id: (pulse.node_id, pulse.pid) for replica_id, pulse in pulses.items()}
-        exits = memory_exits() if lost or away else {}
-        lost, away = ({k: exits.get(self._pids.get(k, ("", 0)), why) for k, why in d.items()} for d in (lost, away))
+        self._seen(pulses)
+        if lost or away:
+            exits, at = memory_exits(), self._processes
+            lost, away = ({r: exits.get(at.get(r, ("", 0)), why) for r, why in d.items()} for d in (lost, away))
         return Vitals(pulses, lost, away)
 
     def ended(self) -> frozenset[ReplicaId]:
-        return frozenset(self._watches.pop(ref) for ref in _done(self._watches))
+        return frozenset(self._watches.pop(ref) for ref in finished(self._watches))
 
     def publish(self, incarnations: Mapping[ReplicaId, str]) -> frozenset[ReplicaId] | None:
         update = self._routes.next(self._replicas(incarnations))
-        try:
-            left_out: list[ReplicaId] | None = ray.get(self._head.update.remote(update), timeout=_HEAD_SECONDS)
-        except ray.exceptions.RayError as error:
-            self._faults.note("the head was given its replicas", error)
-            left_out = None
-        if left_out is None:  # it did not answer, or has begun another epoch meanwhile: it is to be told again
-            self._routes.unanswered(update)
+        call = self._head.update.remote(update)
+        cold: list[ReplicaId] | None = self._faults.answer(call, "the head was given its replicas", _HEAD_SECONDS)
+        self._routes.told(update, cold)
+        if cold is None:  # it did not answer, or has begun another epoch meanwhile: it is to be told again
             return None
-        cold = frozenset(left_out)
-        self._routes.joined(update, cold)
         self._watch(self._routes.update.replicas)
-        return cold
+        return frozenset(cold)
 
     def adopt(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
-        self._nodes = {replica_id: pulse.node_id for replica_id, pulse in pulses.items()}
-        self._pids = {replica_id: (pulse.node_id, pulse.pid) for replica_id, pulse in pulses.items()}
+        self._seen(pulses)
         replicas = self._replicas({replica_id: pulse.incarnation for replica_id, pulse in pulses.items()})
-        self._routes.joined(self._routes.next(replicas), cold=())
+        self._routes.told(self._routes.next(replicas), cold=())
         self._watch(replicas)
+
+    def _seen(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
+        self._processes |= {replica_id: (pulse.node_id, pulse.pid) for replica_id, pulse in pulses.items()}
 
     def _watch(self, replicas: Iterable[Replica]) -> None:
         watched = set(self._watches.values())
@@ -110,20 +98,13 @@ class RayReplicas:
             for replica_id, incarnation in incarnations.items()
         ]
 
-    def load(self) -> HeadUsage | None:
-        try:
-            load: HeadUsage = ray.get(self._head.load.remote(), timeout=_LOAD_SECONDS)
-        except ray.exceptions.RayError as error:
-            self._faults.note("the head was asked what its replicas do", error)
-            return None
-        return load
+    def usage(self) -> HeadUsage | None:
+        call, doing = self._head.usage.remote(), "the head was asked what its replicas do"
+        usage: HeadUsage | None = self._faults.answer(call, doing, _USAGE_SECONDS)
+        return usage
 
     def nodes(self) -> list[NodeInfo]:
-        there = list(self._nodes.items())  # another thread may start or stop some
-        shuffled = random.sample(there, len(there))  # any of a node's processes: the one asked last may hang
-        actors = {node_id: entry[1] for replica_id, node_id in shuffled if (entry := self._handles.get(replica_id))}
+        there = list(self._processes.items())  # another thread may start or stop some
+        random.shuffle(there)  # any of a node's processes: the one asked last may hang
+        actors = {node_id: entry[1] for replica_id, (node_id, _) in there if (entry := self._handles.get(replica_id))}
         return self._machines.look((self._head, *actors.values()))
-
-
-def _done(calls: Mapping[Any, ReplicaId]) -> list[Any]:
-    return list(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) if calls else []

@@ -1,8 +1,6 @@
-"""How long a layer's expert calls take, and from when on to doubt them: rows and seconds in, seconds out.
-
-The fit is of what the router sees, from sending a layer's calls to its last answer, by the rows of the largest one: it
-holds Ray, network, queueing and the slowest device. Hedging after a high quantile of that is from Dean and Barroso,
-"The Tail at Scale" (CACM 2013).
+"""How long a layer's expert calls take, and from when on to doubt them. The fit is of what the router sees, from
+sending a layer's calls to its last answer, by the rows of the largest one: it holds Ray, network, queueing and the
+slowest device. Hedging after a high quantile of that is from Dean and Barroso, "The Tail at Scale" (CACM 2013).
 """
 
 import collections
@@ -25,10 +23,9 @@ class Deadlines:
         self._since_refresh, self._slow = 0, math.inf
 
     def observe(self, rows: int, seconds: float) -> None:
-        """A layer whose largest call had this many rows was answered after `seconds`.
-
-        More than the deadline counts as the deadline: one that hung must not teach the next to be waited for as long,
-        while a machine that has become slower is followed within a few dozen layers.
+        """A layer whose largest call had this many rows took `seconds`. More than the deadline counts as the deadline:
+        a call that hung must not teach the next to be waited for as long, while a slower machine is followed in a few
+        dozen layers.
         """
         if self._n:
             seconds = min(seconds, self.deadline(rows))
@@ -54,12 +51,11 @@ class Deadlines:
         return (start, slope) if start > 0 else (0.0, y / max(x, 1.0))
 
     def expect(self, rows: int) -> float:
-        """Seconds that calls of this size take."""
         start, slope = self.line()
         return start + slope * rows
 
     def deadline(self, rows: int) -> float:
-        """Seconds after which a call is sent again."""
+        """Seconds after which a call of this size is sent again."""
         return max(self._floor, self._factor * self.expect(rows))
 
     def hedge_after(self, rows: int) -> float:
@@ -67,9 +63,7 @@ class Deadlines:
         return self._slow * self.expect(rows) if self._slow < math.inf else math.inf
 
     def parts(self, rows: int, replicas: int) -> int:
-        """Among how many replicas to split a call: as long as a part's rows cost as much as a call does by itself, and
-        each part has some.
-        """
+        """Among how many replicas to split a call, so that a part's rows cost as much as a call does by itself."""
         start, slope = self.line()
         if replicas < 2 or start <= 0:
             return 1

@@ -12,9 +12,7 @@ from model.routing import Dispatch, Grouping
 
 @dataclass(slots=True)
 class Part:
-    """Consecutive grouped rows that one replica is asked for, until one answers: one answer counts, whichever attempt
-    it comes from. Times are on the router's clock.
-    """
+    """Consecutive grouped rows for one replica. The first answer of any attempt counts. Times: the router's clock."""
 
     expert: int
     rows_RD: torch.Tensor
@@ -40,9 +38,7 @@ class Stray(NamedTuple):
 
 @dataclass(slots=True)
 class Receipt:
-    """A dispatch under way. `experts_TK` and `grouping` are on the host, from where rows are sent; `parts` are in the
-    order of the grouped rows.
-    """
+    """A dispatch under way. `experts_TK` and `grouping` are on the host; `parts` are in the grouped rows' order."""
 
     dispatch: Dispatch
     experts_TK: torch.Tensor
@@ -52,18 +48,16 @@ class Receipt:
 
     @property
     def open(self) -> list[Part]:
-        """Parts without an answer."""
         return [part for part in self.parts if part.answer_RD is None]
 
     @property
     def largest(self) -> int:
-        """Rows of the largest part."""
-        return max((part.rows for part in self.parts), default=0)
+        return max(part.rows for part in self.parts)
 
     @property
-    def answered_at(self) -> float:
-        """When the last part was answered."""
-        return max((part.answered_at for part in self.parts), default=self.sent_at)
+    def seconds(self) -> float:
+        """From sending until the last part was answered."""
+        return max(part.answered_at for part in self.parts) - self.sent_at
 
     def answers(self) -> list[torch.Tensor]:
         """Outputs of the grouped rows, part by part; side by side they are [R, D]."""

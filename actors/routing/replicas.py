@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from actors.replica import Replica, ReplicaId, Table
@@ -12,38 +13,26 @@ _LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
 
 
 class Replicas:
-    """Chooses among the replicas of a table, which another thread may swap at any time.
-
-    A replica whose call failed or was late is doubted for a while: others are preferred, but it is better than none.
-    An answer clears it. Used by one thread but for `swap`.
+    """Chooses among the replicas of a `table`, which another thread may replace; all else is for one thread. A replica
+    whose call failed or was late is doubted for a while, or until it answers: others are preferred to it.
     """
 
     def __init__(
         self, table: Table, rng: random.Random | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._table, self._rng, self._clock = table, rng or random.Random(), clock
+        self.table, self._rng, self._clock = table, rng or random.Random(), clock
         self._rows: dict[Replica, int] = {}  # under way
         self._doubts: dict[Replica, tuple[float, float]] = {}  # (until when, the length of the next one)
 
-    @property
-    def table(self) -> Table:
-        """The replicas by expert."""
-        return self._table
-
-    def swap(self, table: Table) -> None:
-        """Choose from another table from now on; a single assignment, so that no choice sees half of each."""
-        self._table = table
-
     def trusted(self, expert: int, without: Collection[Replica] = ()) -> list[Replica]:
-        """Those without a doubt."""
         now = self._clock()
-        return [r for r in self._table[expert] if r not in without and not self._doubted(r, now)]
+        return [r for r in self.table[expert] if r not in without and not self._doubted(r, now)]
 
-    def choose(self, expert: int, without: Collection[Replica] = ()) -> Replica | None:
-        """The one of two drawn at random that has fewer rows under way (Mitzenmacher, "The Power of Two Choices",
-        2001), among those that are trusted, or else among all; None if there is none.
+    def choose(self, expert: int) -> Replica | None:
+        """Of two chosen at random the one with fewer rows under way (Mitzenmacher, "The Power of Two Choices", 2001),
+        trusted ones first; None if there is none.
         """
-        candidates = self.trusted(expert, without) or [r for r in self._table[expert] if r not in without]
+        candidates = self.trusted(expert) or list(self.table[expert])
         if len(candidates) > 2:
             candidates = self._rng.sample(candidates, 2)
         elif len(candidates) == 2 and self._rng.random() < 0.5:
@@ -51,15 +40,13 @@ class Replicas:
         return min(candidates, key=self.rows_of, default=None)
 
     def spread(self, expert: int, parts: int) -> list[Replica]:
-        """Different replicas for the parts of a large call, fewest rows under way first: at most `parts` of them."""
+        """At most `parts` replicas for the parts of a large call, fewest rows under way first."""
         return sorted(self.trusted(expert), key=self.rows_of)[:parts]
 
     def rows_of(self, replica: Replica) -> int:
-        """Rows under way to it."""
         return self._rows.get(replica, 0)
 
     def send(self, replica: Replica, rows: int) -> None:
-        """A call is on its way to it."""
         assert rows > 0, "a call without rows cannot be told from none"
         self._rows[replica] = self._rows.get(replica, 0) + rows
 
@@ -70,11 +57,10 @@ class Replicas:
             self._doubts.pop(replica, None)
 
     def failed(self, replica: Replica, rows: int) -> None:
-        """A call to it ended in an error."""
         self._end(replica, rows)
         _, pause = self._doubts.get(replica, (0.0, _FIRST_DOUBT))
         self._doubts[replica] = (self._clock() + pause, min(2 * pause, _LONGEST_DOUBT))
-        for gone in [r for r in self._doubts if r not in self._table[r.expert] and r != replica]:
+        for gone in [r for r in self._doubts if r not in self.table[r.expert] and r != replica]:
             del self._doubts[gone]
 
     def late(self, replica: Replica) -> None:
@@ -85,9 +71,8 @@ class Replicas:
     def _end(self, replica: Replica, rows: int) -> None:
         left = self._rows[replica] - rows
         assert left >= 0, f"{replica} has {left} rows under way"
-        if left:
-            self._rows[replica] = left
-        else:
+        self._rows[replica] = left
+        if not left:
             del self._rows[replica]
 
     def _doubted(self, replica: Replica, now: float) -> bool:
@@ -96,16 +81,14 @@ class Replicas:
 
     def queued(self) -> dict[ReplicaId, int]:
         """Rows under way by replica."""
-        rows: dict[ReplicaId, int] = {}
+        rows = Counter[ReplicaId]()
         for replica, count in list(self._rows.items()):
-            replica_id = replica.id
-            rows[replica_id] = rows.get(replica_id, 0) + count
+            rows[replica.id] += count
         return rows
 
     def doubted(self) -> frozenset[ReplicaId]:
-        """Those of the table that are doubted now."""
         now = self._clock()
-        return frozenset(r.id for row in self._table for r in row if self._doubted(r, now))
+        return frozenset(r.id for row in self.table for r in row if self._doubted(r, now))
 
     def check(self) -> None:
         """AssertionError if calls are under way; for when none should be."""

@@ -1,14 +1,15 @@
-"""What the head routes to: how replicas join and leave, and which of two updates that cross counts."""
+"""What the head routes to: how replicas join and leave, which update counts, and what a restarted head is given."""
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from actors.replica import Replica, ReplicaId, Table
+from actors.replica import Replica, ReplicaId
 from actors.routing.replicas import Replicas
 from actors.transport.seam import ExpertCall, ExpertTransport
 
@@ -19,10 +20,8 @@ WARM_SECONDS = 5.0  # for a new replica to answer its first call
 
 @dataclass(frozen=True, slots=True)
 class RouteUpdate:
-    """The replicas to route to, each with the handle of its actor as endpoint.
-
-    Of two updates that cross on their way the one with the higher revision counts; of two engines', those of the
-    engine with the higher epoch.
+    """The replicas to route to, each with its actor's handle as endpoint. Of two updates that cross on their way the
+    one with the higher epoch counts, then the one with the higher revision.
     """
 
     revision: int
@@ -31,12 +30,11 @@ class RouteUpdate:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The update with the higher one counts."""
         return self.epoch, self.revision
 
 
 class RouteTable:
-    """Changes the table that the router chooses from. Any thread may call it.
+    """Changes the table that the router chooses from, in any thread.
 
     A replica that is new joins once it has answered a warm-up call, so that no step is the first to wait for its
     connection. The call goes through a transport of its own, because the router's belongs to the thread that routes.
@@ -59,13 +57,12 @@ class RouteTable:
         self._swap(update, [transport.connect(replica) for replica in update.replicas])
 
     def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId] | None:
-        """Route to these from the next choice on, `rows_RD` being those of the warm-up calls. A replica that is not
-        among them is left at once; returns those that are left out because their warm-up
-        failed, or None if a later update counts.
+        """Route to these from the next choice on, and to no others from now on. Warm-up calls have the rows `rows_RD`.
+        Returns the replicas that are left out because their warm-up failed, or None if a later update counts.
         """
         transport = self._transport()
         wanted = [transport.connect(replica) for replica in update.replicas]
-        known = {replica for row in self._replicas.table for replica in row}
+        known = set(itertools.chain(*self._replicas.table))
         if known:
             self._swap(update, [replica for replica in wanted if replica in known])
         cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
@@ -88,13 +85,36 @@ class RouteTable:
         return frozenset(cold.values())
 
     def _swap(self, update: RouteUpdate, replicas: Iterable[Replica]) -> bool:
-        rows: list[list[Replica]] = [[] for _ in range(self._expert_count)]
-        for replica in sorted(replicas, key=lambda r: r.id):
-            rows[replica.expert].append(replica)
-        table: Table = tuple(map(tuple, rows))
+        inorder = sorted(replicas, key=lambda r: r.id)
+        table = tuple(tuple(r for r in inorder if r.expert == expert) for expert in range(self._expert_count))
         with self._lock:
-            counts = update.order >= self._order
-            if counts:
-                self._order = update.order
-                self._replicas.swap(table)
-        return counts
+            if update.order < self._order:
+                return False
+            self._order, self._replicas.table = update.order, table
+            return True
+
+
+class RoutePublisher:
+    """Makes the updates of one engine's head. `update` is what the head routes to as far as is known here; a head that
+    restarts begins with it. Used by one thread but for `for_epoch`.
+    """
+
+    def __init__(self) -> None:
+        self.update = RouteUpdate(0)
+        self._epoch = -1  # of the engine that has the head
+
+    def for_epoch(self, epoch: int) -> RouteUpdate:
+        """The update for a head that an engine begins with this epoch."""
+        self._epoch = epoch
+        return replace(self.update, epoch=epoch)
+
+    def next(self, replicas: Sequence[Replica]) -> RouteUpdate:
+        return RouteUpdate(self.update.revision + 1, replicas, self._epoch)
+
+    def told(self, update: RouteUpdate, cold: Collection[ReplicaId] | None) -> None:
+        """The head has carried it out but for `cold` replicas, whose warm-up call failed; None: it did not answer. If
+        it restarts then, it gets the replicas that it had and that are still wanted: new ones were not warmed up.
+        """
+        known = self.update.replicas
+        routed = [r for r in update.replicas if (r in known if cold is None else r.id not in cold)]
+        self.update = replace(update, replicas=routed)

@@ -1,8 +1,6 @@
-"""The expert router: an object inside the head that takes a layer's dispatch to the experts and back.
-
-Group rows by expert, send them to replicas, send again what fails or takes too long, combine in fixed order. Expert
-calls are pure functions of (layer, rows): a second answer to one would be equal, and exactly one is used. T: tokens,
-R: rows, D: hidden size.
+"""The expert router: an object inside the head that takes a layer's dispatch to the experts and back. Expert calls are
+pure functions of (layer, rows): a second answer to one would be equal, and exactly one is used. T: tokens, R: rows, D:
+hidden size.
 """
 
 import itertools
@@ -17,8 +15,8 @@ from actors.replica import Replica
 from actors.routing.deadlines import Deadlines
 from actors.routing.receipt import Part, Receipt, Stray
 from actors.routing.replicas import Replicas
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
+from actors.usage import UsageCounter
 from model.device.host_link import HostLink, NoLink
 from model.routing import Dispatch, combine, group
 from model.trunk import Forward
@@ -30,8 +28,8 @@ _MOST_HEDGES = 4.0  # ... and at once
 
 @dataclass(slots=True)
 class StepCounts:
-    """Counts of one step: `expert_tokens[layer][expert]` rows, `chosen[layer]` the experts of each token [T, K] (on the
-    host), retried calls, seconds spent waiting for experts.
+    """Of one step: `expert_tokens[layer][expert]` rows, `chosen[layer]` the experts of each token [T, K] (on the host),
+    retried calls, seconds spent waiting for experts.
     """
 
     expert_tokens: list[tuple[int, ...]] = field(default_factory=list)
@@ -47,10 +45,9 @@ class ExpertUnavailable(Exception):
 class ExpertRouter:
     """Runs a trunk's generator against a transport.
 
-    A part of an expert's rows goes to one replica. It goes to another as well when the first fails, or passes the
-    deadline that `deadlines` gives, or (hedging) is slower than nearly all calls are; that one then is doubted. Where
-    no other replica exists a failed part is tried again until `grace` seconds have passed, then ExpertUnavailable is
-    raised.
+    A part of an expert's rows goes to one replica. It goes to another as well when the first fails, or passes its
+    deadline, or (hedging) is slower than nearly all calls are; that one then is doubted. Where no other replica exists
+    a failed part is tried again until `grace` seconds have passed, then ExpertUnavailable is raised.
 
     Several dispatches may be under way at once, and be combined in any order: a reply finds its part by its call's id.
     Each `combine` looks after the deadlines of its own dispatch only, and raises for no other.
@@ -97,7 +94,6 @@ class ExpertRouter:
     # ---- dispatch ----
 
     def dispatch(self, dispatch: Dispatch) -> Receipt:
-        """Send the rows of every active expert."""
         x_TD, experts_TK = self._link.download(dispatch.x_TD, dispatch.experts_TK)
         receipt = Receipt(dispatch, experts_TK, group(experts_TK, len(self.replicas.table)), self._clock())
         rows_RD = x_TD.index_select(0, receipt.grouping.tokens_R)
@@ -162,12 +158,12 @@ class ExpertRouter:
         finally:
             self.abandon(receipt)
         if counts.retries == retries and receipt.parts:
-            self._deadlines.observe(receipt.largest, receipt.answered_at - receipt.sent_at)
+            self._deadlines.observe(receipt.largest, receipt.seconds)
         outputs_RD = self._link.upload(receipt.answers()) if receipt.parts else receipt.dispatch.x_TD[:0]
         return combine(receipt.dispatch.weights_TK, rows_KT, outputs_RD)
 
     def abandon(self, receipt: Receipt) -> None:
-        """Wait no longer for what is under way of a dispatch that will not be combined."""
+        """Wait no longer for what is under way of a dispatch."""
         for part in receipt.parts:
             if part.attempts:
                 self._leave(part)
@@ -204,9 +200,9 @@ class ExpertRouter:
     def _note(self, replica: Replica, rows: int, reply: ExpertReply) -> None:
         if reply.rows_RD is None:
             self.replicas.failed(replica, rows)
-            return
-        self.replicas.answered(replica, rows)
-        self._usage.served(replica, rows, reply.service_seconds)
+        else:
+            self.replicas.answered(replica, rows)
+            self._usage.served(replica, rows, reply.service_seconds)
 
     def _leave(self, part: Part) -> None:
         """Turn the attempts under way of a part into strays."""
@@ -230,13 +226,10 @@ class ExpertRouter:
         now, calls = self._clock(), []
         for part in waiting:
             slow = bool(part.attempts) and part.hedge_at <= now < part.resend_at
-            replica = self._hedge(part) if slow else self._retry(part, now)
-            if replica is None:
-                continue
-            calls.append(self._attempt(layer, part, replica))
-            self._usage.again(replica.expert, hedged=slow)
-            if not slow:
-                counts.retries += 1
+            if replica := self._hedge(part) if slow else self._retry(part, now):
+                calls.append(self._attempt(layer, part, replica))
+                self._usage.again(replica.expert, hedged=slow)
+                counts.retries += not slow
         if calls:
             self._submit(calls)
 

@@ -1,6 +1,5 @@
 """Expert calls in one process: the experts run when they are called."""
 
-import collections
 import time
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -14,18 +13,14 @@ from actors.transport.seam import ExpertCall, ExpertReply
 class Applies(Protocol):
     """An expert in this process: `actors.expert.Expert`, or a test's."""
 
-    def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
-        """Rows in, as many rows out."""
-        ...
+    def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor: ...
 
 
 class LocalTransport:
-    """Experts in this process, run when called: the one-process mode, and the double that tests build on. A replica's
-    endpoint is an `Applies`.
-    """
+    """The one-process mode, and the double that tests build on. A replica's endpoint is an `Applies`."""
 
     def __init__(self) -> None:
-        self._replies: collections.deque[ExpertReply] = collections.deque()
+        self._replies: list[ExpertReply] = []
 
     def connect(self, replica: Replica) -> Replica:
         return replica
@@ -39,8 +34,7 @@ class LocalTransport:
             self._replies.append(ExpertReply(call.call_id, rows_RD, service_seconds=took))
 
     def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
-        replies = list(self._replies)
-        self._replies.clear()
+        replies, self._replies = self._replies, []
         return replies
 
     def abandon(self, call_ids: Collection[int]) -> None:

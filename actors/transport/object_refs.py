@@ -16,10 +16,8 @@ _STRAY_SECONDS = 0.1  # how often abandoned calls are looked after
 
 
 class RayTransport:
-    """A replica comes with its actor's handle; its endpoint is the bound `forward`, ready for `.remote(message)`.
-
-    Refs live in the head, which waits for all of a layer's at once: Ray wakes it a single time. Rows come from the
-    host's memory and are answered there. It implements `actors.transport.seam.ExpertTransport`.
+    """A replica comes with its actor's handle; its endpoint is the bound `forward`. Refs live in the head, which waits
+    for all of a layer's at once: Ray wakes it a single time. Rows come from the host's memory and are answered there.
     """
 
     def __init__(self) -> None:

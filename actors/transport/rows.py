@@ -1,8 +1,8 @@
 """Rows as they travel between the head and the experts: one message, header and rows. No torch, no Ray.
 
-One argument is cheaper than two. Small messages are `bytes`, which Ray sends in less than half the time of a tensor;
-large ones are a numpy buffer, which the receiver maps from the object store where `bytes` would be copied out of it.
-Indices and router weights stay on the head.
+One argument is cheaper than two. Ray sends small `bytes` in less than half the time of a tensor, while the receiver
+maps a large numpy buffer from the object store where `bytes` would be copied. Indices and router weights stay on the
+head.
 """
 
 import struct
@@ -21,9 +21,8 @@ Message = bytes | NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class RowsHeader:
-    """Describes the rows behind it: [rows, columns] of `dtype_code`, row-major.
-
-    In a call `layer` says which layer to run; in a reply `service_ns` says how long the expert computed.
+    """Describes the [rows, columns] behind it, row-major. In a call `layer` says which layer to run; in a reply
+    `service_ns` how long the expert computed.
     """
 
     dtype_code: int

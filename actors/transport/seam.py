@@ -1,7 +1,5 @@
-"""The seam between the router and the experts: calls out, replies back, in any order.
-
-It is asynchronous so that retries, hedging, overlap and other channels need no change above it. R: rows, D: hidden
-size.
+"""The seam between the router and the experts: calls out, replies back, in any order, so that retries, hedging, overlap
+and other channels need no change above it. R: rows, D: hidden size.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,7 +24,6 @@ class ExpertCall:
 
 
 def encode_call(call: ExpertCall) -> Message:
-    """A call as it travels."""
     rows, columns = call.rows_RD.shape
     header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
     return encode_rows(header, tensor_bytes(call.rows_RD))
@@ -34,11 +31,7 @@ def encode_call(call: ExpertCall) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReply:
-    """The end of a call: rows [R, D], or the reason why there are none.
-
-    A failure may be the network's, or the answer may yet have been computed. `service_seconds` is the expert's own
-    time.
-    """
+    """The end of a call: rows [R, D], or why there are none. `service_seconds` is the expert's own time."""
 
     call_id: int
     rows_RD: torch.Tensor | None
@@ -47,25 +40,18 @@ class ExpertReply:
 
 
 class ExpertTransport(Protocol):
-    """Sends calls and collects replies. Replies may come in any order; a call may end in an error.
-
-    One thread uses a transport; another makes one of its own.
-    """
+    """One thread uses a transport; another makes one of its own."""
 
     def connect(self, replica: Replica) -> Replica:
         """The replica with the endpoint that this transport's calls want, made from the one that it came with."""
-        ...
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         """Send calls. Over a network this returns before an expert has run; in one process the experts run here."""
-        ...
 
     def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         """Wait until all of these calls have ended, or with `first` one of them, at most `timeout` seconds. Returns the
         replies that have come, which may be those of other calls, too.
         """
-        ...
 
     def abandon(self, call_ids: Collection[int]) -> None:
         """Wait for these no longer. How they end is still reported by some later poll."""
-        ...

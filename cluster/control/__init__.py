@@ -1,1 +1,1 @@
-"""The threads that carry policies out: replicas of experts, and their number by load."""
+"""The threads that carry policies out: the replicas of experts, and their number by usage."""

@@ -43,8 +43,8 @@ class Autoscaler:
     def start(self) -> None:
         self._ticker.start()
 
-    def stop(self, timeout: float = 15.0) -> None:
-        self._ticker.stop(timeout)
+    def stop(self) -> None:
+        self._ticker.stop()
 
     def _turn(self) -> None:
         if self.policy.enabled:
@@ -58,23 +58,19 @@ class Autoscaler:
         self._note_changes(snapshot.desired, now)
         if before is None or head is None or before.head is None or before.head.incarnation != head.incarnation:
             return {}
-        loads = between(before, view).experts
+        usage = between(before, view).experts
         uses = [
-            Use(e, desired, ready[e], loads[e].utilization, now - self._changed.get(e, float("-inf")))
+            Use(e, desired, ready[e], usage[e].utilization, now - self._changed.get(e, float("-inf")))
             for e, desired in enumerate(snapshot.desired)
         ]
-        wanted = decide(self.policy, uses)
-        if wanted:
-            for e, count in wanted.items():
-                log.info(
-                    "expert %d: %d -> %d replicas, %.0f %% busy", e, uses[e].desired, count, 100 * uses[e].utilization
-                )
+        if wanted := decide(self.policy, uses):
             try:
                 self._controller.scale(wanted, expected_revision=snapshot.revision, afresh=False)
             except RevisionMoved:  # another change came first: the next look sees it
                 return {}
             for e, count in wanted.items():
                 why = f"{uses[e].desired} -> {count} replicas, {100 * uses[e].utilization:.0f} % busy"
+                log.info("expert %d: %s", e, why)
                 self._events.add(Kind.EXPERT_SCALED, why, expert=e, requester="autoscaler")
             self._note_changes([wanted.get(e, count) for e, count in enumerate(snapshot.desired)], now)
         return wanted

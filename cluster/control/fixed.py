@@ -1,14 +1,13 @@
 """The replicas of one-process mode: one of each expert, always ready. Nothing can be changed about them."""
 
 import os
-from collections.abc import Mapping
+from typing import NoReturn
 
 from actors.replica import ReplicaId
 from actors.usage import HeadUsage
 from cluster.control.errors import ReplicasFixed
 from cluster.observe.snapshot import Snapshot
 from cluster.policy.replicas.lifecycle import Member, State
-from cluster.policy.replicas.reconcile import Change
 from cluster.policy.replicas.scaling import ScalingPolicy
 
 
@@ -18,42 +17,26 @@ class FixedReplicas:
     policy: ScalingPolicy | None = None
 
     def __init__(self, experts: int) -> None:
-        members = [
-            Member(ReplicaId(expert, 0), State.READY, 0.0, pid=os.getpid(), served=True, loaded=True)
-            for expert in range(experts)
-        ]
+        ids = [ReplicaId(expert, 0) for expert in range(experts)]
+        members = [Member(r, State.READY, 0.0, pid=os.getpid(), served=True, loaded=True) for r in ids]
         self._snapshot = Snapshot(0, (1,) * experts, tuple(members), {}, (), restarts=(0,) * experts)
 
     def snapshot(self) -> Snapshot:
         return self._snapshot
 
-    def load(self) -> HeadUsage | None:
+    def usage(self) -> HeadUsage:
         """The head always answers; it counts nothing of its replicas."""
         return HeadUsage("", {}, {}, (), ())
 
     def unserved(self) -> list[int]:
         return []
 
-    def scale(
-        self,
-        wanted: Mapping[int, int],
-        validate_only: bool = False,
-        expected_revision: int | None = None,
-        afresh: bool = True,
-    ) -> tuple[int, list[Change]]:
-        """Raises ReplicasFixed."""
+    def refuse(self, *change: object, **options: object) -> NoReturn:
         raise ReplicasFixed
 
-    def drain_node(self, node_id: str, seconds: float, cancel: bool = False) -> None:
-        """Raises ReplicasFixed."""
-        raise ReplicasFixed
-
-    def set(self, policy: ScalingPolicy) -> None:
-        """Raises ReplicasFixed."""
-        raise ReplicasFixed
+    scale = drain_node = set = refuse
 
     def start(self) -> None:
         """There is no thread."""
 
-    def stop(self, timeout: float = 15.0) -> None:
-        """There is no thread."""
+    stop = start

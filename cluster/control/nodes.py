@@ -1,7 +1,6 @@
 """The machines of the cluster, as they were a moment ago."""
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from actors.vitals import NodeInfo
@@ -15,14 +14,11 @@ class Nodes:
     """May be used from any thread."""
 
     def __init__(
-        self,
-        look: Callable[[], Iterable[NodeInfo]],
-        clock: Callable[[], float] = time.monotonic,
-        events: EventLog | None = None,
+        self, look: Callable[[], Iterable[NodeInfo]], known: Iterable[str], clock: Callable[[], float], events: EventLog
     ) -> None:
-        """`look` asks Ray; a node that is gone is noted in `events`."""
-        self._look, self._clock, self._events = look, clock, events or EventLog()
-        self._alive: set[str] = set()  # at some time
+        """`look` asks Ray. Replicas run on `known` nodes; a node that is gone is noted in `events`."""
+        self._look, self._clock, self._events = look, clock, events
+        self._alive = set(known)  # at some time
         self._lost: set[str] = set()  # ... and later not: Ray gives a node that comes back another id
         self._lock = threading.Lock()
         self._seen = _NOT_LOOKED
@@ -35,11 +31,6 @@ class Nodes:
             self._seen = self._clock(), nodes
             self._note_lost(nodes)
         return nodes
-
-    def known(self, node_ids: Iterable[str]) -> None:
-        """These are alive: replicas run there."""
-        with self._lock:
-            self._alive.update(filter(None, node_ids))
 
     def _note_lost(self, nodes: Iterable[NodeInfo]) -> None:
         with self._lock:

@@ -4,11 +4,12 @@ import logging
 import threading
 from collections.abc import Callable
 
+_STOP_SECONDS = 15.0  # for the turn that is under way
+
 
 class Ticker:
-    """Calls `turn` in a thread of its own, `pause()` seconds after it has returned (None: never) or when woken.
-
-    A turn that raises is logged, and the next one tries again: a bug of ours, or Ray's, does not end what runs.
+    """Calls `turn` in a thread of its own, `pause()` seconds after it has returned (None: never) or when woken. A turn
+    that raises is logged and the next one tries again: a bug of ours, or Ray's, does not end what runs.
     """
 
     def __init__(self, name: str, turn: Callable[[], object], pause: Callable[[], float | None]) -> None:
@@ -23,15 +24,13 @@ class Ticker:
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the next turn at once."""
         self._wake.set()
 
-    def stop(self, timeout: float = 15.0) -> None:
-        """End the thread, after the turn that is under way."""
+    def stop(self) -> None:
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(timeout)
+            self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         while True:
@@ -41,5 +40,5 @@ class Ticker:
                 return
             try:
                 self._turn()
-            except Exception:  # a bug of ours or Ray's: the log has it, and the next turn repeats what was not done
+            except Exception:
                 self._log.exception("the %s failed", self._name)

@@ -43,7 +43,7 @@ def obstacle(
         return Obstacle("the engine has ended")
     if not engine.adopted:
         return Obstacle("the head is waited for")
-    if controller.load() is None:
+    if controller.usage() is None:
         return Obstacle("the head does not answer")
     if experts := controller.unserved():
         return Obstacle(f"no replica of expert {', '.join(map(str, experts))} is ready", lasting=False)

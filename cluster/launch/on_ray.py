@@ -15,16 +15,15 @@ from actors.remote.head import RemoteHead
 from actors.remote.machines import machines
 from actors.remote.replicas import RayReplicas
 from actors.replica import ReplicaId
-from actors.specs import ActorOptions
 from actors.vitals import Pulse
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
-from cluster.launch.specs import actor_specs, needs_of, router_options
-from cluster.policy.replicas.adoption import Actor, Adoption, adopt
+from cluster.launch.specs import actor_specs, needs_of
 from cluster.policy.replicas.lifecycle import MOST_FAILURES
 from cluster.policy.replicas.readiness import Readiness
+from cluster.policy.replicas.start_plan import Actor, StartPlan, plan_start
 from cluster.settings.config import Config
 from model.checkpoint.folder import Checkpoint
 
@@ -91,7 +90,7 @@ class RayDeployment:
         self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start, config.cluster.namespace)
         self.ops.adopt(self.pulses)
         self.head = RemoteHead(
-            handles[HEAD_NAME], self.ops.routes, router_options(config), config.head.hang_s, _BEGIN_SECONDS
+            handles[HEAD_NAME], self.ops.routes, config.experts.grace_s, config.head.hang_s, _BEGIN_SECONDS
         )
 
     def broken(self) -> str:
@@ -142,34 +141,34 @@ class _Actors:
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
-        adoption = adopt(found, self._head_spec, self._expert_specs, self.config.experts.replicas)
-        if stale := [_name(actor) for actor in adoption.replaced]:
+        plan = plan_start(found, self._head_spec, self._expert_specs, self.config.experts.replicas)
+        if stale := [_name(actor) for actor in plan.replaced]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
-        self.new = [_name(r) for r in adoption.missing] + ([] if adoption.head_kept else [HEAD_NAME])
+        self.new = [_name(r) for r in plan.missing] + ([] if plan.head_kept else [HEAD_NAME])
         _, head = self.start(HEAD_NAME)
-        nodes = self._nodes(adoption, head, stop)
-        experts = [self.start(r, nodes.get(r, "")) for r in [*adoption.kept, *adoption.missing]]
+        nodes = self._nodes(plan, head, stop)
+        experts = [self.start(r, nodes.get(r, "")) for r in [*plan.kept, *plan.missing]]
         handles = {HEAD_NAME: head, **dict(experts)}
-        dispensable = {_name(r): [_name(other) for other in others] for r, others in adoption.dispensable().items()}
+        dispensable = {_name(r): [_name(other) for other in others] for r, others in plan.dispensable().items()}
         return handles, Readiness(handles, dispensable)
 
-    def _nodes(self, adoption: Adoption, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
+    def _nodes(self, plan: StartPlan, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
         """Nodes for new experts, once it is known what the head takes; none where there is no choice."""
         alive = [node for node in machines() if node.alive]
-        if len(alive) < 2 or not adoption.missing:
+        if len(alive) < 2 or not plan.missing:
             return {}
         if needs_of(self.config.head):
             _wait_for_node(head, stop, self.config.cluster.start_timeout_s)
             alive = [node for node in machines() if node.alive]
-        return adoption.nodes(alive, needs_of(self.config.experts))
+        return plan.nodes(alive, needs_of(self.config.experts))
 
     def start(self, actor: Actor, node_id: str = "", avoided: Collection[str] = ()) -> tuple[str, Any]:
         """Begin to start an actor, or find it: its name and handle."""
-        section = self.config.head if actor == "head" else self.config.experts
+        s = self.config.head if actor == "head" else self.config.experts
         spec = self._head_spec if actor == "head" else self._expert_specs[actor.expert]
-        options = ActorOptions(section.num_cpus, section.num_gpus, section.resources)
-        return _name(actor), start_actor(_name(actor), spec, options, self._namespace, node_id, avoided)
+        reserved = {"num_cpus": s.num_cpus, "num_gpus": s.num_gpus, "resources": dict(s.resources) or None}
+        return _name(actor), start_actor(_name(actor), spec, reserved, self._namespace, node_id, avoided)
 
 
 def _running(namespace: str) -> dict[str, Actor]:

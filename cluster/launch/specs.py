@@ -4,7 +4,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from actors.specs import ActorSpec, RouterOptions
+from actors.specs import ActorSpec
 from cluster.engine.engine import EngineConfig
 from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
@@ -71,10 +71,6 @@ def needs_of(section: ActorSection) -> dict[str, float]:
     """What Ray reserves for such an actor, by resource."""
     needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
     return {name: amount for name, amount in needs.items() if amount}
-
-
-def router_options(config: Config) -> RouterOptions:
-    return RouterOptions(grace=config.experts.grace_s)
 
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:

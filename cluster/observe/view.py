@@ -1,4 +1,4 @@
-"""The running server at one moment. It is read once for a question; status, load, metrics and scaling all use it."""
+"""The running server at one moment. It is read once for a question; status, usage, metrics and scaling all use it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -62,12 +62,12 @@ class Replicas(Protocol):
 
     def snapshot(self) -> Snapshot: ...
 
-    def load(self) -> HeadUsage | None: ...
+    def usage(self) -> HeadUsage | None: ...
 
 
 def take(clock: Callable[[], float], replicas: Replicas, ask_head: bool = True) -> ClusterView:
     """Replicas and head as they are now; `dataclasses.replace` adds the rest. It waits for Ray and the head, so it is
     not for the event loop; a head that is away takes 2 s.
     """
-    head = replicas.load() if ask_head else None
+    head = replicas.usage() if ask_head else None
     return ClusterView(clock(), replicas.snapshot(), head)

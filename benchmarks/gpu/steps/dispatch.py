@@ -18,8 +18,8 @@ import torch
 from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
+from actors.usage import UsageCounter
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.echoes import echoes, own_ray
 from benchmarks.gpu.measure.mishap import MISHAPS, reason

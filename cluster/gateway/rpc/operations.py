@@ -30,7 +30,7 @@ _LEAST_INTERVAL, _LONGEST_INTERVAL = 0.1, 3600.0
 _STATES = {
     State.STARTING: pb.REPLICA_STATE_STARTING,
     State.READY: pb.REPLICA_STATE_READY,
-    State.DRAINING: pb.REPLICA_STATE_DRAINING,
+    State.RETIRING: pb.REPLICA_STATE_DRAINING,
     State.UNREACHABLE: pb.REPLICA_STATE_UNREACHABLE,
     State.LOST: pb.REPLICA_STATE_LOST,
 }
@@ -120,8 +120,8 @@ class ClusterService:
         kind = Happening.NODE_RESTORED if request.cancel else Happening.NODE_DRAINED
 
         def drain() -> None:  # with its event, as in `_scale`
-            controller.drain_node(request.node_id, seconds, request.cancel)
-            self._backend.events.add(kind, node_id=request.node_id, requester=requester)
+            if controller.drain_node(request.node_id, seconds, request.cancel):
+                self._backend.events.add(kind, node_id=request.node_id, requester=requester)
 
         await asyncio.to_thread(drain)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)

@@ -8,17 +8,14 @@ from cluster.policy.replicas.backoff import Backoff
 
 
 class Desired:
-    """The desired counts by expert, the nodes that replicas shall leave, and why starts have failed. `revision` counts
-    the changes of the counts.
-    """
+    """Counts by expert, nodes to leave, and why starts have failed. `revision` counts the changes of the counts."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts = tuple(counts)
         self.revision = 1
         self.avoided: Mapping[str, float] = {}  # nodes, and until when their replicas shall have moved away
-        self.notes: dict[int, str] = {}  # by expert: why its last scaling was taken back
-        self._noted: dict[int, ReplicaId] = {}  # by expert: the replica that its note is about
-        self._backoff: Backoff[int] = Backoff()  # by expert
+        self._notes: dict[int, tuple[ReplicaId, str]] = {}  # by expert: the replica that it is about, and the note
+        self._backoff = Backoff()  # by expert
 
     def scale(self, wanted: Mapping[int, int]) -> None:
         assert all(count >= 1 for count in wanted.values()), "an expert keeps a replica"
@@ -32,7 +29,7 @@ class Desired:
         self.avoided = {other: until for other, until in self.avoided.items() if other != node_id}
 
     def expire_drains(self, nodes: Mapping[ReplicaId, str], now: float) -> dict[str, list[ReplicaId]]:
-        """A node that replicas have not left in time takes replicas again. Returns these nodes, and who is there."""
+        """A node that replicas have not left in time takes replicas again. Returns these nodes and replicas."""
         undrained: dict[str, list[ReplicaId]] = {}
         for node_id in [node_id for node_id, until in self.avoided.items() if now >= until]:
             left = [replica_id for replica_id, node in nodes.items() if node == node_id]
@@ -44,25 +41,24 @@ class Desired:
         return undrained
 
     def failed(self, replica_id: ReplicaId, why: str, now: float) -> None:
-        """A replica could not be started: the next attempt for its expert has to wait."""
-        self.notes[replica_id.expert] = why
-        self._noted[replica_id.expert] = replica_id
+        """The next attempt to start a replica of this expert has to wait."""
+        self._notes[replica_id.expert] = replica_id, why
         self._backoff.failed(replica_id.expert, now)
 
     def joined(self, replica_id: ReplicaId) -> None:
+        noted, _ = self._notes.get(replica_id.expert, (None, ""))
+        if noted == replica_id:
+            del self._notes[replica_id.expert]
         self._backoff.cleared(replica_id.expert)
-        if self._noted.get(replica_id.expert) == replica_id:
-            self._forget_note(replica_id.expert)
 
     def begin_afresh(self, expert: int) -> None:
-        """As if no attempt had failed."""
         self._backoff.cleared(expert)
-        self._forget_note(expert)
+        self._notes.pop(expert, None)
 
     def pauses(self, expert: int, now: float) -> bool:
-        """Whether no replica of this expert is to be started now, because the last attempts failed."""
         return self._backoff.pauses(expert, now)
 
-    def _forget_note(self, expert: int) -> None:
-        self.notes.pop(expert, None)
-        self._noted.pop(expert, None)
+    @property
+    def notes(self) -> dict[int, str]:
+        """By expert: why its last scaling was taken back."""
+        return {expert: why for expert, (_, why) in self._notes.items()}

@@ -12,8 +12,6 @@ WINDOW_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """An expert's hedges, and the calls among which they were."""
-
     expert: int
     hedges: int
     calls: int
@@ -23,11 +21,7 @@ class Hedging:
     """Compares the head's counters with those of up to a minute ago. An expert is named once in a minute."""
 
     def __init__(self) -> None:
-        self._since = float("-inf")
-        self._incarnation = ""
-        self._calls: Sequence[int] = ()
-        self._hedges: Sequence[int] = ()
-        self._named: set[int] = set()
+        self._begin("", (), (), float("-inf"))
 
     def due(self, incarnation: str, calls: Sequence[int], hedges: Sequence[int], now: float) -> list[Excess]:
         """The experts to name. The counters are by expert, since this incarnation of the head began."""
@@ -47,4 +41,4 @@ class Hedging:
     def _begin(self, incarnation: str, calls: Sequence[int], hedges: Sequence[int], now: float) -> None:
         self._incarnation, self._since = incarnation, now
         self._calls, self._hedges = tuple(calls), tuple(hedges)
-        self._named = set()
+        self._named = set[int]()

@@ -1,6 +1,6 @@
 """The life of one replica.
 
-STARTING -> READY -> DRAINING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
+STARTING -> READY -> RETIRING -> gone         a READY one whose process ended: UNREACHABLE -> STARTING -> READY,
 or LOST when Ray says that it will not come back
 """
 
@@ -16,33 +16,29 @@ MOST_FAILURES = 3  # in a row
 
 
 class State(StrEnum):
-    """A retired replica is DRAINING until it has answered its last call."""
+    """A retired replica is RETIRING until it has answered its last call."""
 
     STARTING = "starting"
     READY = "ready"
-    DRAINING = "draining"
+    RETIRING = "draining"  # the word of the protos and the metrics
     UNREACHABLE = "unreachable"
     LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOptions:
-    """Seconds after which a replica is given up that found no node, that does not load, and that does not drain;
-    `needs` is what Ray reserves for a replica.
-    """
+    """Seconds for a replica to find a node, to load, to answer its last calls; `needs` is what Ray reserves for it."""
 
     placement_timeout: float = math.inf
     start_timeout: float = math.inf
-    drain_timeout: float = 30.0
+    retire_timeout: float = 30.0
     needs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A replica at one moment. The methods return what it becomes. Times are seconds on the controller's clock.
-
-    `since` is when it entered its state. A replica has `served` once it has joined for the first time; until then it is
-    an attempt. `failures` count the processes that ended, and the warm-up calls that failed, since it last joined.
+    """The methods return what it becomes. Times are on the controller's clock; `since` is when it entered its state.
+    It has `served` once it has joined. `failures` count ended processes and failed warm-up calls since it last joined.
     """
 
     id: ReplicaId
@@ -67,19 +63,19 @@ class Member:
             if self.state is State.STARTING:
                 member = member._failed("its process ended")
         member = replace(member, incarnation=pulse.incarnation)
-        if fresh and self.state is not State.DRAINING:
+        if fresh and self.state is not State.RETIRING:
             return member._entered(State.STARTING, now)
         if self.state is State.UNREACHABLE:
             return member._entered(State.READY, now)  # the network had failed, not the process
         return member
 
     def ended(self, now: float) -> "Member":
-        """Its process has ended; Ray may restart it."""
-        return self if self.state is State.DRAINING else self._entered(State.UNREACHABLE, now)
+        """Its process has ended, or is cut off; Ray may restart it."""
+        return self if self.state is State.RETIRING else self._entered(State.UNREACHABLE, now)
 
     def lost(self, why: str, now: float) -> "Member":
         """It will not come back by itself; the replica that is started in its place counts as a restart."""
-        if self.state in (State.DRAINING, State.LOST):
+        if self.state in (State.RETIRING, State.LOST):
             return self
         failures = self.failures + (self.state is State.STARTING)
         member = replace(self, why=why, restarts=self.restarts + 1, failures=failures)
@@ -95,25 +91,20 @@ class Member:
         return replace(self, away=why)
 
     def cold(self) -> "Member":
-        """It did not answer a warm-up call."""
         return self._failed("it did not answer a warm-up call") if self.state is State.STARTING else self
 
     def joined(self, now: float) -> "Member":
-        """The head routes to it."""
         if self.state is not State.STARTING:
             return self
         return replace(self, served=True, failures=0, why="")._entered(State.READY, now)
 
     def retired(self, now: float) -> "Member":
-        """The head shall route to it no more."""
-        return self._entered(State.DRAINING, now)
+        return self._entered(State.RETIRING, now)
 
     def overdue(self, options: ReplicaOptions, now: float) -> str:
-        """Why to give it up now; "" if there is no reason. An UNREACHABLE replica that is silent may be slow, and is
-        left alone.
-        """
+        """Why to give it up now, or "". An UNREACHABLE replica that is silent may be slow, and is left alone."""
         waited = now - self.since
-        if self.failures >= MOST_FAILURES and self.state is not State.DRAINING:
+        if self.failures >= MOST_FAILURES and self.state is not State.RETIRING:
             return f"it failed {self.failures} times before it was ready: {self.why}"
         if self.state is State.STARTING and not self.incarnation and waited > options.placement_timeout:
             if self.away:

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field, replace
 from actors.replica import ReplicaId
 from actors.vitals import NodeInfo, Pulse, Vitals
 from cluster.policy.replicas.desired import Desired
+from cluster.policy.replicas.known_routes import KnownRoutes
 from cluster.policy.replicas.lifecycle import Member, ReplicaOptions, State
 from cluster.policy.replicas.placement import assign
 from cluster.policy.replicas.reconcile import Change, reconcile
-from cluster.policy.replicas.route_table import RouteTable
 
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a round has seen: processes that ended, what the replicas answered that were asked, the nodes, and the rows
-    under way by replica. Without `nodes` nothing starts, and without `queued_rows` nothing has drained.
+    """Processes that have `ended` or are cut off, answers, nodes, and rows under way by replica. Without `nodes`
+    nothing starts, and without `queued_rows` no replica is idle.
     """
 
     ended: Collection[ReplicaId] = ()
@@ -46,8 +46,6 @@ class Actions:
 
 
 class Membership:
-    """Owns the members, and decides what a round does."""
-
     def __init__(self, desired: Sequence[int], options: ReplicaOptions | None = None) -> None:
         self.options = options or ReplicaOptions()
         self.desired = Desired(desired)
@@ -55,14 +53,12 @@ class Membership:
         self.restarts = [0] * len(desired)  # of each expert's processes, whichever index they had
         self._past: dict[ReplicaId, Member] = {}  # replicas being replaced: their counts carry over to the successor
         self._stopping: set[ReplicaId] = set()  # no members any more, but their processes are not known to have ended
-        self._routes = RouteTable({})
+        self._routes = KnownRoutes({})
 
     # ---- what is wanted: for any thread ----
 
     def scale(self, wanted: Mapping[int, int], afresh: bool = True) -> None:
-        """Set the desired counts. `afresh` also forgets earlier failed starts of these experts and their back-off: the
-        operator may have fixed the cause.
-        """
+        """`afresh` also forgets earlier failed starts and back-off: the operator may have fixed the cause."""
         self.desired.scale(wanted)
         if afresh:
             self._past = {replica_id: m for replica_id, m in self._past.items() if replica_id.expert not in wanted}
@@ -70,12 +66,11 @@ class Membership:
                 self.desired.begin_afresh(expert)
 
     def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
-        """What there is to start and to retire for the desired counts, or for `wanted`."""
+        """For the desired counts, or for `wanted`."""
         counts = dict(enumerate(self.desired.counts)) | dict(wanted or {})
         return reconcile(counts, self.members.values(), self.desired.avoided)
 
     def placed(self, changes: Sequence[Change], nodes: Collection[NodeInfo]) -> list[Change]:
-        """The changes, with a node for each replica that starts."""
         usable = [node for node in nodes if node.alive and node.node_id not in self.desired.avoided]
         where = assign([c.id for c in changes if c.start], usable, self._nodes(), self.options.needs)
         return [replace(change, node_id=where.get(change.id, change.node_id)) for change in changes]
@@ -86,7 +81,6 @@ class Membership:
         return away | self.desired.notes
 
     def unserved(self) -> list[int]:
-        """Experts of which no replica is ready."""
         served = {m.id.expert for m in self.members.values() if m.state is State.READY}
         return [expert for expert in range(len(self.restarts)) if expert not in served]
 
@@ -96,7 +90,7 @@ class Membership:
         """These replicas run and have their weights, and the head routes to them."""
         for replica_id, pulse in pulses.items():
             self.put(Member(replica_id, State.STARTING, now).answered(pulse, now).joined(now))
-        self._routes = RouteTable(self.routed())
+        self._routes = KnownRoutes(self.routed())
 
     def put(self, member: Member) -> None:
         before = self.members.get(member.id, member)
@@ -120,12 +114,16 @@ class Membership:
         """Replicas to ask how they are, when these processes have ended."""
         unsettled = (State.STARTING, State.UNREACHABLE)
         waiting = [m for m in self.members.values() if m.state in unsettled or m.id in ended]
-        return [m.id for m in waiting if m.state is not State.DRAINING]
+        return [m.id for m in waiting if m.state is not State.RETIRING]
 
-    def draining(self, now: float) -> list[Member]:
+    def may_start(self, lost: Collection[ReplicaId]) -> bool:
+        """Whether a round may start a replica when these are lost, and so has to know the nodes."""
+        return bool(lost) or any(change.start for change in self.changes())
+
+    def retiring(self, now: float) -> list[Member]:
         """Retired replicas that no call is on its way to, unless the head still routes to them."""
         members = self.members.values()
-        return [m for m in members if m.state is State.DRAINING and now - m.since >= _SETTLE_SECONDS]
+        return [m for m in members if m.state is State.RETIRING and now - m.since >= _SETTLE_SECONDS]
 
     def settled(self) -> bool:
         """Whether there is nothing to do before something happens."""
@@ -142,7 +140,7 @@ class Membership:
             self.take_back(replica_id, why, now)
             self._stopping.add(replica_id)
         lost = [m for m in self.members.values() if m.state is State.LOST]
-        for member in lost + [m for m in self.draining(now) if self._has_drained(m, facts.queued_rows, now)]:
+        for member in lost + [m for m in self.retiring(now) if self._is_idle(m, facts.queued_rows, now)]:
             self.remove(member.id)
             self._stopping.add(member.id)
         undrained = self.desired.expire_drains(self._nodes(), now)
@@ -150,32 +148,33 @@ class Membership:
         publish = self._routes.due(self.routed(), now)
         return Actions(sorted(self._stopping), start, publish, frozenset(self.desired.avoided), given_up, undrained)
 
-    def done(
-        self,
-        actions: Actions,
-        stopped: Collection[ReplicaId],
-        started: Collection[ReplicaId],
-        cold: Collection[ReplicaId] | None,
-        now: float,
-    ) -> None:
-        """What came of the actions; the next round tries again what did not succeed. `cold` replicas did not answer the
-        head's warm-up call; None if the head did not answer.
-        """
+    def done(self, actions: Actions, stopped: Collection[ReplicaId], started: Collection[ReplicaId]) -> None:
+        """What came of stops and starts; the next round tries again what did not succeed."""
         self._stopping.difference_update(stopped)
         for change in actions.start:
-            if change.id not in started:
-                self._past[change.id] = self.members.pop(change.id)
-        if actions.publish is not None:
-            for replica_id in self._routes.told(actions.publish, cold, now):
-                if self.members[replica_id].state is State.STARTING:
-                    self.put(self.members[replica_id].joined(now))
-                    self.desired.joined(replica_id)
-            for replica_id in cold or ():
-                self.put(self.members[replica_id].cold())
+            if change.id in started:
+                self._past.pop(change.id, None)
+            else:
+                del self.members[change.id]
+
+    def told(
+        self, incarnations: Mapping[ReplicaId, str], cold: Collection[ReplicaId] | None, now: float
+    ) -> list[Member]:
+        """The head was to route to these; `cold` did not answer its warm-up call, None: the head did not answer.
+        Returns the members that have joined, as they were before.
+        """
+        routed = [self.members[replica_id] for replica_id in self._routes.told(incarnations, cold, now)]
+        joined = [member for member in routed if member.state is State.STARTING]
+        for member in joined:
+            self.put(member.joined(now))
+            self.desired.joined(member.id)
+        for replica_id in cold or ():
+            self.put(self.members[replica_id].cold())
+        return joined
 
     def begin(self, replica_id: ReplicaId, node_id: str, now: float) -> None:
         assert replica_id not in self.members, f"{replica_id} is here already"
-        past = self._past.pop(replica_id, None)
+        past = self._past.get(replica_id)  # forgotten once the start has succeeded, or when an operator scales afresh
         self.put(past.successor(node_id, now) if past else Member(replica_id, State.STARTING, now, node_id))
 
     def remove(self, replica_id: ReplicaId) -> None:
@@ -194,38 +193,35 @@ class Membership:
             self.restarts[replica_id.expert] += restarts
             self._past[replica_id] = replace(member, failures=0, restarts=member.restarts + restarts)
             return
-        there = sum(m.state is not State.DRAINING for m in self.of(replica_id.expert))
+        there = sum(m.state is not State.RETIRING for m in self.of(replica_id.expert))
         count = max(1, min(self.desired.counts[replica_id.expert], there))
         self.desired.scale({replica_id.expert: count})
 
     def _observe(self, facts: Facts, now: float) -> dict[ReplicaId, str]:
         """Returns the replicas that cannot load, and why."""
-        for replica_id in facts.ended:
-            if member := self.members.get(replica_id):
-                self.put(member.ended(now))
+        members, vitals = self.members, facts.vitals
+        for replica_id in members.keys() & facts.ended:
+            self.put(members[replica_id].ended(now))
         failed: dict[ReplicaId, str] = {}
-        for replica_id, pulse in facts.vitals.pulses.items():
-            if member := self.members.get(replica_id):
-                if pulse.progress.error:
-                    failed[replica_id] = f"it could not load: {pulse.progress.error}"
-                else:
-                    self.put(member.answered(pulse, now))
-        for replica_id, why in facts.vitals.lost.items():
-            if member := self.members.get(replica_id):
-                self.put(member.lost(why, now))
-        for replica_id, why in facts.vitals.away.items():
-            if member := self.members.get(replica_id):
-                self.put(member.unanswered(why))
+        for replica_id in members.keys() & vitals.pulses.keys():
+            pulse = vitals.pulses[replica_id]
+            if pulse.progress.error:
+                failed[replica_id] = f"it could not load: {pulse.progress.error}"
+            else:
+                self.put(members[replica_id].answered(pulse, now))
+        for replica_id in members.keys() & vitals.lost.keys():
+            self.put(members[replica_id].lost(vitals.lost[replica_id], now))
+        for replica_id in members.keys() & vitals.away.keys():
+            self.put(members[replica_id].unanswered(vitals.away[replica_id]))
         return failed
 
-    def _has_drained(self, member: Member, queued_rows: Mapping[ReplicaId, int] | None, now: float) -> bool:
-        if now - member.since > self.options.drain_timeout:
+    def _is_idle(self, member: Member, queued_rows: Mapping[ReplicaId, int] | None, now: float) -> bool:
+        if now - member.since > self.options.retire_timeout:
             return True
         idle = queued_rows is not None and not queued_rows.get(member.id)
         return idle and not self._routes.may_reach(member.id)
 
     def _reconcile(self, nodes: Collection[NodeInfo] | None, now: float) -> list[Change]:
-        """Retire and begin; returns what begins."""
         begun: list[Change] = []
         for change in self.placed(self.changes(), nodes or ()):
             if not change.start:

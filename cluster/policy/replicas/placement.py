@@ -1,7 +1,5 @@
-"""On which node a replica begins, and which one goes.
-
-Replicas of one expert are spread over nodes first, so that the loss of a node leaves the expert a copy; then all
-replicas are. Running replicas are never moved: what moves is a new one.
+"""On which node a replica begins, and which one goes. Replicas of one expert are spread over nodes first, so that the
+loss of a node leaves the expert a copy; then all replicas are. Running replicas are never moved.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,8 +12,8 @@ Placed = Mapping[ReplicaId, str]  # the node of each replica, "" while it has no
 
 
 def place(expert: int, nodes: Sequence[NodeInfo], placed: Placed, needs: Mapping[str, float]) -> str:
-    """The node with the fewest replicas of this expert, of those the one with the fewest of all, that has what the
-    replica needs; "" if no node fits: Ray then leaves the actor pending until one does.
+    """Of nodes that have what the replica needs the one with the fewest replicas of this expert, then the fewest of
+    all; "" if none fits: Ray then leaves the actor pending until one does.
     """
 
     def crowd(node: NodeInfo) -> tuple[int, int, str]:
@@ -30,9 +28,7 @@ def assign(
     replica_ids: Iterable[ReplicaId], nodes: Iterable[NodeInfo], placed: Placed, needs: Mapping[str, float]
 ) -> dict[ReplicaId, str]:
     """A node for each of these replicas, one after the other: see `place`."""
-    left = {node.node_id: node for node in nodes}
-    there = dict(placed)
-    found: dict[ReplicaId, str] = {}
+    left, there, found = {node.node_id: node for node in nodes}, dict(placed), dict[ReplicaId, str]()
     for replica_id in replica_ids:
         node_id = place(replica_id.expert, list(left.values()), there, needs)
         if node_id:
@@ -50,11 +46,10 @@ def unused(expert: int, count: int, taken: Collection[ReplicaId]) -> list[Replic
 
 
 def surplus(count: int, replicas: Placed, placed: Placed) -> list[ReplicaId]:
-    """Which `count` replicas of one expert go: those without a node, then those that share theirs with most of the same
-    expert, then of all; the highest index of equal ones.
+    """Which `count` replicas of one expert go: without a node, then those on a node with most of the same expert, then
+    of all; the highest index of equal ones.
     """
-    left, everybody = dict(replicas), dict(placed)
-    going: list[ReplicaId] = []
+    left, everybody, going = dict(replicas), dict(placed), list[ReplicaId]()
 
     def crowd(replica_id: ReplicaId) -> tuple[bool, int, int, int]:
         node_id = left[replica_id]
@@ -62,8 +57,7 @@ def surplus(count: int, replicas: Placed, placed: Placed) -> list[ReplicaId]:
         every = sum(node == node_id for node in everybody.values())
         return not node_id, same, every, replica_id.index
 
-    for _ in range(min(count, len(left))):
+    while left and len(going) < count:
         going.append(max(left, key=crowd))
-        del left[going[-1]]
-        del everybody[going[-1]]
+        del left[going[-1]], everybody[going[-1]]
     return going

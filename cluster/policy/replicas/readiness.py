@@ -26,7 +26,6 @@ class Readiness:
 
     @property
     def waiting(self) -> list[str]:
-        """Actors that do not have their weights yet."""
         return [name for name, progress in self.progress().items() if not progress.ready]
 
     def progress(self) -> dict[str, LoadProgress]:
@@ -51,7 +50,4 @@ class Readiness:
                 failed[name] = why
         self.failed |= failed
         self.names = [name for name in self.names if name not in failed]
-        return {name: why for name, why in failed.items() if not self._can_do_without(name)}
-
-    def _can_do_without(self, name: str) -> bool:
-        return any(other in self.names for other in self._dispensable.get(name, ()))
+        return {name: why for name, why in failed.items() if not set(self._dispensable.get(name, ())) & set(self.names)}

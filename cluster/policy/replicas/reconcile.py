@@ -18,11 +18,11 @@ class Change:
 
 
 def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Collection[str]) -> list[Change]:
-    """Replicas to start and to retire so that each expert has its desired count and none remains on an avoided node.
-    A replica on an avoided node is retired only after its successor is READY.
+    """What to start and retire so that each expert has its desired count and no replica is on an avoided node. One that
+    is there is retired only after its successor is READY.
     """
     members = sorted(members, key=lambda member: member.id)
-    staying = {m.id: m.node_id for m in members if m.state is not State.DRAINING}
+    staying = {m.id: m.node_id for m in members if m.state is not State.RETIRING}
     changes: list[Change] = []
     for expert, count in desired.items():
         mine = [m for m in members if m.id.expert == expert]
@@ -30,13 +30,12 @@ def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Co
         moving = [m for m in mine if m.id in staying and m.node_id in avoided]
         ready = {m.id: m.node_id for m in there if m.state is State.READY}
         others = {m.id: m.node_id for m in there if m.state is not State.READY}
-
         changes += [Change(new, "", True) for new in unused(expert, count - len(there), [m.id for m in mine])]
         replaced = max(0, len(ready) + len(moving) - count)
         changes += [Change(m.id, m.node_id, False) for m in moving[:replaced]]
-        going = surplus(len(there) - count, others, staying)
-        for replica_id in going:  # so that the ready ones, and the next expert's, do not all leave the same node
-            changes.append(Change(replica_id, staying.pop(replica_id), False))
-        for replica_id in surplus(len(there) - count - len(going), ready, staying):
-            changes.append(Change(replica_id, staying.pop(replica_id), False))
+        extra = len(there) - count
+        for some in (others, ready):
+            going = surplus(extra, some, staying)
+            extra -= len(going)  # popped: so that the next ones do not all leave the same node
+            changes += [Change(replica_id, staying.pop(replica_id), False) for replica_id in going]
     return changes

@@ -1,7 +1,5 @@
-"""How many replicas each expert should have, by how busy they are. Pure.
-
-Under a constant load it comes to rest: an expert goes up only above `scale_up_utilization`, and down only if those that
-are left would stay below it, so what took it up does not let it down again.
+"""How many replicas each expert should have, by how busy they are. At constant traffic it comes to rest: an expert goes
+up only above `scale_up_utilization`, and down only if the replicas that are left would stay below it.
 """
 
 import math
@@ -11,9 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """Utilization is the share of time in which a replica computes, mean over an expert's replicas. `cooldown` is in
-    seconds, from one change of an expert to its next.
-    """
+    """`cooldown` is in seconds. Utilization is the share of time in which a replica computes, mean over an expert's."""
 
     enabled: bool
     min_replica_count: int
@@ -44,7 +40,7 @@ class ScalingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """An expert of late: replicas wanted and ready, their utilization, and seconds since its last change."""
+    """An expert since the last look: replicas wanted and ready, their utilization, seconds since its last change."""
 
     expert: int
     desired: int
@@ -54,11 +50,11 @@ class Use:
 
 
 def decide(policy: ScalingPolicy, uses: Sequence[Use]) -> dict[int, int]:
-    """The experts whose numbers change, with their new ones; never more than the policy allows in all.
+    """The experts whose counts change, with their new ones; never more than the policy allows in all.
 
-    Up: to where the utilization would be halfway between the thresholds, at most to twice as many. Down: by one. Who is
-    within its cooldown, or not yet as large as wanted, is left alone, unless the policy's bounds ask for it. Where the
-    total does not allow all, the busiest expert gets the next one.
+    Up: to where the utilization would be halfway between the thresholds, at most to twice as many. Down: by one. An
+    expert within its cooldown, or not yet as large as wanted, is left alone unless it is out of the policy's bounds.
+    Where the total does not allow all, the busiest expert gets the next one.
     """
     if not policy.enabled:
         return {}

@@ -46,7 +46,7 @@ def cluster() -> FakeCluster:
 @pytest.fixture
 def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
     """The server with a controller of eight replicas on n0, whose rounds the test calls for."""
-    membership = Membership([1] * 8, ReplicaOptions(drain_timeout=0.0))
+    membership = Membership([1] * 8, ReplicaOptions(retire_timeout=0.0))
     membership.adopt({ReplicaId(expert, 0): cluster.process((expert, 0)) for expert in range(8)}, 0.0)
     cluster.published.append(membership.routed())
     backend, alone = serving.gateway.backend, serving.gateway.backend.look()

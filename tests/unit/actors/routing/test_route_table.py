@@ -1,4 +1,4 @@
-"""How replicas join and leave the head's table, over a transport whose replicas answer as a test says."""
+"""How replicas join and leave the head's table, over a transport whose replicas answer as a test says; its updates."""
 
 from collections.abc import Collection, Sequence
 
@@ -7,7 +7,7 @@ import torch
 
 from actors.replica import Replica, ReplicaId, Table, one_each
 from actors.routing.replicas import Replicas
-from actors.routing.route_table import WARM_SECONDS, RouteTable, RouteUpdate
+from actors.routing.route_table import WARM_SECONDS, RoutePublisher, RouteTable, RouteUpdate
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
 from tests.unit.actors.routing.test_router import Clock, Scaling
@@ -131,3 +131,47 @@ def test_endpoints_are_made_by_the_transport() -> None:
     routes = RouteTable(replicas, Bound, EXPERTS)
     assert routes.update(RouteUpdate(1, [Replica(2, 1, "b")], 1), ROWS) == []
     assert isinstance(replicas.table[2][0].endpoint, Scaling)
+
+
+# ---- what the head is told, and what a restarted one is given ----
+
+A, B, C = Replica(0, 0, "a"), Replica(1, 0, "b"), Replica(1, 1, "c")
+
+
+def published(*replicas: Replica) -> RoutePublisher:
+    publisher = RoutePublisher()
+    publisher.for_epoch(4)
+    publisher.told(publisher.next(replicas), cold=())
+    return publisher
+
+
+def test_each_update_has_a_higher_revision_and_the_epoch_of_its_engine() -> None:
+    publisher = published(A, B)
+    first = publisher.next([A])
+    publisher.told(first, cold=())
+    second = publisher.next([A, B])
+    assert first.order < second.order and (first.epoch, second.epoch) == (4, 4)
+
+
+def test_a_head_that_is_begun_gets_what_was_routed_to_last_with_its_own_epoch() -> None:
+    assert published(A, B).for_epoch(7) == RouteUpdate(1, [A, B], 7)
+
+
+def test_cold_replicas_are_not_given_to_a_restarted_head() -> None:
+    publisher = published(A)
+    publisher.told(publisher.next([A, B, C]), cold=[C.id])
+    assert publisher.for_epoch(5).replicas == [A, B]
+
+
+def test_a_head_that_did_not_answer_gets_what_it_had_and_is_still_wanted() -> None:
+    """B is not wanted any more, C has not been warmed up."""
+    publisher = published(A, B)
+    publisher.told(publisher.next([A, C]), cold=None)
+    assert publisher.for_epoch(5).replicas == [A]
+    assert publisher.next([A, C]).revision > publisher.update.revision
+
+
+def test_a_replica_that_restarted_is_not_the_one_that_the_head_had() -> None:
+    publisher = published(A, B)
+    publisher.told(publisher.next([A, Replica(1, 0, "restarted")]), cold=None)
+    assert publisher.for_epoch(5).replicas == [A]

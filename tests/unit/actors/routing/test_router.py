@@ -13,9 +13,9 @@ from actors.replica import Replica, Table, one_each
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
+from actors.usage import UsageCounter
 from model.routing import Dispatch, route
 
 EXPERTS, HIDDEN, GRACE = 8, 6, 60.0

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
+from actors.usage import UsageCounter
 from model.routing import Dispatch
 from tests.unit.actors.routing.test_router import (
     EXPERTS,
@@ -136,7 +136,7 @@ def test_hedge_of_one_dispatch_does_not_answer_the_other() -> None:
         receipts = [rig.router.dispatch(dispatch) for dispatch in dispatches]
         for receipt, dispatch in zip(receipts, dispatches, strict=True):
             assert torch.equal(rig.router.combine(receipt, rig.counts), dense(dispatch))
-    assert rig.load.hedges[3] > 0 and rig.counts.retries == 0
+    assert rig.usage.hedges[3] > 0 and rig.counts.retries == 0
 
 
 class Full(Scripted):

@@ -16,8 +16,8 @@ from actors.replica import Replica
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
-from actors.routing.usage_counter import UsageCounter
 from actors.transport.seam import ExpertCall, ExpertReply
+from actors.usage import UsageCounter
 from tests.unit.actors.routing.test_router import EXPERTS, Clock, bad, dense, good, some_dispatch, table
 
 NEVER = None
@@ -71,12 +71,12 @@ class Rig:
         self.transport = Timed(behave, self.clock)
         self.replicas = Replicas(table(slots), random.Random(9), self.clock)
         self.deadlines = Deadlines()
-        self.load = UsageCounter(EXPERTS)
+        self.usage = UsageCounter(EXPERTS)
         rng = random.Random(4)
         for _ in range(200):
             self.deadlines.observe(rng.randint(4, 6), 0.01 * (1 + rng.random() / 2))
         self.router = ExpertRouter(
-            self.transport, self.replicas, self.load, grace, self.deadlines, self.clock, self.clock.pause
+            self.transport, self.replicas, self.usage, grace, self.deadlines, self.clock, self.clock.pause
         )
         self.counts = StepCounts()
 
@@ -103,7 +103,7 @@ def test_a_dead_replica_costs_no_pause_and_is_not_asked_again_soon() -> None:
     took = [rig.layer(seed) for seed in range(20)]
     assert max(took) < 0.05 and rig.clock.pauses == []
     assert 0 < rig.counts.retries <= EXPERTS, "each was found dead once"
-    assert sum(rig.load.retries) == rig.counts.retries
+    assert sum(rig.usage.retries) == rig.counts.retries
     rig.replicas.check()
 
 
@@ -133,7 +133,7 @@ def test_a_slow_call_is_hedged_and_the_first_answer_wins() -> None:
     rig = Rig(lambda call, now: (0.2 if call.replica == Replica(3, 0) else 0.01, True))
     took = [rig.layer(seed) for seed in range(10)]
     assert max(took) < 0.05 and rig.counts.retries == 0
-    assert sum(rig.load.hedges) == rig.load.hedges[3] > 0
+    assert sum(rig.usage.hedges) == rig.usage.hedges[3] > 0
     assert {call.replica.expert for call in rig.transport.sent[-1:]} <= set(range(EXPERTS))
 
 
@@ -141,7 +141,7 @@ def test_one_that_lost_to_a_hedge_and_never_answers_is_doubted() -> None:
     rig = Rig(lambda call, now: (NEVER if call.replica == Replica(3, 0) else 0.01, True))
     for seed in range(60):
         rig.layer(seed)
-    assert rig.load.hedges[3] == 1 and rig.counts.retries == 0
+    assert rig.usage.hedges[3] == 1 and rig.counts.retries == 0
     assert rig.replicas.doubted() == {(3, 0)}
 
 
@@ -150,13 +150,13 @@ def test_hedges_are_bounded_by_a_share_of_the_calls() -> None:
     for seed in range(100):
         rig.layer(seed)
     first_calls = 100 * EXPERTS
-    assert sum(rig.load.hedges) <= 4 + 0.02 * first_calls
+    assert sum(rig.usage.hedges) <= 4 + 0.02 * first_calls
 
 
 def test_with_one_replica_nothing_is_hedged_and_a_late_answer_is_waited_for() -> None:
     rig = Rig(lambda call, now: (3.0 if call.replica.expert == 2 else 0.01, True), slots=1)
     assert rig.layer() == pytest.approx(3.0, abs=0.01)
-    assert (rig.counts.retries, sum(rig.load.hedges)) == (0, 0) and len(rig.transport.sent) == EXPERTS
+    assert (rig.counts.retries, sum(rig.usage.hedges)) == (0, 0) and len(rig.transport.sent) == EXPERTS
 
 
 def test_a_sole_copy_that_died_is_asked_until_its_replacement_answers() -> None:
@@ -175,14 +175,14 @@ def test_a_sole_copy_that_died_is_asked_until_its_replacement_answers() -> None:
 def test_an_expert_without_a_replica_waits_for_a_table_that_has_one() -> None:
     rig = Rig(lambda call, now: (0.01, True), slots=1)
     whole = rig.replicas.table
-    rig.replicas.swap((*whole[:6], (), whole[7]))
+    rig.replicas.table = (*whole[:6], (), whole[7])
     swapped = rig.clock.now + 1.0
     pause = rig.clock.pause
 
     def pausing(seconds: float) -> None:
         pause(seconds)
         if rig.clock.now >= swapped:
-            rig.replicas.swap(whole)
+            rig.replicas.table = whole
 
     rig.router._pause = pausing
     assert 1.0 <= rig.layer() < 1.2
@@ -194,13 +194,13 @@ def test_a_lost_sole_copy_that_hangs_is_replaced_by_another_slot_of_a_new_table(
 
     def behave(call: ExpertCall, now: float) -> tuple[float | None, bool]:
         if call.replica == Replica(6, 0):
-            rig.replicas.swap((*whole[:6], (Replica(6, 1),), whole[7]))
+            rig.replicas.table = (*whole[:6], (Replica(6, 1),), whole[7])
             return NEVER, True
         return 0.01, True
 
     rig.transport.behave = behave
     assert rig.layer() < 0.4
-    assert rig.counts.retries + sum(rig.load.hedges) == 1
+    assert rig.counts.retries + sum(rig.usage.hedges) == 1
 
 
 def test_nobody_answers_within_the_grace() -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from actors.replica import ReplicaId
 from cluster.cli.status import line_of, state_of
 from cluster.control.controller import Controller
 from cluster.observe.events import Kind
@@ -13,7 +14,7 @@ from tests.serving import Serving
 
 
 def test_status_shows_tables_and_notes(serving: Serving, controlled: Controller) -> None:
-    controlled._membership.desired.notes[4] = "replica 1 was not started: no [node]"
+    controlled._membership.desired.failed(ReplicaId(4, 1), "replica 1 was not started: no [node]", 0.0)
     shown = run("status", "--address", serving.address)
     assert shown.exit_code == 0 and "expert 4: replica 1 was not started: no [node]" in shown.stdout
     assert "Heads" in shown.stdout and "n0" in shown.stdout.partition("Heads")[2].partition("Experts")[0]

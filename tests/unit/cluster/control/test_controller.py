@@ -20,7 +20,7 @@ class Rig:
         self, *counts: int, nodes: tuple[str, ...] = ("n0",), needs: Mapping[str, float] | None = None
     ) -> None:
         self.cluster, self.now = FakeCluster(*nodes), 100.0
-        options = ReplicaOptions(placement_timeout=60.0, start_timeout=200.0, drain_timeout=30.0, needs=needs or {})
+        options = ReplicaOptions(placement_timeout=60.0, start_timeout=200.0, retire_timeout=30.0, needs=needs or {})
         membership = Membership(counts, options)
         ids = [ReplicaId(expert, index) for expert, count in enumerate(counts) for index in range(count)]
         membership.adopt({replica_id: self.cluster.process(replica_id) for replica_id in ids}, self.now)
@@ -139,8 +139,9 @@ def test_a_node_is_drained_without_an_expert_going_short() -> None:
     assert rig.states() == {(0, 1): State.READY, (1, 1): State.READY} and rig.routed == {(0, 1), (1, 1)}
     assert rig.controller.snapshot().draining == {"n0"}, "none begins there"
     assert not rig.tick(10, seconds=10.0) and rig.controller.snapshot().draining == {"n0"}
-    rig.controller.drain_node("n0", 1.0, cancel=True)
+    assert rig.controller.drain_node("n0", 1.0, cancel=True)
     assert rig.controller.snapshot().draining == set()
+    assert not rig.controller.drain_node("n0", 1.0, cancel=True), "there is nothing to cancel"
 
 
 def test_a_drain_that_finds_no_other_node_ends_with_its_deadline() -> None:

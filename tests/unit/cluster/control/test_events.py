@@ -7,6 +7,7 @@ from actors.usage import HeadUsage, ReplicaUsage
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
 from cluster.observe.events import EventLog, Kind
+from cluster.policy.replicas.lifecycle import State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.unit.cluster.control.test_controller import Rig
 
@@ -35,6 +36,17 @@ def test_a_process_that_ends_and_comes_back() -> None:
     rig.tick(3)
     wanted = [(Kind.REPLICA_DIED, 0, 1, "n0"), (Kind.REPLICA_RESTARTED, 0, 1, "n0")]
     assert told(events_of(rig.controller)) == wanted
+
+
+def test_a_watch_that_breaks_while_its_process_lives_is_no_death() -> None:
+    rig = Rig(2)
+    rig.cluster.cut_off((0, 1))
+    rig.cluster.away[0, 1] = "no route"
+    rig.tick()
+    assert rig.states()[0, 1] is State.UNREACHABLE and rig.routed == {(0, 0)}
+    rig.cluster.away.clear()
+    rig.tick()
+    assert rig.states()[0, 1] is State.READY and told(events_of(rig.controller)) == []
 
 
 def test_a_process_that_dies_before_it_has_served_joins_and_did_not_restart() -> None:
@@ -76,6 +88,15 @@ def test_a_replica_that_cannot_be_started_has_the_reason() -> None:
     assert event.kind is Kind.REPLICA_FAILED and "OSError: gone" in event.cause
 
 
+def test_a_process_that_dies_and_whose_successor_cannot_load() -> None:
+    rig = Rig(1)
+    rig.cluster.kill((0, 0))
+    rig.cluster.errors[0, 0] = "OSError: gone"
+    rig.tick()
+    wanted = [(Kind.REPLICA_DIED, 0, 0, "n0"), (Kind.REPLICA_FAILED, 0, 0, "n0")]
+    assert told(events_of(rig.controller)) == wanted
+
+
 def test_a_drain_that_is_taken_back() -> None:
     rig = Rig(1, nodes=("n1", "n0"))  # the head is on n1
     rig.cluster.held = {(0, index) for index in range(9)}
@@ -91,8 +112,8 @@ def test_an_unusual_number_of_hedges() -> None:
     usage = HeadUsage("h", {first: ReplicaUsage(calls=40), second: ReplicaUsage(calls=60)}, {}, [0, 0], [0, 0])
     later = dataclasses.replace(usage, replicas={first: ReplicaUsage(calls=140)}, hedges=[0, 30])
     for now in (usage, later, later, later):
-        rig.cluster.load = lambda now=now: now  # type: ignore[method-assign, misc]
-        assert rig.controller.load() is now
+        rig.cluster.usage = lambda now=now: now  # type: ignore[method-assign, misc]
+        assert rig.controller.usage() is now
     (event,) = events_of(rig.controller).after(0)
     assert (event.kind, event.expert) == (Kind.EXPERT_HEDGED, 1)
     assert event.cause == "30 hedges among 40 calls within a minute"

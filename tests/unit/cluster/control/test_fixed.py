@@ -1,5 +1,7 @@
 """One-process mode's replicas answer as a controller does, and refuse changes."""
 
+from collections.abc import Callable
+
 import pytest
 
 from cluster.control.errors import ReplicasFixed
@@ -17,10 +19,11 @@ def test_one_replica_of_each_expert_is_ready_and_the_head_answers() -> None:
 
 def test_every_change_is_refused_with_what_to_do() -> None:
     fixed = FixedReplicas(2)
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: fixed.scale({0: 2}),
         lambda: fixed.drain_node("n0", 1.0),
         lambda: fixed.set(ScalingPolicy(True, 1, 2, 4, 0.7, 0.2, 1.0)),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(ReplicasFixed, match="serve with runtime=ray"):
             change()

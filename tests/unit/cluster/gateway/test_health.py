@@ -87,7 +87,7 @@ def engine(alive: bool = True, adopted: bool = True) -> Any:
 
 
 def controller(answers: bool = True, unserved: tuple[int, ...] = ()) -> Any:
-    return SimpleNamespace(load=lambda: object() if answers else None, unserved=lambda: unserved)
+    return SimpleNamespace(usage=lambda: object() if answers else None, unserved=lambda: unserved)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,7 @@ import pytest
 
 from actors.specs import ActorSpec, kv_bytes
 from cluster.launch import checks
-from cluster.launch.specs import (
-    actor_specs,
-    code_digest,
-    engine_config,
-    replica_options,
-    router_options,
-    scaling_policy,
-)
+from cluster.launch.specs import actor_specs, code_digest, engine_config, replica_options, scaling_policy
 from cluster.settings.config import Config, load_config
 from model.checkpoint.folder import Checkpoint
 from tests.checkpoints import tiny, write
@@ -64,7 +57,6 @@ def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatc
         ("gateway.max_queued_requests", "3", lambda c: engine_config(c, None).max_queued),
         ("gateway.max_queued_tokens", "3", lambda c: engine_config(c, None).max_queued_tokens),
         ("head.grace_s", "3", lambda c: engine_config(c, None).head_grace),
-        ("experts.grace_s", "3", lambda c: router_options(c).grace),
         ("scaling.placement_timeout_s", "3", lambda c: replica_options(c).placement_timeout),
         ("cluster.start_timeout_s", "3", lambda c: replica_options(c).start_timeout),
         ("experts.num_cpus", "3", lambda c: replica_options(c).needs.get("CPU")),

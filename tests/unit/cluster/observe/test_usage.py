@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from actors.replica import Replica, ReplicaId
-from actors.routing.usage_counter import UsageCounter
-from actors.usage import HeadUsage
+from actors.usage import HeadUsage, UsageCounter
 from cluster.observe.snapshot import Snapshot
 from cluster.observe.usage import Load, between, since_start
 from cluster.observe.view import ClusterView, EngineCounters

@@ -33,11 +33,11 @@ def test_what_does_not_answer_is_shown_as_unreachable(
     serving: Serving, controlled: Controller, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = HeadUsage("h", {}, {}, [], [], doubted=frozenset({ReplicaId(3, 0)}), node_id="n1")
-    monkeypatch.setattr(cluster, "load", lambda: usage)
+    monkeypatch.setattr(cluster, "usage", lambda: usage)
     status = serving.client.status()
     assert [e.replicas[0].state for e in status.experts] == [READY] * 3 + [pb.REPLICA_STATE_UNREACHABLE] + [READY] * 4
     assert (status.heads[0].state, status.heads[0].node_id) == (READY, "n1")
-    monkeypatch.setattr(cluster, "load", lambda: None)
+    monkeypatch.setattr(cluster, "usage", lambda: None)
     status = serving.client.status()
     assert [e.replicas[0].state for e in status.experts] == [READY] * 8
     assert (status.heads[0].state, status.heads[0].node_id) == (pb.REPLICA_STATE_UNREACHABLE, "")

@@ -4,7 +4,7 @@ from cluster.policy.replicas.backoff import Backoff
 
 
 def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_success() -> None:
-    backoff, now, lengths = Backoff[int](), 100.0, list[float]()
+    backoff, now, lengths = Backoff(), 100.0, list[float]()
     assert not backoff.pauses(0, now)
     for _ in range(6):
         backoff.failed(0, now)

@@ -19,7 +19,7 @@ def pulse(incarnation: str = "a", loaded: bool = True) -> Pulse:
 
 READY = NEW.answered(pulse(), 1.0).joined(2.0)
 UNREACHABLE = READY.ended(3.0)
-DRAINING = READY.retired(3.0)
+RETIRING = READY.retired(3.0)
 
 
 def test_a_new_replica_is_ready_when_it_has_joined() -> None:
@@ -39,9 +39,9 @@ def test_a_replica_that_was_only_away_is_ready_again() -> None:
     assert (member.state, member.restarts, member.away) == (State.READY, 0, "")
 
 
-@pytest.mark.parametrize("member", [DRAINING.ended(4.0), DRAINING.lost("why", 4.0), DRAINING.joined(4.0)])
+@pytest.mark.parametrize("member", [RETIRING.ended(4.0), RETIRING.lost("why", 4.0), RETIRING.joined(4.0)])
 def test_a_retired_replica_stays_retired(member: Member) -> None:
-    assert member == DRAINING
+    assert member == RETIRING
 
 
 def test_failures_count_until_the_replica_joins() -> None:
@@ -56,7 +56,7 @@ def test_a_replica_that_fails_too_often_is_given_up() -> None:
     failing = replace(NEW, failures=MOST_FAILURES, why="its process ended")
     assert failing.overdue(OPTIONS, 0.0) == "it failed 3 times before it was ready: its process ended"
     assert replace(failing, failures=MOST_FAILURES - 1).overdue(OPTIONS, 0.0) == ""
-    assert replace(failing, state=State.DRAINING).overdue(OPTIONS, 0.0) == ""
+    assert replace(failing, state=State.RETIRING).overdue(OPTIONS, 0.0) == ""
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_a_replica_is_given_up_when_its_time_is_over(member: Member, seconds: fl
     assert member.overdue(OPTIONS, seconds + 0.1) == why
 
 
-@pytest.mark.parametrize("member", [READY, DRAINING, UNREACHABLE, NEW.answered(pulse(), 1.0)])
+@pytest.mark.parametrize("member", [READY, RETIRING, UNREACHABLE, NEW.answered(pulse(), 1.0)])
 def test_what_runs_drains_is_silent_or_waits_to_join_is_not_given_up(member: Member) -> None:
     assert member.overdue(OPTIONS, 1e9) == ""

@@ -196,7 +196,7 @@ class Course(RuleBasedStateMachine):
                 self.m.put(member.answered(pulse(str(self.names), loaded=False), 0.0))
             case "joined" if replica_id in self.m.routed():
                 self.m.put(member.joined(0.0))
-            case "gone" if member.state in (State.DRAINING, State.LOST):
+            case "gone" if member.state in (State.RETIRING, State.LOST):
                 self.m.remove(replica_id)
             case "take back" if member.state in (State.STARTING, State.LOST):
                 self.m.take_back(replica_id, "why", 0.0)
@@ -205,18 +205,18 @@ class Course(RuleBasedStateMachine):
     def sound(self) -> None:
         self.m.check()
         assert all(self.m.members[replica_id].incarnation == name for replica_id, name in self.m.routed().items())
-        assert not any(self.m.members[r].state in (State.DRAINING, State.LOST) for r in self.m.routed())
+        assert not any(self.m.members[r].state in (State.RETIRING, State.LOST) for r in self.m.routed())
 
     def teardown(self) -> None:
         for _ in range(3):
             for replica_id, member in list(self.m.members.items()):
-                if member.state in (State.DRAINING, State.LOST):
+                if member.state in (State.RETIRING, State.LOST):
                     self.m.remove(replica_id)
                 else:
                     ready(self.m, replica_id, member.incarnation or "a")
             self.reconcile()
         for replica_id, member in list(self.m.members.items()):
-            if member.state is State.DRAINING:
+            if member.state is State.RETIRING:
                 self.m.remove(replica_id)
         counts = tuple(sum(m.state is State.READY for m in self.m.of(e)) for e in (0, 1))
         assert counts == self.m.desired.counts and self.m.changes() == []

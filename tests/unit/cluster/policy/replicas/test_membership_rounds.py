@@ -15,7 +15,9 @@ NODES = [NodeInfo("n0", "", True), NodeInfo("n1", "", True)]
 
 def carried_out(membership: Membership, actions: Actions, now: float) -> Actions:
     """All has succeeded."""
-    membership.done(actions, actions.stop, [change.id for change in actions.start], (), now)
+    membership.done(actions, actions.stop, [change.id for change in actions.start])
+    if actions.publish is not None:
+        membership.told(actions.publish, (), now)
     membership.check()
     return actions
 
@@ -59,7 +61,7 @@ def test_a_replica_does_not_join_before_the_head_has_answered() -> None:
     for now in (2.0, 3.0):
         actions = m.update(Facts(vitals=answers({B: pulse("b", "n1")})), now)
         assert actions.publish == {A: "a", B: "b"}, "it is told again"
-        m.done(actions, (), (), None, now)
+        assert m.told(actions.publish, None, now) == []
         assert states(m)[B] is State.STARTING and m.members[B].failures == 0
 
 
@@ -72,7 +74,7 @@ def test_a_node_is_left_only_after_the_successor_has_joined() -> None:
     assert states(m)[A] is State.READY, "its successor loads"
     round_of(m, 3.0, vitals=answers({B: pulse("b", "n1")}))
     assert states(m) == {A: State.READY, B: State.READY}
-    assert round_of(m, 4.0).publish == {B: "b"} and states(m)[A] is State.DRAINING
+    assert round_of(m, 4.0).publish == {B: "b"} and states(m)[A] is State.RETIRING
 
 
 def test_a_retired_replica_ends_when_the_head_does_not_reach_it_and_it_has_no_rows() -> None:
@@ -80,7 +82,7 @@ def test_a_retired_replica_ends_when_the_head_does_not_reach_it_and_it_has_no_ro
     m.scale({0: 1})
     actions = m.update(Facts(), 1.0)
     assert actions.publish == {A: "a"}
-    m.done(actions, (), (), None, 1.0)  # the head does not answer
+    m.told(actions.publish, None, 1.0)  # the head does not answer
     assert round_of(m, 2.0, queued_rows={}).stop == [], "the head may route to it still"
     assert round_of(m, 3.0, queued_rows={B: 5}).stop == [], "it is at work"
     assert round_of(m, 4.0).stop == [], "whether it is at work is not known"
@@ -88,7 +90,7 @@ def test_a_retired_replica_ends_when_the_head_does_not_reach_it_and_it_has_no_ro
 
 
 def test_a_retired_replica_has_a_moment_for_calls_on_their_way_and_not_for_ever() -> None:
-    m = running(3, options=ReplicaOptions(drain_timeout=30.0))
+    m = running(3, options=ReplicaOptions(retire_timeout=30.0))
     m.scale({0: 2})
     round_of(m, 1.0)
     assert round_of(m, 1.2, queued_rows={}).stop == []
@@ -126,11 +128,35 @@ def test_an_operator_who_scales_again_ends_the_pause() -> None:
 def test_a_replica_that_could_not_be_stopped_is_stopped_in_the_next_round_before_another_starts_there() -> None:
     m = running(2)
     actions = m.update(Facts(nodes=NODES, vitals=Vitals(lost={A: "gone"})), 1.0)
-    m.done(actions, stopped=(), started=(), cold=None, now=1.0)  # Ray has failed with the first action
+    m.done(actions, stopped=(), started=())  # Ray has failed with the first action
     assert A not in m.members and not m.settled()
     actions = round_of(m, 2.0)
     assert (actions.stop, actions.start) == ([A], [Change(A, "n1", True)])
     assert m.members[A].restarts == 1 and round_of(m, 3.0).stop == [], "its past is not forgotten"
+
+
+def test_a_start_that_fails_does_not_undo_what_an_operator_has_asked_for_meanwhile() -> None:
+    m = running(1)
+    m.scale({0: 2})
+    round_of(m, 1.0)
+    actions = m.update(Facts(nodes=NODES, vitals=Vitals(lost={B: "ValueError: no"})), 2.0)
+    assert actions.start == [Change(B, "n1", True)] and m.members[B].failures == 1
+    m.scale({0: 2})  # before Ray has failed to start it
+    m.done(actions, actions.stop, started=())
+    round_of(m, 3.0)
+    assert m.members[B].failures == 0, "its failures were forgotten"
+
+
+def test_a_start_that_fails_keeps_what_the_replica_has_been_through() -> None:
+    m = running(2)
+    for now in (1.0, 2.0):
+        actions = m.update(Facts(nodes=NODES, vitals=Vitals(lost={A: "gone"} if now == 1.0 else {})), now)
+        m.done(actions, actions.stop, started=())
+    round_of(m, 3.0)
+    assert m.members[A].restarts == 1 == m.restarts[0] and m.members[A].served
+    m.members.pop(A)
+    round_of(m, 4.0)
+    assert m.members[A].restarts == 0, "it is handed over once"
 
 
 def test_a_cold_replica_is_given_up_after_a_few_warm_up_calls() -> None:
@@ -140,7 +166,7 @@ def test_a_cold_replica_is_given_up_after_a_few_warm_up_calls() -> None:
     for now in (1.0, 6.0, 16.0):
         actions = m.update(Facts(vitals=answers({B: pulse("b", "n1")})), now)
         assert actions.publish == {A: "a", B: "b"} and states(m)[B] is State.STARTING
-        m.done(actions, (), (), [B], now)
+        m.told(actions.publish, [B], now)
     assert m.update(Facts(), 16.1).given_up[B].endswith("3 times before it was ready: it did not answer a warm-up call")
 
 

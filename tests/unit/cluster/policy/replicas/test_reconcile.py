@@ -23,7 +23,7 @@ def test_the_lowest_free_index_starts() -> None:
 
 
 def test_a_draining_replica_keeps_its_index_but_counts_no_more() -> None:
-    there = [member(0, 0), member(0, 1, state=State.DRAINING)]
+    there = [member(0, 0), member(0, 1, state=State.RETIRING)]
     assert reconcile({0: 1}, there, ()) == []
     assert reconcile({0: 2}, there, ()) == [start(0, 2)]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from actors.replica import ReplicaId
 from actors.specs import ActorReport, ActorSpec
 from actors.vitals import NodeInfo
-from cluster.policy.replicas.adoption import Actor, Adoption, adopt
+from cluster.policy.replicas.start_plan import Actor, StartPlan, plan_start
 
 HEAD = ActorSpec("folder", "float32", "cpu", 1, digest="d", code="c")
 EXPERTS = [replace(HEAD, expert=expert) for expert in range(2)]
@@ -16,17 +16,17 @@ def report(spec: ActorSpec, node_id: str = "n0") -> ActorReport:
     return ActorReport(7, node_id, spec, 0)
 
 
-def start(running: dict[Actor, ActorReport | None], replicas: int = 1) -> Adoption:
-    return adopt(running, HEAD, EXPERTS, replicas)
+def start(running: dict[Actor, ActorReport | None], replicas: int = 1) -> StartPlan:
+    return plan_start(running, HEAD, EXPERTS, replicas)
 
 
 def test_with_nothing_there_everything_is_missing() -> None:
-    assert start({}, replicas=2) == Adoption({}, False, [], [A, B, C, ReplicaId(1, 1)])
+    assert start({}, replicas=2) == StartPlan({}, False, [], [A, B, C, ReplicaId(1, 1)])
 
 
 def test_an_actor_of_an_equal_spec_is_adopted_where_it_runs() -> None:
     found = start({"head": report(replace(HEAD)), A: report(replace(EXPERTS[0]), "n1"), C: report(EXPERTS[1])})
-    assert found == Adoption({A: "n1", C: "n0"}, True, [], [])
+    assert found == StartPlan({A: "n1", C: "n0"}, True, [], [])
 
 
 def test_an_actor_of_another_checkpoint_or_other_code_is_replaced() -> None:
@@ -56,7 +56,7 @@ def test_replicas_that_an_earlier_serve_added_are_kept_with_their_indexes() -> N
 
 
 def test_a_kept_replica_is_dispensable_while_its_expert_has_another() -> None:
-    found = Adoption({A: "n0", D: "n0"}, True, [], [B])
+    found = StartPlan({A: "n0", D: "n0"}, True, [], [B])
     assert found.dispensable() == {A: [B], D: []}, "a new one is not dispensable: it was asked for"
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from actors.replica import Replica, ReplicaId
-from actors.routing.usage_counter import UsageCounter
-from actors.usage import quantile
+from actors.usage import UsageCounter, quantile
 
 
 def test_counters_and_copies() -> None:

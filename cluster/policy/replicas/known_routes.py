@@ -6,17 +6,15 @@ from actors.replica import ReplicaId
 from cluster.policy.replicas.backoff import Backoff
 
 
-class RouteTable:
-    """The incarnations that the head routes to, as far as is known.
-
-    A replica whose warm-up call failed is *cold*. If its expert has another replica it is left out of the table until
-    its back-off ends, so that other changes need not wait for it.
+class KnownRoutes:
+    """The incarnations that the head routes to, as far as is known. A replica whose warm-up call failed is *cold*: if
+    its expert has another it is left out until its back-off ends, so that other changes need not wait for it.
     """
 
     def __init__(self, known: Mapping[ReplicaId, str]) -> None:
         """`known` is what the head routes to already."""
         self._known: dict[ReplicaId, str] | None = dict(known)  # None: the head did not answer; it has the old or new
-        self._cold: Backoff[ReplicaId] = Backoff()
+        self._cold = Backoff()
 
     def due(self, routed: Mapping[ReplicaId, str], now: float) -> dict[ReplicaId, str] | None:
         """What to tell the head so that it routes to these; None if there is nothing new."""
@@ -27,9 +25,7 @@ class RouteTable:
         return None if wanted == self._known else wanted
 
     def told(self, wanted: Mapping[ReplicaId, str], cold: Collection[ReplicaId] | None, now: float) -> list[ReplicaId]:
-        """The head was told, and answered which replicas are cold, or None if it did not answer. Returns the replicas
-        that it routes to now.
-        """
+        """The head answered which are cold, or nothing (None). Returns the replicas that it routes to now."""
         if cold is None:
             self._known = None
             return []
@@ -41,5 +37,4 @@ class RouteTable:
         return list(self._known)
 
     def may_reach(self, replica_id: ReplicaId) -> bool:
-        """Whether the head may still route to it."""
         return self._known is None or replica_id in self._known

@@ -1,13 +1,13 @@
 """What the head is told, and when again."""
 
 from actors.replica import ReplicaId
-from cluster.policy.replicas.route_table import RouteTable
+from cluster.policy.replicas.known_routes import KnownRoutes
 
 A, B, C = ReplicaId(0, 0), ReplicaId(0, 1), ReplicaId(1, 0)
 
 
 def test_what_is_known_is_not_told_again() -> None:
-    table = RouteTable({A: "a"})
+    table = KnownRoutes({A: "a"})
     assert table.due({A: "a"}, 0.0) is None
     assert table.due({A: "a", B: "b"}, 0.0) == {A: "a", B: "b"}
     assert table.told({A: "a", B: "b"}, frozenset(), 0.0) == [A, B]
@@ -16,7 +16,7 @@ def test_what_is_known_is_not_told_again() -> None:
 
 
 def test_a_head_that_does_not_answer_is_told_again_and_may_route_to_anybody() -> None:
-    table = RouteTable({A: "a", B: "b"})
+    table = KnownRoutes({A: "a", B: "b"})
     assert not table.may_reach(C)
     assert table.told({A: "a"}, None, 0.0) == []
     assert table.due({A: "a", B: "b"}, 0.1) == {A: "a", B: "b"}, "even if it is as before"
@@ -26,7 +26,7 @@ def test_a_head_that_does_not_answer_is_told_again_and_may_route_to_anybody() ->
 
 
 def test_a_cold_one_is_left_out_for_a_while_where_there_is_another() -> None:
-    table, routed = RouteTable({A: "a"}), {A: "a", B: "b"}
+    table, routed = KnownRoutes({A: "a"}), {A: "a", B: "b"}
     assert table.told(routed, {B}, 0.0) == [A]
     assert table.due(routed, 4.9) is None
     assert table.due(routed | {C: "c"}, 4.9) == {A: "a", C: "c"}, "who comes meanwhile does not wait for it"
@@ -38,13 +38,13 @@ def test_a_cold_one_is_left_out_for_a_while_where_there_is_another() -> None:
 
 
 def test_the_only_one_is_tried_again_at_once() -> None:
-    table = RouteTable({})
+    table = KnownRoutes({})
     assert table.told({C: "c"}, {C}, 0.0) == []
     assert table.due({C: "c"}, 0.1) == {C: "c"}
 
 
 def test_one_in_the_place_of_another_begins_anew() -> None:
-    table, routed = RouteTable({A: "a"}), {A: "a", B: "b"}
+    table, routed = KnownRoutes({A: "a"}), {A: "a", B: "b"}
     table.told(routed, {B}, 0.0)
     assert table.due({A: "a"}, 0.05) is None, "it has ended"
     assert table.due(routed, 0.1) == routed

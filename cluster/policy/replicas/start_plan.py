@@ -13,10 +13,8 @@ Actor = ReplicaId | Literal["head"]
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
-    """`kept` replicas run on, each on its node; so does the head with `head_kept`. `replaced` actors are to end, before
-    those that are `missing` are started.
-    """
+class StartPlan:
+    """`kept` replicas run on, each on its node. `replaced` actors end before `missing` replicas start."""
 
     kept: Mapping[ReplicaId, str]
     head_kept: bool
@@ -33,21 +31,16 @@ class Adoption:
         return assign(sorted(self.missing, key=lambda r: (r.index, r.expert)), alive, self.kept, needs)
 
 
-def adopt(
+def plan_start(
     running: Mapping[Actor, ActorReport | None], head: ActorSpec, experts: Sequence[ActorSpec], replicas: int
-) -> Adoption:
-    """An actor is kept if it reports the spec that it would be started with. It is replaced if it holds another
-    checkpoint, runs other code, does not answer (None), or is of an expert that there is not. Kept replicas stay,
-    however many; each expert has at least `replicas`.
+) -> StartPlan:
+    """An actor is kept if it reports the spec that it would be started with, else replaced, also if it does not answer
+    (None) or its expert does not exist. Kept replicas stay, however many; each expert has at least `replicas`.
     """
-
-    def spec(actor: Actor) -> ActorSpec | None:
-        if actor == "head":
-            return head
-        return experts[actor.expert] if actor.expert < len(experts) else None
-
-    good = {actor: report for actor, report in running.items() if report and report.spec == spec(actor)}
+    specs = {spec.expert: spec for spec in (head, *experts)}
+    wanted = {actor: specs.get(None if actor == "head" else actor.expert) for actor in running}
+    good = {actor: report for actor, report in running.items() if report and report.spec == wanted[actor]}
     kept = {actor: report.node_id for actor, report in good.items() if actor != "head"}
     taken = [[r for r in kept if r.expert == expert] for expert in range(len(experts))]
     missing = [new for expert, mine in enumerate(taken) for new in unused(expert, replicas - len(mine), mine)]
-    return Adoption(kept, "head" in good, [actor for actor in running if actor not in good], missing)
+    return StartPlan(kept, "head" in good, [actor for actor in running if actor not in good], missing)
