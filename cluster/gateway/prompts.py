@@ -1,7 +1,7 @@
 """Turns a prompt into ids: text, ids as they are, or the messages of a chat."""
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.violations import Violations
+from cluster.gateway.errors import Violations
 from model.text.chat import ChatMessage, Role
 from protos.eightwinds.v1 import inference_pb2 as pb
 

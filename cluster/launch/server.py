@@ -13,9 +13,8 @@ from cluster.engine.engine import Engine
 from cluster.engine.generation import Generations
 from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.auth import Tokens
 from cluster.gateway.backend import Serving
-from cluster.gateway.health import Health, obstacle
+from cluster.gateway.readiness import Readiness, obstacle
 from cluster.gateway.rpc.server import Gateway
 from cluster.gateway.web.server import HttpServer, application
 from cluster.launch.runtime import Deployment, Runtime
@@ -23,6 +22,7 @@ from cluster.launch.specs import engine_config, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.scheduling.request import SequenceRequest
 from cluster.settings.config import Config
+from cluster.settings.tokens import TokenFile
 from model.batch import SamplingParams
 
 
@@ -31,7 +31,7 @@ class Server:
     UNAVAILABLE. All of it is called on the event loop on which it was made; `close` ends it in any state.
     """
 
-    def __init__(self, config: Config, served: ServedModel, runtime: Runtime, tokens: Tokens | None = None) -> None:
+    def __init__(self, config: Config, served: ServedModel, runtime: Runtime, tokens: TokenFile | None = None) -> None:
         """With `tokens` callers need one. `bounds` are the engine's, until `start`."""
         self._config, self._served, self._runtime = config, served, runtime
         self._loop = asyncio.get_running_loop()
@@ -83,31 +83,30 @@ class Server:
         assert self._deployment is not None, "start it first"
         controller, autoscaler = self._replicas(self._deployment)
         look = functools.partial(obstacle, self.engine, controller, self._deployment.broken)
-        health = Health(look, lambda good: self._loop.call_soon_threadsafe(self.gateway.tell, good))
-        self.gateway.backend.state = Serving(
+        readiness = Readiness(look, lambda good: self._loop.call_soon_threadsafe(self.gateway.tell, good))
+        self.gateway.backend.serving = Serving(
             self.generations,
             self.engine,
             controller,
             autoscaler,
-            health,
+            readiness,
             started=time.monotonic(),
             device="cuda" if self._config.experts.num_gpus else "cpu",
             transport="local" if self._config.runtime == "in_process" else self._config.transport,
         )
-        for thread in (controller, autoscaler, health):
+        for thread in (controller, autoscaler, readiness):
             thread.start()
-        await self.gateway.serve()
+        self.gateway.tell(True)
 
     def beyond_help(self, patience: float) -> str:
         """Why only another process can do better: the engine has ended by itself, or no request would have been served
         for `patience` seconds. "" otherwise.
         """
-        state = self.gateway.backend.state
-        assert isinstance(state, Serving), "open it first"
-        health = state.health
-        if self.engine.alive and health.lasting_seconds < patience:
+        assert self.gateway.backend.serving is not None, "open it first"
+        readiness = self.gateway.backend.serving.readiness
+        if self.engine.alive and readiness.lasting_seconds < patience:
             return ""
-        return health.why or "the engine has ended"
+        return readiness.why or "the engine has ended"
 
     async def drain(self, grace: float) -> bool:
         """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
@@ -116,14 +115,14 @@ class Server:
     async def close(self, keep_actors: bool) -> None:
         """Let go of everything."""
         await self.gateway.drain(0)
-        state = self.gateway.backend.state
-        if isinstance(state, Serving):  # before the engine, whose end it would report as a fault
-            await asyncio.to_thread(state.health.stop)
+        serving = self.gateway.backend.serving
+        if serving:  # before the engine, whose end it would report as a fault
+            await asyncio.to_thread(serving.readiness.stop)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         await self._http.stop()
-        if isinstance(state, Serving):
-            for thread in (state.autoscaler, state.controller):
+        if serving:
+            for thread in (serving.autoscaler, serving.controller):
                 await asyncio.to_thread(thread.stop)
         if self._deployment is None:
             await asyncio.to_thread(self._runtime.abandon)

@@ -9,15 +9,16 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor
+from grpc import StatusCode
 
-from cluster.gateway.auth import Caller, Tokens, admit
-from cluster.gateway.errors import ApiError, Kind, exhausted, to_api_error
+from cluster.gateway.auth import Caller, admit
+from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.fields import LEAST_FIELD_BYTES, has_more_fields
 from cluster.gateway.examination.pool import SMALL_BYTES, Examination
@@ -28,10 +29,9 @@ from cluster.gateway.rpc.uploads import Uploads
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
-from cluster.settings.tokens import Holder, Scope
+from cluster.settings.tokens import Holder, Scope, TokenFile
 
-Handler = Callable[[Any, Any], Any]
-Ended = Callable[[grpc.StatusCode], None]
+SendId = Callable[[], Awaitable[None]]
 
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
 _SCOPES = {"/eightwinds.v1.InferenceService": Scope.INFERENCE, "/eightwinds.v1.ClusterService": Scope.CLUSTER}
@@ -52,7 +52,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits: LimitsSection,
         examination: Examination,
         refusals: Refusals,
-        tokens: Tokens | None,
+        tokens: TokenFile | None,
     ) -> None:
         """A message has at most `message_bytes`; `examination` counts the fields of a long one. Without `tokens` every
         method is open.
@@ -76,67 +76,70 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             holder = self._holder(details)
         except ApiError as error:
-            return self._refuser.handler(handler, error)
+            return self._refuser.handler(error)
         if not details.method.startswith("/eightwinds."):
             return handler
-        _, service, method = details.method.split("/")
+        one: Any = handler.unary_unary
+        stream: Any = handler.unary_stream
+        call = partial(self._call, holder=holder, parse=handler.request_deserializer, method=details.method)
 
-        def ended(code: grpc.StatusCode) -> None:
-            self.handled[service, method, code.name] += 1
+        async def answer_once(messages: object, context: Context) -> Any:
+            async with call(context) as (request, caller, send_id):
+                response = await one(request, caller)
+                await send_id()
+                return response
 
-        parse = handler.request_deserializer
-        if handler.unary_stream is not None:
-            many = self._stream(handler.unary_stream, parse, holder, ended)
-            return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
-        assert handler.unary_unary is not None, "our methods take one message"
-        one = self._unary(handler.unary_unary, parse, holder, ended)
-        return grpc.stream_unary_rpc_method_handler(one, None, handler.response_serializer)
+        async def answer_often(messages: object, context: Context) -> AsyncIterator[Any]:
+            async with call(context) as (request, caller, send_id), aclosing(stream(request, caller)) as responses:
+                first = await anext(responses, None)
+                await send_id()
+                if first is not None:
+                    yield first
+                async for response in responses:
+                    yield response
+
+        if stream is not None:
+            return grpc.stream_stream_rpc_method_handler(answer_often, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer_once, None, handler.response_serializer)
 
     def _holder(self, details: grpc.HandlerCallDetails) -> Holder | None:
         if self._tokens is None or details.method.startswith(_OPEN):
             return None
         given = [str(value) for key, value in details.invocation_metadata or () if key == "authorization"]
-        return admit(given, _SCOPES.get(details.method.rpartition("/")[0]), self._tokens)
+        return admit(given, _SCOPES.get(details.method.rpartition("/")[0]), self._tokens.find)
 
-    def _unary(self, method: Handler, parse: Any, holder: Holder | None, ended: Ended) -> Handler:
-        async def call(messages: object, context: Context) -> Any:
-            caller, request_id = _caller(holder, context), given_id(context)
-            try:
-                with self._places:
-                    request = await self._read(context, caller, parse)
-                    request_id = _settle_id(request, request_id)
-                    response = await method(request, caller)
-                with unless_gone():
-                    await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
-                ended(grpc.StatusCode.OK)
-                return response
-            except (asyncio.CancelledError, Exception) as error:
-                await self._end(context, error, request_id, ended)
+    @asynccontextmanager
+    async def _call(
+        self, context: Context, holder: Holder | None, parse: Any, method: str
+    ) -> AsyncIterator[tuple[Any, Caller, SendId]]:
+        """A call from its message to its status; `SendId` tells the client the request id."""
+        caller, request_id = Caller(peer=context.peer()), given_id(context)
+        if holder:
+            caller = Caller(holder.name, holder.highest_priority, caller.peer)
 
-        return call
+        def ended(code: StatusCode) -> None:
+            _, service, name = method.split("/")
+            self.handled[service, name, code.name] += 1
 
-    def _stream(self, method: Handler, parse: Any, holder: Holder | None, ended: Ended) -> Handler:
-        async def call(messages: object, context: Context) -> AsyncIterator[Any]:
-            caller, request_id, started = _caller(holder, context), given_id(context), False
-            try:
-                with self._places:
-                    request = await self._read(context, caller, parse)
-                    request_id = _settle_id(request, request_id)
-                    async with aclosing(method(request, caller)) as responses:
-                        async for response in responses:
-                            if not started:
-                                with unless_gone():
-                                    await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
-                                started = True
-                            yield response
-                    if not started:
-                        with unless_gone():
-                            await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
-                ended(grpc.StatusCode.OK)
-            except (asyncio.CancelledError, Exception) as error:
-                await self._end(context, error, request_id, ended)
+        async def send_id() -> None:
+            with unless_gone():
+                await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
 
-        return call
+        try:
+            with self._places:
+                request = await self._read(context, caller, parse)
+                request_id = _settle_id(request, request_id)
+                yield request, caller, send_id
+            ended(StatusCode.OK)
+        except asyncio.CancelledError:  # by the client, or by its deadline
+            left = context.time_remaining()
+            ended(StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else StatusCode.CANCELLED)
+            raise
+        except Exception as error:
+            api_error = to_api_error(error, request_id)
+            ended(CODES[api_error.kind])
+            self._refusals.note(api_error.reason, caller.peer)
+            await abort(context, api_error, request_id)
 
     async def _read(self, context: Context, caller: Caller, parse: Any) -> Any:
         """The call's one message; raises ApiError if it is none, too large or too slow."""
@@ -170,26 +173,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         work = partial(Examiner.too_many_fields, raw=raw, kind=kind.full_name, most=self._message_fields)
         return await self._examination.run(caller.tenant, len(raw), work)
 
-    async def _end(self, context: Context, error: BaseException, request_id: str, ended: Ended) -> NoReturn:
-        """End a call with the status of its handler's exception. A cancellation is the client's or its deadline's."""
-        if not isinstance(error, Exception):
-            left = context.time_remaining()
-            late = left is not None and left <= 0
-            ended(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
-            raise error
-        api_error = to_api_error(error, request_id)
-        ended(CODES[api_error.kind])
-        self._refusals.note(api_error.reason, context.peer())
-        await abort(context, api_error, request_id)
-        raise AssertionError("abort raises")
-
-
-def _caller(holder: Holder | None, context: Context) -> Caller:
-    return Caller(holder.name, holder.highest_priority, context.peer()) if holder else Caller(peer=context.peer())
-
 
 def _malformed(text: str) -> ApiError:
-    return ApiError(Kind.INVALID, "MALFORMED_MESSAGE", text)
+    return ApiError(ErrorKind.INVALID, "MALFORMED_MESSAGE", text)
 
 
 def _settle_id(request: Any, given: str) -> str:

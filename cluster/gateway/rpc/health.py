@@ -15,15 +15,12 @@ from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.status import Context, abort, given_id
 from cluster.observe.refusals import Refusals
 
-SERVICE = "grpc.health.v1.Health"
 SERVING = pb.HealthCheckResponse.SERVING
 NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """The state of each service. (grpcio's own servicer forgets watches when one of several ends, and takes any
-    number.)
-    """
+class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """(grpcio's own servicer forgets watches when one of several ends, and takes any number.)"""
 
     def __init__(self, watches: int, refusals: Refusals) -> None:
         self._states: dict[str, Any] = {}
@@ -38,13 +35,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._changed = asyncio.Event()
 
     async def Check(self, request: pb.HealthCheckRequest, context: Context) -> pb.HealthCheckResponse:
-        """The state now; NOT_FOUND for an unknown service."""
         if request.service not in self._states:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         return pb.HealthCheckResponse(status=self._states[request.service])
 
     async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The state, then each change of it."""
         try:
             with self._places:
                 last = None

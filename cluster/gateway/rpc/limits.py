@@ -20,10 +20,8 @@ def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple
         # and one connection that opens and resets streams reaches the default, 1,000. The streams' limit comes first.
         ("grpc.server.max_pending_requests", limits.connections * limits.streams),
         ("grpc.server.max_pending_requests_hard_limit", limits.connections * limits.streams),
-        (
-            "grpc.max_metadata_size",
-            limits.header_bytes // 2,
-        ),  # above it headers are refused by chance, above the next number always
+        # Above the first number headers are refused by chance, above the second always.
+        ("grpc.max_metadata_size", limits.header_bytes // 2),
         ("grpc.absolute_max_metadata_size", limits.header_bytes),
         # A connection is bound by its limits once it has acknowledged them, so it is closed if it does not soon.
         ("grpc.http2.settings_timeout", _milliseconds(limits.settings_s)),

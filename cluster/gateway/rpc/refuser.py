@@ -3,7 +3,6 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -22,34 +21,26 @@ class Refuser:
     connection.
     """
 
-    def __init__(self, refusals: Refusals, reluctance: Reluctance | None = None) -> None:
-        self._refusals, self._reluctance, self._held = refusals, reluctance or Reluctance(), 0
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals, self._reluctance, self._held = refusals, Reluctance(), 0
 
-    def handler(self, handler: grpc.RpcMethodHandler[Any, Any], error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
-        """A handler that ends the call in place of the given one.
+    def handler(self, error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that ends a call of any method.
 
         It takes many messages even where the method has one, because gRPC reads a single message whole before it calls
         a handler.
         """
 
-        async def one(messages: object, context: Context) -> None:
-            await self._end(context, error)
+        async def end(messages: object, context: Context) -> None:
+            self._refusals.note(error.reason, context.peer())
+            now = asyncio.get_running_loop().time()
+            seconds = self._reluctance.seconds(machine(context.peer()), now, self._held)
+            if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
+                self._held += 1
+                try:
+                    await asyncio.sleep(seconds)
+                finally:
+                    self._held -= 1
+            await abort(context, error, given_id(context))
 
-        async def many(messages: object, context: Context) -> AsyncIterator[Any]:
-            await self._end(context, error)
-            yield  # which makes it a generator; `_end` raises
-
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(many)
-        return grpc.stream_unary_rpc_method_handler(one)
-
-    async def _end(self, context: Context, error: ApiError) -> None:
-        self._refusals.note(error.reason, context.peer())
-        seconds = self._reluctance.seconds(machine(context.peer()), asyncio.get_running_loop().time(), self._held)
-        if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
-            self._held += 1
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                self._held -= 1
-        await abort(context, error, given_id(context))
+        return grpc.stream_stream_rpc_method_handler(end)

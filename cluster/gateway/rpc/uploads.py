@@ -5,12 +5,13 @@ at once is received before any bound is felt; one that lets the server wait is e
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cluster.gateway.errors import exhausted
+from cluster.gateway.turns import Turns
 
 T = TypeVar("T")
 
@@ -34,8 +35,7 @@ class Uploads:
         self._most, self._seconds, self._patience = most, seconds, patience
         self._each = each or max(1, most // 4)
         self._open: dict[_Upload, None] = {}  # oldest first
-        # by tenant and connection, in the order of their turns
-        self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
+        self._waiting = Turns[tuple[str, str], asyncio.Future[None]]()  # by tenant and connection
         self._promised = 0  # places of uploads that are about to begin
         self._held = Counter[str]()  # places, promised ones included, by tenant
         self._pressing: asyncio.TimerHandle | None = None
@@ -45,7 +45,7 @@ class Uploads:
 
     async def read(self, tenant: str, connection: str, reading: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `reading`. Raises ApiError (MESSAGE_TOO_SLOW) if that takes too long."""
-        if (tenant, connection) in self._waiting or not self._room_for(tenant):
+        if self._waiting.waiting((tenant, connection)) or not self._room_for(tenant):
             await self._turn(tenant, connection)
         else:
             self._held[tenant] += 1
@@ -74,13 +74,13 @@ class Uploads:
 
     async def _turn(self, tenant: str, connection: str) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault((tenant, connection), deque()).append(mine)
+        self._waiting.add((tenant, connection), mine)
         self._press()
         try:
             await mine
         except asyncio.CancelledError:
             if mine.cancelled():
-                self._forget((tenant, connection), mine)
+                self._waiting.remove((tenant, connection), mine)
             else:  # its turn had just come
                 self._promised -= 1
                 self._give_back(tenant)
@@ -88,24 +88,14 @@ class Uploads:
             raise
         self._promised -= 1
 
-    def _forget(self, who: tuple[str, str], mine: "asyncio.Future[None]") -> None:
-        queue = self._waiting.get(who, deque())
-        if mine in queue:
-            queue.remove(mine)
-            if not queue:
-                del self._waiting[who]
-
     def _admit(self) -> None:
         """Give free places to the connections whose turn it is."""
-        while who := next((who for who in self._waiting if self._room_for(who[0])), None):
-            queue = self._waiting.pop(who)
-            first = queue.popleft()
+        while turn := self._waiting.pop(lambda who: self._room_for(who[0])):
+            (tenant, _), first = turn
             if not first.done():  # else it is cancelled, but its task has not run yet
                 first.set_result(None)
                 self._promised += 1
-                self._held[who[0]] += 1
-            if queue:
-                self._waiting[who] = queue
+                self._held[tenant] += 1
         self._press()
 
     def _press(self) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import h11
@@ -25,11 +26,7 @@ _KEEP_ALIVE_SECONDS = 5
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
-async def _nothing() -> bytes:
-    return b""
-
-
-def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]] = _nothing) -> Starlette:
+def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
     """The ASGI application. `metrics` gives the text of /metrics."""
 
     async def healthz(request: Request) -> PlainTextResponse:
@@ -60,7 +57,6 @@ class _Door:
             self.put_out(next(iter(self._owing), new), "HTTP_TOO_MANY")
 
     def leave(self, gone: "_Protocol") -> None:
-        """It is closed."""
         self._all.discard(gone)
         self._owing.pop(gone, None)
 
@@ -72,7 +68,6 @@ class _Door:
             self._owing.pop(who, None)
 
     def put_out(self, who: "_Protocol", reason: str) -> None:
-        """Close it at once."""
         self._refusals.note(reason, str(who.client))
         self.leave(who)
         who.transport.abort()
@@ -124,17 +119,12 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """uvicorn on the caller's event loop."""
 
-    def __init__(self, app: Starlette, limits: LimitsSection | None = None, refusals: Refusals | None = None) -> None:
+    def __init__(self, app: Starlette, limits: LimitsSection, refusals: Refusals) -> None:
         """`limits` are those of docs/limits.md; `refusals` counts the connections that were closed for them."""
-        limits, self._refusals = limits or LimitsSection(), refusals or Refusals()
-        door = _Door(limits, self._refusals)
-
-        def protocol(**given: Any) -> _Protocol:
-            return _Protocol(door, **given)
-
+        self._refusals, door = refusals, _Door(limits, refusals)
         config = uvicorn.Config(
             app,
-            http=protocol,  # type: ignore[arg-type]  # it wants a class, and calls it
+            http=partial(_Protocol, door),  # type: ignore[arg-type]  # it wants a class, and calls it
             ws="none",
             log_level="error",  # each bad request would be a line
             lifespan="off",
@@ -152,7 +142,6 @@ class HttpServer:
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
 
     async def stop(self) -> None:
-        """Close the port."""
         self._server.should_exit = self._server.force_exit = True
         if self._task is not None:
             await self._task

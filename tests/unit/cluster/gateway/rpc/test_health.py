@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.rpc.health import NOT_SERVING, SERVING, Health
+from cluster.gateway.rpc.health import NOT_SERVING, SERVING, HealthService
 from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
 from tests.fakes import PATIENCE
@@ -43,7 +43,7 @@ def test_watches_are_bounded_and_checks_go_on(server: Serving) -> None:
 
 async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
     """grpcio's own servicer forgets all of a service's watches when the first one leaves."""
-    health = Health(8, Refusals())
+    health = HealthService(8, Refusals())
     health.set("", NOT_SERVING)
     context: Any = None
     first: Any
@@ -60,7 +60,7 @@ async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
 
 
 async def test_a_service_that_comes_later_is_unknown_until_then() -> None:
-    health = Health(8, Refusals())
+    health = HealthService(8, Refusals())
     context: Any = None
     watching: Any = health.Watch(pb.HealthCheckRequest(service="later"), context)
     assert (await anext(watching)).status == pb.HealthCheckResponse.SERVICE_UNKNOWN

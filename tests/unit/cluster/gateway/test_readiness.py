@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from cluster.control.fixed import FixedReplicas
-from cluster.gateway.health import Health, Obstacle, obstacle
+from cluster.gateway.readiness import Obstacle, Readiness, obstacle
 
 HEAD, EXPERT = Obstacle("the head does not answer"), Obstacle("no replica of expert 3 is ready", lasting=False)
 
@@ -16,7 +16,7 @@ class Server:
         self.wrong: Obstacle | Exception | None = None
         self.now = 100.0
         self.told: list[bool] = []
-        self.health = Health(self.look, self.told.append, lambda: self.now)
+        self.readiness = Readiness(self.look, self.told.append, lambda: self.now)
 
     def look(self) -> Obstacle | None:
         if isinstance(self.wrong, Exception):
@@ -26,7 +26,7 @@ class Server:
     def met(self, wrong: Obstacle | Exception | None, times: int = 1) -> None:
         self.wrong = wrong
         for _ in range(times):
-            self.health.look_now()
+            self.readiness.look_now()
             self.now += 2
 
 
@@ -36,50 +36,50 @@ def server() -> Server:
 
 
 def test_it_is_good_until_a_look_says_otherwise(server: Server) -> None:
-    assert server.health.good
+    assert server.readiness.good
     server.met(None)
-    assert server.health.good and server.health.why == "" and server.told == []
+    assert server.readiness.good and server.readiness.why == "" and server.told == []
 
 
 def test_a_change_is_told_and_logged_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.met(HEAD, 3)
-    assert server.told == [False] and server.health.why == HEAD.why
+    assert server.told == [False] and server.readiness.why == HEAD.why
     assert caplog.text.count(HEAD.why) == 1
     server.met(None)
-    assert server.told == [False, True] and server.health.good
+    assert server.told == [False, True] and server.readiness.good
 
 
 def test_another_obstacle_is_no_change_of_the_answer(server: Server) -> None:
     server.met(HEAD)
     server.met(EXPERT)
-    assert server.told == [False] and server.health.why == EXPERT.why
+    assert server.told == [False] and server.readiness.why == EXPERT.why
 
 
 def test_only_lasting_obstacles_count_towards_an_end_and_any_of_them(server: Server) -> None:
     server.met(EXPERT, 50)
-    assert server.health.lasting_seconds == 0
+    assert server.readiness.lasting_seconds == 0
     server.met(HEAD, 2)
     server.met(ConnectionError("no route"), 2)
-    assert server.health.lasting_seconds == 8
+    assert server.readiness.lasting_seconds == 8
     server.met(EXPERT)
-    assert server.health.lasting_seconds == 0
+    assert server.readiness.lasting_seconds == 0
 
 
 def test_a_final_obstacle_is_not_waited_for(server: Server) -> None:
     server.met(Obstacle("raylet has ended", final=True))
-    assert server.health.lasting_seconds == float("inf") and not server.health.good
+    assert server.readiness.lasting_seconds == float("inf") and not server.readiness.good
 
 
 def test_what_cannot_be_asked_is_not_healthy(server: Server) -> None:
     server.met(ConnectionError("no route to the head"))
-    assert server.health.why == "ConnectionError: no route to the head" and server.told == [False]
+    assert server.readiness.why == "ConnectionError: no route to the head" and server.told == [False]
 
 
 def test_the_thread_ends_when_told(server: Server) -> None:
-    server.health.stop()  # before it began
-    server.health.start()
-    server.health.stop()
-    assert not server.health._thread.is_alive()
+    server.readiness.stop()  # before it began
+    server.readiness.start()
+    server.readiness.stop()
+    assert not server.readiness._ticker._thread.is_alive()
 
 
 def engine(alive: bool = True, adopted: bool = True) -> Any:
