@@ -27,7 +27,6 @@ ANYBODY = Caller()
 
 
 def machine(peer: str) -> str:
-    """The address of a peer without its port."""
     return peer.rpartition(":")[0]
 
 

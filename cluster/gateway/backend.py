@@ -49,7 +49,6 @@ class Backend:
 
     @property
     def ready(self) -> bool:
-        """Whether a request would be taken and served."""
         return self.serving is not None and not self.draining and self.serving.readiness.good
 
     def require(self, new_work: bool = True) -> Serving:

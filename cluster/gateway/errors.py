@@ -21,7 +21,7 @@ _MOST_VIOLATIONS = 1000  # a status names fewer
 
 
 class ErrorKind(Enum):
-    """What went wrong, as far as a protocol's status codes tell failures apart."""
+    """As far as a protocol's status codes tell failures apart."""
 
     INVALID = auto()
     UNAUTHENTICATED = auto()
@@ -60,7 +60,6 @@ class ApiError(Exception):
 
 
 def invalid(violations: Sequence[Violation], metadata: Mapping[str, str] | None = None) -> ApiError:
-    """All wrong fields of a request at once."""
     text = cut("; ".join(f"{v.field}: {v.description}" for v in violations), LONGEST_TEXT)
     return ApiError(ErrorKind.INVALID, "INVALID_FIELDS", text, metadata or {}, violations)
 

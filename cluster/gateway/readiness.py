@@ -1,7 +1,5 @@
-"""Whether a request would be served now: asked again and again, not remembered from the start.
-
-Balancers and supervisors act on it, so a wrong answer must not last. It is asked for every `INTERVAL` seconds, and the
-head has two seconds to answer, so it is never older than five.
+"""Whether a request would be served now. Balancers and supervisors act on it, so a wrong answer must not last: it is
+asked for every `INTERVAL` seconds, and the head has two seconds to answer, so it is never older than five.
 """
 
 import logging
@@ -93,15 +91,15 @@ class Readiness:
             found = self._look()
         except Exception as error:  # whatever cannot be asked is not healthy, and the next look tries again
             found = Obstacle(f"{type(error).__name__}: {error}")
-        before, self._obstacle = self._obstacle, found
+        before, self._obstacle = self.good, found
         if found is None or not found.lasting:
             self._lasting_since = None
         elif self._lasting_since is None:
             self._lasting_since = self._clock()
-        if (before is None) == (found is None):
+        if self.good == before:
             return
-        if found is None:
-            log.info("requests are served again")
-        else:
+        if found:
             log.warning("requests would not be served now: %s", found.why)
-        self._changed(found is None)
+        else:
+            log.info("requests are served again")
+        self._changed(self.good)

@@ -19,11 +19,9 @@ class Turns(Generic[Party, Item]):
         return bool(self._queues)
 
     def __iter__(self) -> Iterator[Party]:
-        """The parties that wait."""
         return iter(self._queues)
 
     def waiting(self, party: Party) -> int:
-        """The number of a party's items."""
         return len(self._queues.get(party, ()))
 
     def add(self, party: Party, item: Item) -> None:
@@ -54,5 +52,4 @@ class Turns(Generic[Party, Item]):
         return chain.from_iterable(self._queues.values())
 
     def check(self) -> None:
-        """Assert that no party has an empty queue."""
         assert all(self._queues.values())

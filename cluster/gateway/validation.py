@@ -4,12 +4,13 @@ import secrets
 from functools import cached_property
 from typing import Any
 
+from cluster.engine.answer_size import AnswerSize
 from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.gateway.auth import ANYBODY, MOST_PRIORITY, Caller
 from cluster.gateway.errors import Violations
-from cluster.gateway.lengths import Lengths
+from cluster.gateway.lengths import context, in_context, in_message
 from cluster.gateway.prompts import prompt_ids
 from cluster.policy.scheduling.limits import Limits
 from cluster.policy.scheduling.request import SequenceRequest
@@ -25,15 +26,18 @@ MAX_NAME = 256
 
 
 class Validator:
-    """Checks requests against the served model and, once it is known, the KV cache."""
-
     def __init__(self, served: ServedModel) -> None:
-        self._served, self._vocab, self._lengths = served, served.checkpoint.config.vocab_size, Lengths(served)
+        self._served, self._vocab = served, served.checkpoint.config.vocab_size
 
     @cached_property
     def _constraints(self) -> Constraints:
         """Made with the first request that has one: they hold a copy of the vocabulary."""
         return Constraints(self._served.tokenizer, self._vocab, self._served.eos_ids)
+
+    @cached_property
+    def _answer_size(self) -> AnswerSize:
+        tokenizer = self._served.tokenizer
+        return AnswerSize(max(len(tokenizer.token_bytes(i, special_tokens=True)) for i in range(tokenizer.vocab_size)))
 
     def generation(
         self, request: pb.GenerateRequest, limits: Limits, caller: Caller = ANYBODY, *, whole: bool = False
@@ -46,7 +50,7 @@ class Validator:
         found, stopping, output = Violations(), request.stopping, request.output
         ids = prompt_ids(self._served, request.prompt, found)
         asked = stopping.max_tokens if stopping.HasField("max_tokens") else None
-        max_tokens = max(1, self._lengths.context(limits) - len(ids)) if asked is None else asked
+        max_tokens = max(1, context(self._served, limits) - len(ids)) if asked is None else asked
         self._check_stopping(stopping, max_tokens, found)
         parameters = self._parameters(request.sampling, found)
         for name, alternatives in (("logprobs", output.logprobs), ("prompt_logprobs", output.prompt_logprobs)):
@@ -61,9 +65,9 @@ class Validator:
         named = not request.request_id or good_request_id(request.request_id)
         found.unless(named, "request_id", "must have at most 256 characters, of printable ASCII")
         found.raise_any()
-        max_tokens = self._lengths.in_context(len(ids), asked, limits)
+        max_tokens = in_context(self._served, limits, len(ids), asked)
         if whole:
-            max_tokens = self._lengths.in_message(output, len(ids), n, max_tokens, asked)
+            max_tokens = in_message(self._answer_size, output, len(ids), n, max_tokens, asked)
         stop_ids = frozenset(stopping.stop_token_ids)
         if not stopping.ignore_eos:
             stop_ids |= frozenset(self._served.eos_ids)

@@ -26,7 +26,6 @@ class Examiner:
         self._served, self._validator = served, Validator(served)
 
     def too_many_fields(self, raw: bytes, kind: str, most: int) -> bool:
-        """Whether the bytes of a message of this full name have more than `most` fields."""
         return has_more_fields(raw, descriptor_pool.Default().FindMessageTypeByName(kind), most)
 
     def tokenize(self, request: pb.TokenizeRequest, context_length: int) -> pb.TokenizeResponse:

@@ -30,15 +30,13 @@ def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
             match tag & 7:
                 case 0:
                     _, at = _varint(raw, at)
-                case 1:
-                    at += 8
+                case 1 | 5 as wire:
+                    at += 8 if wire == 1 else 4
                 case 2:
                     size, at = _varint(raw, at)
                     if size and (within := inner.get(tag >> 3)) is not None:
                         todo.append((at, min(at + size, end), within))
                     at += size
-                case 5:
-                    at += 4
                 case _:
                     return False  # a group; no message of ours has one
     return False
@@ -46,7 +44,6 @@ def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
 
 @cache
 def _inner(kind: Descriptor) -> dict[int, Descriptor]:
-    """The fields that are messages, by number."""
     return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
 
 

@@ -1,9 +1,7 @@
-"""The pool for work on requests before they are queued: tokenizing, compiling a schema, detokenizing.
+"""The pool for work on requests before they are queued: seconds of a core, during which no stream may stall.
 
-Such work takes up to seconds of a core, during which no stream may stall. It runs beside the event loop, one piece at a
-time, so that the engine keeps its share. Small work, large work and schemas have a lane each, so that none waits behind
-another kind; large work runs in a process of its own. Tenants take turns, and waiting work is bounded in number, bytes
-and time.
+It runs beside the event loop, one piece at a time, so that the engine keeps its share. Small work, large work and
+schemas have a lane each, so that none waits behind another kind; large work runs in a process of its own.
 """
 
 import asyncio
@@ -88,14 +86,15 @@ class Examination:
         self._waiting_bytes -= work.size
         lane.running = True
         running = asyncio.get_running_loop().run_in_executor(lane.thread, lane.do, work.work)
-        running.add_done_callback(lambda ended: self._ended(lane, ended))
-        work.begun.set_result(running)
 
-    def _ended(self, lane: _Lane, ended: "asyncio.Future[Any]") -> None:
-        lane.running = False
-        if not ended.cancelled():
-            ended.exception()  # or asyncio complains where the caller has gone
-        self._next(lane)
+        def ended(_: object) -> None:
+            lane.running = False
+            if not running.cancelled():
+                running.exception()  # or asyncio complains where the caller has gone
+            self._next(lane)
+
+        running.add_done_callback(ended)
+        work.begun.set_result(running)
 
 
 def _busy(retry_seconds: float) -> ApiError:

@@ -17,17 +17,17 @@ import grpc
 from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
 
-from cluster.gateway.auth import Caller, admit
+from cluster.gateway.auth import Caller, admit, machine
 from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.fields import LEAST_FIELD_BYTES, has_more_fields
 from cluster.gateway.examination.pool import SMALL_BYTES, Examination
 from cluster.gateway.rpc.limits import Places
-from cluster.gateway.rpc.refuser import Refuser
 from cluster.gateway.rpc.status import CODES, REQUEST_ID_KEY, Context, abort, given_id, unless_gone
 from cluster.gateway.rpc.uploads import Uploads
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals
+from cluster.policy.reluctance import Reluctance
 from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import Holder, Scope, TokenFile
 
@@ -35,33 +35,27 @@ SendId = Callable[[], Awaitable[None]]
 
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
 _SCOPES = {"/eightwinds.v1.InferenceService": Scope.INFERENCE, "/eightwinds.v1.ClusterService": Scope.CLUSTER}
+_MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Refuses calls without a known token (UNAUTHENTICATED) or without its scope (PERMISSION_DENIED), hands request and
     caller of the others to their handlers, and turns exceptions into statuses.
 
-    Health is open; a method of no service of ours, such as reflection, needs any token. A message that cannot be parsed
-    becomes INVALID_ARGUMENT. Each call has a request id: the request's own, else `x-request-id`, else a new one. It is
-    written into the request where that has a field for it, and echoed in the metadata of the answer.
+    Health is open; a method of no service of ours, such as reflection, needs any token. Each call has a request id: the
+    request's own, else `x-request-id`, else a new one. It is written into a request that has a field for it, and echoed
+    in the metadata of the answer.
     """
 
     def __init__(
-        self,
-        message_bytes: int,
-        limits: LimitsSection,
-        examination: Examination,
-        refusals: Refusals,
-        tokens: TokenFile | None,
+        self, message_bytes: int, limits: LimitsSection, pool: Examination, refusals: Refusals, tokens: TokenFile | None
     ) -> None:
-        """A message has at most `message_bytes`; `examination` counts the fields of a long one. Without `tokens` every
-        method is open.
-        """
+        """The fields of a long message are counted in the `pool`. Without `tokens` every method is open."""
         self.handled: Counter[tuple[str, str, str]] = Counter()  # calls that ended: service, method, code
         self._message_bytes, self._message_fields = message_bytes, limits.message_fields
         self._uploads = Uploads(limits.uploads, limits.upload_s)
         self._places = Places(limits.calls, "TOO_MANY_CALLS", "calls")
-        self._examination, self._refusals, self._tokens = examination, refusals, tokens
+        self._pool, self._refusals, self._tokens = pool, refusals, tokens
         self._refuser = Refuser(refusals)
 
     async def intercept_service(
@@ -143,12 +137,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _read(self, context: Context, caller: Caller, parse: Any) -> Any:
         """The call's one message; raises ApiError if it is none, too large or too slow."""
-
-        async def reading() -> Any:
-            with unless_gone():
-                return await context.read()
-
-        raw = await self._uploads.read(caller.tenant, caller.peer, reading)
+        with unless_gone():
+            raw: Any = await self._uploads.read(caller.tenant, caller.peer, context.read)
         if raw is grpc.aio.EOF:
             raise _malformed("the call came without a message")
         if len(raw) > self._message_bytes:
@@ -166,12 +156,40 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _has_too_many_fields(self, raw: bytes, kind: Descriptor, caller: Caller) -> bool:
         """Counting takes longer than parsing, but a parsed message may take a hundred times the memory of its bytes."""
-        if len(raw) <= SMALL_BYTES:
+        if len(raw) <= max(SMALL_BYTES, self._message_fields * LEAST_FIELD_BYTES):
             return has_more_fields(raw, kind, self._message_fields)
-        if len(raw) <= self._message_fields * LEAST_FIELD_BYTES:
-            return False
         work = partial(Examiner.too_many_fields, raw=raw, kind=kind.full_name, most=self._message_fields)
-        return await self._examination.run(caller.tenant, len(raw), work)
+        return await self._pool.run(caller.tenant, len(raw), work)
+
+
+class Refuser:
+    """Ends calls with the reason; those of a flood late, so that a stranger waits, and runs out of the streams of its
+    connection.
+    """
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals, self._reluctance, self._held = refusals, Reluctance(), 0
+
+    def handler(self, error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that ends a call of any method.
+
+        It takes many messages even where the method has one, because gRPC reads a single message whole before it calls
+        a handler.
+        """
+
+        async def end(messages: object, context: Context) -> None:
+            self._refusals.note(error.reason, context.peer())
+            now = asyncio.get_running_loop().time()
+            seconds = self._reluctance.seconds(machine(context.peer()), now, self._held)
+            if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
+                self._held += 1
+                try:
+                    await asyncio.sleep(seconds)
+                finally:
+                    self._held -= 1
+            await abort(context, error, given_id(context))
+
+        return grpc.stream_stream_rpc_method_handler(end)
 
 
 def _malformed(text: str) -> ApiError:

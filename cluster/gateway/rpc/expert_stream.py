@@ -56,7 +56,6 @@ class LoadWatches:
         return await asyncio.shield(self._looking)
 
     def check(self) -> None:
-        """There is no beat without a watcher."""
         assert all(beat.watchers > 0 for beat in self._beats.values())
 
 

@@ -16,6 +16,7 @@ from cluster.gateway.backend import Backend
 from cluster.gateway.errors import Violation, invalid, unknown_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
+from cluster.gateway.lengths import context
 from cluster.gateway.rpc.times import duration
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives
@@ -45,8 +46,7 @@ class InferenceService:
                 **about,
                 outputs=outputs,
                 prompt_tokens=self._prompt_tokens(generation),
-                usage=_usage(generation),
-                trace=_trace(generation) if request.output.trace else None,
+                **_totals(generation, request.output.trace),
             )
 
     async def GenerateStream(
@@ -60,9 +60,7 @@ class InferenceService:
                 opening = {}
                 self._write(pieces, request.output, messages)
                 if not generation.open_ids:
-                    messages[-1].usage.CopyFrom(_usage(generation))
-                    if request.output.trace:
-                        messages[-1].trace.CopyFrom(_trace(generation))
+                    messages[-1].MergeFrom(pb.GenerateStreamResponse(**_totals(generation, request.output.trace)))
                 for message in messages:
                     if _says_something(message):
                         yield message
@@ -156,8 +154,8 @@ class InferenceService:
     @property
     def _context(self) -> int:
         """The longest prompt and output together that can be served, as far as that is known."""
-        serving, model = self._backend.serving, self._served.context_length
-        return min(model, serving.engine.limits.most_tokens) if serving else model
+        serving = self._backend.serving
+        return context(self._served, serving.engine.limits) if serving else self._served.context_length
 
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""
@@ -195,24 +193,22 @@ def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
 
 
 def _says_something(message: pb.GenerateStreamResponse) -> bool:
-    told = message.text or message.token_ids or message.tokens or message.prompt_tokens or message.request_id
-    return bool(told or message.HasField("finish") or message.HasField("usage"))
+    return any(field.name != "index" for field, _ in message.ListFields())
 
 
-def _usage(generation: Generation) -> pb.Usage:
-    return pb.Usage(
-        prompt_tokens=len(generation.request.sequence.prompt_ids),
-        completion_tokens=generation.progress.completion_tokens,
-        cached_prompt_tokens=generation.progress.cached_prompt_tokens,
-    )
-
-
-def _trace(generation: Generation) -> pb.Trace:
+def _totals(generation: Generation, traced: bool) -> dict[str, Any]:
+    """What an answer ends with."""
     p = generation.progress
-    return pb.Trace(
+    usage = pb.Usage(
+        prompt_tokens=len(generation.request.sequence.prompt_ids),
+        completion_tokens=p.completion_tokens,
+        cached_prompt_tokens=p.cached_prompt_tokens,
+    )
+    trace = pb.Trace(
         queue_time=duration(p.queue_seconds),
         time_to_first_token=duration(p.first_token_seconds),
         total_time=duration(p.total_seconds),
         routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing or [])],
         retries=p.retries,
     )
+    return {"usage": usage, "trace": trace if traced else None}

@@ -1,7 +1,5 @@
-"""gRPC's own limits, and places, which bound how many calls or watches run at once.
-
-gRPC's limits act before any of our code runs, and per connection; it gives no reason. Ours come after them, count all
-connections together, and give a reason.
+"""gRPC's own limits, which act per connection, before any of our code runs, and without a reason; and places, which
+bound how many calls or watches of all connections run at once, and give a reason.
 """
 
 from types import TracebackType
@@ -11,7 +9,6 @@ from cluster.settings.config import LimitsSection
 
 
 def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple[str, int]]:
-    """The arguments of gRPC's server that set its limits."""
     return [
         ("grpc.so_reuseport", 0),  # or a second server would silently share the port
         ("grpc.max_allowed_incoming_connections", limits.connections),

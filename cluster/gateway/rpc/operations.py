@@ -202,16 +202,10 @@ def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
 
 
 def _event(event: Event) -> pb.Event:
-    return pb.Event(
-        sequence=event.sequence,
-        event_time=timestamp.from_milliseconds(int(event.at * 1000)),
-        kind=pb.Event.Kind.Value(f"KIND_{event.kind.name}"),
-        expert=event.expert,
-        replica=event.replica,
-        node_id=event.node_id,
-        cause=event.cause,
-        requester=event.requester,
-    )
+    plain = asdict(event)
+    at, kind = plain.pop("at"), plain.pop("kind")
+    when = timestamp.from_milliseconds(int(at * 1000))
+    return pb.Event(**plain, event_time=when, kind=pb.Event.Kind.Value(f"KIND_{kind.name}"))
 
 
 def _node(node: NodeInfo, draining: bool) -> pb.Node:

@@ -22,9 +22,8 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in NAMES:
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
-        )
+        generic = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+        server.add_generic_rpc_handlers((generic,))
 
 
 class _Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]

@@ -43,11 +43,10 @@ class Gateway:
         """With `tokens` every call except health needs one; `limits` are those of docs/limits.md."""
         self.refusals = Refusals()
         examiner = Examiner(served)
-        self._apart = ExaminerProcess(
-            str(served.checkpoint.folder), limits.examination_cpu_s, limits.examination_memory_bytes
-        )
+        folder = str(served.checkpoint.folder)
+        self._apart = ExaminerProcess(folder, limits.examination_cpu_s, limits.examination_memory_bytes)
         self._examination = Examination(lambda work: work(examiner), self._apart.run, limits)
-        self._health = HealthService(limits.watches, self.refusals)
+        self._health = HealthService(("", *_SERVICES), limits.watches, self.refusals)
         calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals, tokens)
         self.backend = Backend(calls.handled, self.refusals.counts)
         self._server = grpc.aio.server(interceptors=[calls], options=channel_options(limits, max_message_bytes))
@@ -67,7 +66,6 @@ class Gateway:
             port = 0
         if port == 0:
             raise OSError(f"cannot listen on {address}")
-        self._set_health(NOT_SERVING)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)
         await self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"
@@ -75,23 +73,16 @@ class Gateway:
     def tell(self, good: bool) -> None:
         """Set what grpc.health reports from now on, unless the server drains. Call it on the event loop."""
         if not self.backend.draining:
-            self._set_health(SERVING if good else NOT_SERVING)
+            self._health.set(SERVING if good else NOT_SERVING)
 
     async def drain(self, grace: float) -> bool:
         """Refuse new requests and let running ones finish; False if some were cut off after `grace` seconds."""
         self.backend.draining = True
-        self._set_health(NOT_SERVING)
-        finished = True
-        if self.backend.serving:
-            generations = self.backend.serving.generations
-            finished = await generations.drained(grace)
-            if not finished:
-                generations.cut_off()
+        self._health.set(NOT_SERVING)
+        serving, finished = self.backend.serving, True
+        if serving and not (finished := await serving.generations.drained(grace)):
+            serving.generations.cut_off()
         await self._server.stop(1.0)
         self._examination.close()
         self._apart.close()
         return finished
-
-    def _set_health(self, status: Any) -> None:
-        for service in ("", *_SERVICES):
-            self._health.set(service, status)

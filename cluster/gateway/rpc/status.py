@@ -51,11 +51,9 @@ def status_of(error: ApiError, request_id: str) -> status_pb2.Status:
 def _details(error: ApiError, request_id: str) -> Iterator[Message]:
     yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
     if error.violations:
-        fields = error_details_pb2.BadRequest()
-        for violation in error.violations[:_MOST_VIOLATIONS]:
-            description = cut(violation.description, _LONGEST_DESCRIPTION)
-            fields.field_violations.add(field=violation.field, description=description)
-        yield fields
+        fields = [(v.field, cut(v.description, _LONGEST_DESCRIPTION)) for v in error.violations[:_MOST_VIOLATIONS]]
+        wrong = [error_details_pb2.BadRequest.FieldViolation(field=path, description=why) for path, why in fields]
+        yield error_details_pb2.BadRequest(field_violations=wrong)
     if error.model:
         kind = "eightwinds.v1.Model"
         yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=error.model, description=error.text)
@@ -84,7 +82,6 @@ def unless_gone() -> Iterator[None]:
 
 
 def given_id(context: Context) -> str:
-    """The caller's `x-request-id`, or a new id."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and good_request_id(value):
             return value
