@@ -1,6 +1,5 @@
-"""Failures without a protocol: their kind, and what the client is told. Each door maps them to its own statuses.
-
-An exception's text never leaves the server; what clients see is written here or where the failure is raised.
+"""Failures without a protocol: their kind, and what the client is told, which is never an exception's text. Each door
+maps them to its own statuses.
 """
 
 import logging
@@ -44,10 +43,8 @@ class Violation:
 
 @dataclass(eq=False)  # without slots: a pickle of an exception carries its arguments and its __dict__
 class ApiError(Exception):
-    """A failure as the client is told it: kind, UPPER_SNAKE reason, sentence, and details.
-
-    `violations` are the wrong fields, `retry_seconds` says when another try is worth it, and `model` is the one that
-    is not served.
+    """A failure as the client is told it: kind, UPPER_SNAKE reason, sentence, and details. `retry_seconds` says when
+    another try is worth it, `model` is one that is not served.
     """
 
     kind: ErrorKind

@@ -1,5 +1,7 @@
 """Turns a prompt into ids: text, ids as they are, or the messages of a chat."""
 
+from functools import partial
+
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import Violations
 from model.text.chat import ChatMessage, Role
@@ -39,11 +41,6 @@ def _chat_ids(served: ServedModel, chat: pb.Chat, found: Violations) -> list[int
         found.add(f"prompt.chat.messages[{i}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
     if unknown:
         return []
-    return found.attempt(
-        "prompt.chat.messages",
-        lambda: served.tokenizer.encode_chat(
-            [ChatMessage(_ROLES[message.role], message.content) for message in chat.messages],
-            continue_final_message=chat.continue_final_message,
-        ),
-        [],
-    )
+    messages = [ChatMessage(_ROLES[message.role], message.content) for message in chat.messages]
+    encode = partial(served.tokenizer.encode_chat, messages, continue_final_message=chat.continue_final_message)
+    return found.attempt("prompt.chat.messages", encode, [])

@@ -31,7 +31,7 @@ class Validator:
 
     @cached_property
     def _constraints(self) -> Constraints:
-        """Made with the first request that has one: they hold a copy of the vocabulary."""
+        """Made with the first request that has one, because they hold a copy of the vocabulary."""
         return Constraints(self._served.tokenizer, self._vocab, self._served.eos_ids)
 
     @cached_property
@@ -42,10 +42,9 @@ class Validator:
     def generation(
         self, request: pb.GenerateRequest, limits: Limits, caller: Caller = ANYBODY, *, whole: bool = False
     ) -> GenerationRequest:
-        """The request with every default filled in; raises ApiError with all violations.
-
-        It counts for the caller's name where there is one, whatever `user` says, so that naming many users brings no
-        more. `whole`: the answer is to be one message, which must not become larger than clients take.
+        """The request with every default filled in; raises ApiError with all violations. It counts for a named caller
+        whatever `user` says, so that naming many users brings no more. `whole`: the answer is to be one message, which
+        must not become larger than clients take.
         """
         found, stopping, output = Violations(), request.stopping, request.output
         ids = prompt_ids(self._served, request.prompt, found)

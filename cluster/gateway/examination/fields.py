@@ -1,7 +1,4 @@
-"""Counts a message's fields from its bytes, because two bytes on the wire may become 80 in memory, or 900.
-
-It walks over tags and lengths only, and stops as soon as the bound is passed.
-"""
+"""Counts a message's fields from its tags and lengths: two bytes on the wire may become 80 in memory, or 900."""
 
 from functools import cache
 
@@ -11,10 +8,8 @@ LEAST_FIELD_BYTES = 2  # of a field: tag, and a value or length
 
 
 def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
-    """Whether a message of this kind has more than `most` fields, those of inner messages included.
-
-    A packed list is one field, which is all it costs. Malformed bytes give IndexError, ValueError or False: the parser
-    names them.
+    """Whether a message of this kind has more than `most` fields, those of inner messages included; a packed list is
+    one. Malformed bytes give IndexError, ValueError or False: the parser names them.
     """
     if len(raw) <= most * LEAST_FIELD_BYTES:
         return False

@@ -44,10 +44,8 @@ class Examination:
         self._lanes = (self._small, self._large, self._costly)
 
     async def run(self, tenant: str, size: int, work: Callable[..., T], costly: bool = False) -> T:
-        """Do the work of one tenant for a request of `size` bytes. Raises ApiError (EXAMINATION_BUSY) if there is no
-        room, or no turn in time.
-
-        `costly` work, such as a schema, may take long though it is small.
+        """Do a tenant's work for a request of `size` bytes; `costly` work, such as a schema, may take long though it is
+        small. Raises ApiError (EXAMINATION_BUSY) if there is no room, or no turn in time.
         """
         lane = self._large if size > SMALL_BYTES else self._costly if costly else self._small
         too_many = lane.turns.waiting(tenant) >= self._limits.examinations

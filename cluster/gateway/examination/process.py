@@ -73,8 +73,7 @@ class ExaminerProcess:
             process.stdin.write(request)
             process.stdin.flush()
             if _readable(process.stdout, _STALLED * self._cpu_seconds + _STALLED_SECONDS):
-                answer: tuple[Any, Exception | None] = pickle.load(process.stdout)  # from a process of our own
-                return answer
+                return pickle.load(process.stdout)  # type: ignore[no-any-return]  # from a process of our own
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
             pass
         process.kill()

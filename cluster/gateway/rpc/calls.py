@@ -1,6 +1,6 @@
 """The path of every call: its caller is found, its message read, and its handler's exception becomes its status.
 
-gRPC would read a message whole before it calls a handler of one message. Ours are registered as handlers of many: the
+Handlers are registered as those of many messages, because gRPC would read a single one whole before it calls them: the
 caller is admitted first, and the message is then read within the bounds of `cluster.gateway.rpc.uploads`.
 """
 
@@ -30,8 +30,6 @@ from cluster.observe.refusals import Refusals
 from cluster.policy.reluctance import Reluctance
 from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import Holder, Scope, TokenFile
-
-SendId = Callable[[], Awaitable[None]]
 
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
 _SCOPES = {"/eightwinds.v1.InferenceService": Scope.INFERENCE, "/eightwinds.v1.ClusterService": Scope.CLUSTER}
@@ -63,7 +61,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap our own methods; health and reflection stay as they are. A refused call's handler says why."""
+        """Wrap our own methods; health and reflection stay as they are."""
         handler = await continuation(details)
         if handler is None:
             return None
@@ -105,8 +103,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(
         self, context: Context, holder: Holder | None, parse: Any, method: str
-    ) -> AsyncIterator[tuple[Any, Caller, SendId]]:
-        """A call from its message to its status; `SendId` tells the client the request id."""
+    ) -> AsyncIterator[tuple[Any, Caller, Callable[[], Awaitable[None]]]]:
+        """A call from its message to its status: the request, the caller, and what tells the client its id."""
         caller, request_id = Caller(peer=context.peer()), given_id(context)
         if holder:
             caller = Caller(holder.name, holder.highest_priority, caller.peer)
@@ -140,7 +138,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         with unless_gone():
             raw: Any = await self._uploads.read(caller.tenant, caller.peer, context.read)
         if raw is grpc.aio.EOF:
-            raise _malformed("the call came without a message")
+            raise ApiError(ErrorKind.INVALID, "MALFORMED_MESSAGE", "the call came without a message")
         if len(raw) > self._message_bytes:
             text = f"the message has {len(raw)} bytes; at most {self._message_bytes} are taken"
             raise exhausted("MESSAGE_TOO_LARGE", text)
@@ -152,7 +150,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except ApiError:
             raise
         except Exception:  # protobuf's DecodeError, or UnicodeDecodeError from its string fields
-            raise _malformed("the bytes are no message of this method") from None
+            raise ApiError(ErrorKind.INVALID, "MALFORMED_MESSAGE", "the bytes are no message of this method") from None
 
     async def _has_too_many_fields(self, raw: bytes, kind: Descriptor, caller: Caller) -> bool:
         """Counting takes longer than parsing, but a parsed message may take a hundred times the memory of its bytes."""
@@ -171,11 +169,7 @@ class Refuser:
         self._refusals, self._reluctance, self._held = refusals, Reluctance(), 0
 
     def handler(self, error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
-        """A handler that ends a call of any method.
-
-        It takes many messages even where the method has one, because gRPC reads a single message whole before it calls
-        a handler.
-        """
+        """A handler that ends a call of any method, and reads nothing of its messages."""
 
         async def end(messages: object, context: Context) -> None:
             self._refusals.note(error.reason, context.peer())
@@ -190,10 +184,6 @@ class Refuser:
             await abort(context, error, given_id(context))
 
         return grpc.stream_stream_rpc_method_handler(end)
-
-
-def _malformed(text: str) -> ApiError:
-    return ApiError(ErrorKind.INVALID, "MALFORMED_MESSAGE", text)
 
 
 def _settle_id(request: Any, given: str) -> str:

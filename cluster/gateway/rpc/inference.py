@@ -62,7 +62,7 @@ class InferenceService:
                 if not generation.open_ids:
                     messages[-1].MergeFrom(pb.GenerateStreamResponse(**_totals(generation, request.output.trace)))
                 for message in messages:
-                    if _says_something(message):
+                    if any(field.name != "index" for field, _ in message.ListFields()):
                         yield message
 
     def _prompt_messages(self, generation: Generation, opening: dict[str, Any]) -> list[pb.GenerateStreamResponse]:
@@ -190,10 +190,6 @@ def _info(tokenizer: Tokenizer, token: int, logprob: float, top: Alternatives) -
 
 def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
     return tokenizer.token_bytes(token, special_tokens=True) if token < tokenizer.vocab_size else b""
-
-
-def _says_something(message: pb.GenerateStreamResponse) -> bool:
-    return any(field.name != "index" for field, _ in message.ListFields())
 
 
 def _totals(generation: Generation, traced: bool) -> dict[str, Any]:

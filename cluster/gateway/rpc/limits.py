@@ -42,7 +42,6 @@ class Places:
     """A bound on how many run at once. `with places:` takes a place, or raises ApiError (EXHAUSTED, with a retry)."""
 
     def __init__(self, most: int, reason: str, what: str) -> None:
-        """`what` names them in the plural, as in `watches of health`."""
         self._most, self._reason, self._what = most, reason, what
         self.taken = 0
 

@@ -42,7 +42,6 @@ class ClusterService:
     """See protos/eightwinds/v1/cluster.proto. Handlers take a Caller where gRPC's own have a context."""
 
     def __init__(self, served: ServedModel, backend: Backend, watches: int) -> None:
-        """Load and events together have at most so many `watches` at once."""
         self._backend = backend
         self._places = Places(watches, "TOO_MANY_WATCHES", "watches of load and events")
         self._watches = LoadWatches(backend.view)

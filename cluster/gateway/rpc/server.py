@@ -26,7 +26,6 @@ _SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
     cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name,
 )
-_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 def _is_no_departure(record: logging.LogRecord) -> bool:
@@ -56,16 +55,14 @@ class Gateway:
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(operations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection(self._server, (*_SERVICES, _HEALTH))
+        add_reflection(self._server, (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
 
     async def listen(self, address: str) -> str:
         """Bind and start; returns HOST:PORT with the port that the system chose for 0. OSError if the port is taken."""
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
-            port = 0
-        if port == 0:
-            raise OSError(f"cannot listen on {address}")
+            raise OSError(f"cannot listen on {address}") from None
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)
         await self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"

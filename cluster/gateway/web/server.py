@@ -1,7 +1,7 @@
 """The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus).
 
-A request has `limits.http_head_s` seconds to come whole. When all `limits.http_connections` are taken, the one that has
-kept us waiting longest goes, so that a probe is always heard.
+A request has a time to come whole. When all connections are taken, the one that has kept us waiting longest goes, so
+that a probe is always heard.
 """
 
 import asyncio
@@ -27,8 +27,6 @@ _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no 
 
 
 def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
-    """The ASGI application. `metrics` gives the text of /metrics."""
-
     async def healthz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
@@ -106,7 +104,6 @@ class _Server(uvicorn.Server):
 
 class HttpServer:
     def __init__(self, app: Starlette, limits: LimitsSection, refusals: Refusals) -> None:
-        """`limits` are those of docs/limits.md; `refusals` counts the connections that were closed for them."""
         self._refusals, door = refusals, _Door(limits, refusals)
         config = uvicorn.Config(
             app,
