@@ -112,7 +112,7 @@ def main() -> None:
             return
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # SIGPROF ends the process
         try:
-            answer = work(examiner), None
+            answer: tuple[Any, Exception | None] = work(examiner), None
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         except Exception as error:
