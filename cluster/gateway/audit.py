@@ -12,8 +12,6 @@ from cluster.gateway.errors import ApiError, cut
 
 log = logging.getLogger("eightwinds.audit")
 
-_LONGEST = 500
-
 
 @contextmanager
 def audited(request: Message, caller: Caller) -> Iterator[None]:
@@ -26,6 +24,6 @@ def audited(request: Message, caller: Caller) -> Iterator[None]:
         outcome = f"refused: {error.reason}"
         raise
     finally:
-        text = cut(MessageToString(request, as_one_line=True), _LONGEST)
+        text = cut(MessageToString(request, as_one_line=True), 500)
         name = type(request).__name__.removesuffix("Request")
         log.info("caller=%s peer=%s %s {%s} %s", caller.name or "-", caller.peer, name, text, outcome)

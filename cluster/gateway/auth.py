@@ -1,20 +1,12 @@
 """Callers, for any door: it hands a `Caller` to each handler, and admits bearer tokens if the server asks for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.settings.tokens import Holder, Scope
 
 MOST_PRIORITY = 100
-
-
-class Tokens(Protocol):
-    """Where tokens are looked up; see `cluster.settings.tokens.TokenFile`."""
-
-    def find(self, token: str) -> Holder | None:
-        """The token's holder, None for an unknown token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +27,23 @@ ANYBODY = Caller()
 
 
 def machine(peer: str) -> str:
-    """The address of a peer without its port."""
     return peer.rpartition(":")[0]
 
 
-def admit(authorization: Sequence[str], scope: Scope | None, tokens: Tokens) -> Holder:
-    """The holder of the one token in a call's `authorization` headers; raises ApiError without a known token, or if it
-    lacks the scope.
+def admit(authorization: Sequence[str], scope: Scope | None, find: Callable[[str], Holder | None]) -> Holder:
+    """The holder, as `find` knows it, of the one token in a call's `authorization` headers; raises ApiError without a
+    known token, or if it lacks the scope.
     """
     scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         text = "send one metadata entry `authorization: Bearer TOKEN`"
-        raise ApiError(Kind.UNAUTHENTICATED, "TOKEN_MISSING", text)
-    holder = tokens.find(token)
+        raise ApiError(ErrorKind.UNAUTHENTICATED, "TOKEN_MISSING", text)
+    holder = find(token)
     if holder is None:
         text = "the token is not known here; ask the operator for one"
-        raise ApiError(Kind.UNAUTHENTICATED, "TOKEN_UNKNOWN", text)
+        raise ApiError(ErrorKind.UNAUTHENTICATED, "TOKEN_UNKNOWN", text)
     if scope is not None and scope not in holder.scopes:
         text = f"the token of {holder.name!r} lacks the scope {scope.value}, which this method needs"
-        raise ApiError(Kind.FORBIDDEN, "SCOPE_MISSING", text, {"scope": scope.value})
+        raise ApiError(ErrorKind.FORBIDDEN, "SCOPE_MISSING", text, {"scope": scope.value})
     return holder

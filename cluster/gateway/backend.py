@@ -1,4 +1,4 @@
-"""What the services stand on: a server that starts, then one that serves."""
+"""What the services stand on: a server that starts, then serves, then drains."""
 
 import asyncio
 import time
@@ -20,11 +20,6 @@ _SHOWN_EVENTS = 10  # in a view
 
 
 @dataclass(frozen=True, slots=True)
-class Starting:
-    """The model is being loaded."""
-
-
-@dataclass(frozen=True, slots=True)
 class Serving:
     """Head and experts are ready. `started` is `time.monotonic()` when that was so, `device` the experts' torch device,
     `transport` the configured one.
@@ -36,55 +31,54 @@ class Serving:
     autoscaler: Autoscaler | FixedReplicas
     health: Health
     started: float
-    device: str = "cpu"
-    transport: str = "local"
+    device: str
+    transport: str
 
 
 class Backend:
-    """The server's state, which `serve` sets, and what has happened. `draining` refuses new requests."""
+    """The server as its services see it, and what has happened. `serving` is None until the model is loaded; a server
+    that is `draining` takes no new request.
+    """
 
     def __init__(self, handled: Mapping[tuple[str, str, str], int], refused: Mapping[str, int]) -> None:
         """Counts of finished calls by (service, method, code) and of refusals by reason, which go on growing."""
-        self.state: Starting | Serving = Starting()
+        self.serving: Serving | None = None
         self.draining = False
         self.events = EventLog()
         self._handled, self._refused = handled, refused
 
     @property
     def ready(self) -> bool:
-        """Whether a request would be taken and served."""
-        return isinstance(self.state, Serving) and not self.draining and self.state.health.good
+        return self.serving is not None and not self.draining and self.serving.health.good
 
-    def take(self) -> Serving:
-        """What requests run on, or UNAVAILABLE."""
-        if self.draining:
+    def require(self, new_work: bool = True) -> Serving:
+        """What a call stands on, or UNAVAILABLE. A server that drains is still there for calls without `new_work`."""
+        if new_work and self.draining:
             raise unavailable("DRAINING", "the server is shutting down; ask another, or this one later", 5.0)
-        return self.look()
-
-    def look(self) -> Serving:
-        """The same for a caller that only looks, which is allowed while the server drains, too."""
-        if isinstance(self.state, Starting):
+        if self.serving is None:
             raise unavailable("STARTING", "the server is loading the model", 2.0)
-        return self.state
+        return self.serving
 
     async def view(self, ask_head: bool = True) -> ClusterView:
         """The server as it is now, or UNAVAILABLE. Without `ask_head` it waits for no answer of the head."""
-        return await asyncio.to_thread(self._view, self.look(), ask_head)
+        at = self.require(new_work=False)
+
+        def view() -> ClusterView:
+            return replace(
+                take(time.monotonic, at.controller, ask_head),
+                engine=at.engine.counters(),
+                requests=at.generations.stats.copy(),
+                handled=dict(self._handled),
+                refused=dict(self._refused),
+                policy=at.autoscaler.policy,
+                events=tuple(self.events.recent(_SHOWN_EVENTS)),
+                started=at.started,
+                device=at.device,
+                transport=at.transport,
+            )
+
+        return await asyncio.to_thread(view)
 
     async def metrics(self) -> bytes:
         """The text of /metrics; nothing while the server starts."""
-        return exposition(await self.view()) if isinstance(self.state, Serving) else b""
-
-    def _view(self, at: Serving, ask_head: bool) -> ClusterView:
-        return replace(
-            take(time.monotonic, at.controller, ask_head),
-            engine=at.engine.counters(),
-            requests=at.generations.stats.copy(),
-            handled=dict(self._handled),
-            refused=dict(self._refused),
-            policy=at.autoscaler.policy,
-            events=tuple(self.events.recent(_SHOWN_EVENTS)),
-            started=at.started,
-            device=at.device,
-            transport=at.transport,
-        )
+        return exposition(await self.view()) if self.serving else b""

@@ -1,23 +1,26 @@
-"""Failures without a protocol: their kind, and what the client is told. Each door maps them to its own statuses.
-
-An exception's text never leaves the server; what clients see is written here or where the failure is raised.
+"""Failures without a protocol: their kind, and what the client is told, which is never an exception's text. Each door
+maps them to its own statuses.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TypeVar
 
 from cluster.engine.engine import EngineStopped, QueueFull
 from cluster.engine.generation import GenerationFailed
 
 log = logging.getLogger("eightwinds.gateway")
 
+T = TypeVar("T")
+
 LONGEST_TEXT = 1000
+_MOST_VIOLATIONS = 1000  # a status names fewer
 
 
-class Kind(Enum):
-    """What went wrong, as far as a protocol's status codes tell failures apart."""
+class ErrorKind(Enum):
+    """As far as a protocol's status codes tell failures apart."""
 
     INVALID = auto()
     UNAUTHENTICATED = auto()
@@ -40,13 +43,11 @@ class Violation:
 
 @dataclass(eq=False)  # without slots: a pickle of an exception carries its arguments and its __dict__
 class ApiError(Exception):
-    """A failure as the client is told it: kind, UPPER_SNAKE reason, sentence, and details.
-
-    `violations` are the wrong fields, `retry_seconds` says when another try is worth it, and `model` is the one that
-    is not served.
+    """A failure as the client is told it: kind, UPPER_SNAKE reason, sentence, and details. `retry_seconds` says when
+    another try is worth it, `model` is one that is not served.
     """
 
-    kind: Kind
+    kind: ErrorKind
     reason: str
     text: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -56,26 +57,58 @@ class ApiError(Exception):
 
 
 def invalid(violations: Sequence[Violation], metadata: Mapping[str, str] | None = None) -> ApiError:
-    """All wrong fields of a request at once."""
     text = cut("; ".join(f"{v.field}: {v.description}" for v in violations), LONGEST_TEXT)
-    return ApiError(Kind.INVALID, "INVALID_FIELDS", text, metadata or {}, violations)
+    return ApiError(ErrorKind.INVALID, "INVALID_FIELDS", text, metadata or {}, violations)
+
+
+class Violations:
+    """Gathers the wrong fields of one request, so that the client is told of all of them at once."""
+
+    def __init__(self) -> None:
+        self._found: list[Violation] = []
+
+    def add(self, path: str, text: str) -> None:
+        """Add a field by its path in the request; `text` says what to change."""
+        if len(self._found) < _MOST_VIOLATIONS:
+            self._found.append(Violation(path, text))
+
+    def unless(self, good: bool, path: str, text: str) -> None:
+        if not good:
+            self.add(path, text)
+
+    def ids(self, ids: list[int], path: str, count: int) -> None:
+        """Add the first id that is not one of the vocabulary's `count` ids."""
+        bad = next((i for i, token in enumerate(ids) if not 0 <= token < count), None)
+        if bad is not None:
+            self.add(f"{path}[{bad}]", f"is {ids[bad]}, but ids are 0 to {count - 1}")
+
+    def attempt(self, path: str, work: Callable[[], T], otherwise: T) -> T:
+        """The result of `work`, or `otherwise` after its ValueError, whose text is written for clients."""
+        try:
+            return work()
+        except ValueError as error:
+            self.add(path, str(error))
+            return otherwise
+
+    def raise_any(self) -> None:
+        if self._found:
+            raise invalid(self._found)
 
 
 def unknown_model(name: str, served: str) -> ApiError:
-    """The request names a model that is not served."""
     name = cut(name, 100)
     text = f"model {name!r} is not served here; use {served!r} or leave it empty"
-    return ApiError(Kind.NOT_FOUND, "MODEL_NOT_FOUND", text, model=name)
+    return ApiError(ErrorKind.NOT_FOUND, "MODEL_NOT_FOUND", text, model=name)
 
 
 def unavailable(reason: str, text: str, retry_seconds: float) -> ApiError:
     """Not now: the server starts or drains, or an expert has no replica."""
-    return ApiError(Kind.UNAVAILABLE, reason, text, retry_seconds=retry_seconds)
+    return ApiError(ErrorKind.UNAVAILABLE, reason, text, retry_seconds=retry_seconds)
 
 
 def exhausted(reason: str, text: str, retry_seconds: float | None = None) -> ApiError:
     """Too much: at the moment, or, without `retry_seconds`, however often the request is sent."""
-    return ApiError(Kind.EXHAUSTED, reason, text, retry_seconds=retry_seconds)
+    return ApiError(ErrorKind.EXHAUSTED, reason, text, retry_seconds=retry_seconds)
 
 
 def cut(text: str, length: int) -> str:
@@ -99,9 +132,9 @@ def to_api_error(error: Exception, request_id: str) -> ApiError:
             return exhausted("CLIENT_TOO_SLOW", text, 1.0)
         case GenerationFailed(kind="numeric"):
             text = "the model gave NaN or infinity for this prompt; the server's log names the layer"
-            return ApiError(Kind.INTERNAL, "NUMERIC_FAULT", text)
+            return ApiError(ErrorKind.INTERNAL, "NUMERIC_FAULT", text)
         case GenerationFailed(kind="constraint"):
             text = "the text came to a place from which none that is allowed can be reached; try another seed"
-            return ApiError(Kind.ABORTED, "CONSTRAINT_FAILED", text)
+            return ApiError(ErrorKind.ABORTED, "CONSTRAINT_FAILED", text)
     log.error("request %s failed", request_id, exc_info=error)
-    return ApiError(Kind.INTERNAL, "INTERNAL", "the server failed; its log has the reason under this request id")
+    return ApiError(ErrorKind.INTERNAL, "INTERNAL", "the server failed; its log has the reason under this request id")

@@ -1,18 +1,16 @@
-"""Whether a request would be served now: asked again and again, not remembered from the start.
-
-Balancers and supervisors act on it, so a wrong answer must not last. It is asked for every `INTERVAL` seconds, and the
-head has two seconds to answer, so it is never older than five.
+"""Whether a request would be served now. Balancers and supervisors act on it, so a wrong answer must not last: it is
+asked for every `INTERVAL` seconds, and the head has two seconds to answer, so it is never older than five.
 """
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.control.controller import Controller
 from cluster.control.fixed import FixedReplicas
+from cluster.control.ticker import Ticker
 from cluster.engine.engine import Engine
 
 log = logging.getLogger("eightwinds.health")
@@ -64,17 +62,21 @@ class Health:
         self._look, self._changed, self._clock = look, changed, clock
         self._obstacle: Obstacle | None = None
         self._lasting_since: float | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        self._ticker = Ticker("health", self.look_now, lambda: INTERVAL)
+
+    def start(self) -> None:
+        self._ticker.start()
+
+    def stop(self) -> None:
+        self._ticker.stop()
 
     @property
     def good(self) -> bool:
-        """Whether a request would be served."""
         return self._obstacle is None
 
     @property
     def why(self) -> str:
-        """What it would fail on."""
+        """What a request would fail on; "" if it would be served."""
         return self._obstacle.why if self._obstacle else ""
 
     @property
@@ -85,34 +87,19 @@ class Health:
         return 0.0 if self._lasting_since is None else self._clock() - self._lasting_since
 
     def look_now(self) -> None:
-        """Ask once."""
         try:
             found = self._look()
         except Exception as error:  # whatever cannot be asked is not healthy, and the next look tries again
             found = Obstacle(f"{type(error).__name__}: {error}")
-        before, self._obstacle = self._obstacle, found
+        before, self._obstacle = self.good, found
         if found is None or not found.lasting:
             self._lasting_since = None
         elif self._lasting_since is None:
             self._lasting_since = self._clock()
-        if (before is None) == (found is None):
+        if self.good == before:
             return
-        if found is None:
-            log.info("requests are served again")
-        else:
+        if found:
             log.warning("requests would not be served now: %s", found.why)
-        self._changed(found is None)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL):
-            self.look_now()
+        else:
+            log.info("requests are served again")
+        self._changed(self.good)

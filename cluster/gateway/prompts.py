@@ -1,7 +1,9 @@
 """Turns a prompt into ids: text, ids as they are, or the messages of a chat."""
 
+from functools import partial
+
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.violations import Violations
+from cluster.gateway.errors import Violations
 from model.text.chat import ChatMessage, Role
 from protos.eightwinds.v1 import inference_pb2 as pb
 
@@ -39,11 +41,6 @@ def _chat_ids(served: ServedModel, chat: pb.Chat, found: Violations) -> list[int
         found.add(f"prompt.chat.messages[{i}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
     if unknown:
         return []
-    return found.attempt(
-        "prompt.chat.messages",
-        lambda: served.tokenizer.encode_chat(
-            [ChatMessage(_ROLES[message.role], message.content) for message in chat.messages],
-            continue_final_message=chat.continue_final_message,
-        ),
-        [],
-    )
+    messages = [ChatMessage(_ROLES[message.role], message.content) for message in chat.messages]
+    encode = partial(served.tokenizer.encode_chat, messages, continue_final_message=chat.continue_final_message)
+    return found.attempt("prompt.chat.messages", encode, [])

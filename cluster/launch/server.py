@@ -14,7 +14,6 @@ from cluster.engine.engine import Engine
 from cluster.engine.generation import Generations
 from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.auth import Tokens
 from cluster.gateway.backend import Serving
 from cluster.gateway.health import Health, obstacle
 from cluster.gateway.rpc.server import Gateway
@@ -24,6 +23,7 @@ from cluster.launch.specs import engine_config, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.scheduling.request import SequenceRequest
 from cluster.settings.config import Config
+from cluster.settings.tokens import TokenFile
 from model.batch import SamplingParams
 
 
@@ -32,7 +32,7 @@ class Server:
     Until it is open requests get UNAVAILABLE. All of it is called on the event loop on which it was made.
     """
 
-    def __init__(self, config: Config, served: ServedModel, runtime: Runtime, tokens: Tokens | None = None) -> None:
+    def __init__(self, config: Config, served: ServedModel, runtime: Runtime, tokens: TokenFile | None = None) -> None:
         """With `tokens` callers need one. `bounds` are the engine's, until `start`."""
         self._config, self._served, self._runtime = config, served, runtime
         self._loop = asyncio.get_running_loop()
@@ -79,32 +79,31 @@ class Server:
         health = Health(look, lambda good: self._loop.call_soon_threadsafe(self.gateway.tell, good))
         device = "cuda" if self._config.experts.num_gpus else "cpu"
         transport = "local" if self._config.runtime == "in_process" else self._config.transport
-        self.gateway.backend.state = Serving(
+        self.gateway.backend.serving = Serving(
             self.generations, self.engine, controller, autoscaler, health, time.monotonic(), device, transport
         )
         for thread in (controller, autoscaler, health):
             thread.start()
-        await self.gateway.serve()
+        self.gateway.tell(True)
 
     def beyond_help(self, patience: float) -> str:
         """Why only another process can help: the engine has ended, or nothing was served for `patience` s. Else ""."""
-        state = self.gateway.backend.state
-        assert isinstance(state, Serving), "open it first"
-        health = state.health
+        assert self.gateway.backend.serving is not None, "open it first"
+        health = self.gateway.backend.serving.health
         if self.engine.alive and health.lasting_seconds < patience:
             return ""
         return health.why or "the engine has ended"
 
     async def close(self, keep_actors: bool) -> None:
         await self.gateway.drain(0)
-        state = self.gateway.backend.state
-        if isinstance(state, Serving):  # before the engine, whose end it would report as a fault
-            await asyncio.to_thread(state.health.stop)
+        serving = self.gateway.backend.serving
+        if serving:  # before the engine, whose end it would report as a fault
+            await asyncio.to_thread(serving.health.stop)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         await self._http.stop()
-        if isinstance(state, Serving):
-            for thread in (state.autoscaler, state.controller):
+        if serving:
+            for thread in (serving.autoscaler, serving.controller):
                 await asyncio.to_thread(thread.stop)
         if self._deployment is None:
             await asyncio.to_thread(self._runtime.abandon)

@@ -9,8 +9,9 @@ from cluster.engine.answer_size import MOST_BYTES
 from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.auth import Caller
-from cluster.gateway.errors import Violation, invalid
+from cluster.gateway.errors import Violation, Violations, invalid
 from cluster.gateway.examination.fields import has_more_fields
+from cluster.gateway.prompts import prompt_ids
 from cluster.gateway.validation import Validator
 from cluster.policy.scheduling.limits import Limits
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -25,18 +26,18 @@ class Examiner:
         self._served, self._validator = served, Validator(served)
 
     def too_many_fields(self, raw: bytes, kind: str, most: int) -> bool:
-        """Whether the bytes of a message of this full name have more than `most` fields."""
-        pool = descriptor_pool.Default()
-        return has_more_fields(raw, pool.FindMessageTypeByName(kind), most)
+        return has_more_fields(raw, descriptor_pool.Default().FindMessageTypeByName(kind), most)
 
     def tokenize(self, request: pb.TokenizeRequest, context_length: int) -> pb.TokenizeResponse:
-        """The ids of a prompt."""
-        ids = self._validator.prompt_ids(request.prompt)
+        found = Violations()
+        ids = prompt_ids(self._served, request.prompt, found)
+        found.raise_any()
         return _fitting(pb.TokenizeResponse(token_ids=ids, context_length=context_length), "prompt")
 
     def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
-        """The text of ids."""
-        ids = self._validator.token_ids(list(request.token_ids))
+        found, ids = Violations(), list(request.token_ids)
+        found.ids(ids, "token_ids", self._served.checkpoint.config.vocab_size)
+        found.raise_any()
         named = [i for i in ids if i < self._served.tokenizer.vocab_size]  # ids of a padded embedding have no text
         text = self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
         return _fitting(pb.DetokenizeResponse(text=text), "token_ids")

@@ -1,7 +1,4 @@
-"""Counts a message's fields from its bytes, because two bytes on the wire may become 80 in memory, or 900.
-
-It walks over tags and lengths only, and stops as soon as the bound is passed.
-"""
+"""Counts a message's fields from its tags and lengths: two bytes on the wire may become 80 in memory, or 900."""
 
 from functools import cache
 
@@ -11,10 +8,8 @@ LEAST_FIELD_BYTES = 2  # of a field: tag, and a value or length
 
 
 def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
-    """Whether a message of this kind has more than `most` fields, those of inner messages included.
-
-    A packed list is one field, which is all it costs. Malformed bytes give IndexError, ValueError or False: the parser
-    names them.
+    """Whether a message of this kind has more than `most` fields, those of inner messages included; a packed list is
+    one. Malformed bytes give IndexError, ValueError or False: the parser names them.
     """
     if len(raw) <= most * LEAST_FIELD_BYTES:
         return False
@@ -30,15 +25,13 @@ def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
             match tag & 7:
                 case 0:
                     _, at = _varint(raw, at)
-                case 1:
-                    at += 8
+                case 1 | 5 as wire:
+                    at += 8 if wire == 1 else 4
                 case 2:
                     size, at = _varint(raw, at)
                     if size and (within := inner.get(tag >> 3)) is not None:
                         todo.append((at, min(at + size, end), within))
                     at += size
-                case 5:
-                    at += 4
                 case _:
                     return False  # a group; no message of ours has one
     return False
@@ -46,7 +39,6 @@ def has_more_fields(raw: bytes, kind: Descriptor, most: int) -> bool:
 
 @cache
 def _inner(kind: Descriptor) -> dict[int, Descriptor]:
-    """The fields that are messages, by number."""
     return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
 
 

@@ -1,9 +1,7 @@
 """A process for work on long requests, because a thread would keep the interpreter's lock from every stream.
 
-It starts with the first such request and ends after a while without one. It yields to the server's own work, and it
-ends, together with the work, if that takes too much time or memory. The process is
-`python -m cluster.gateway.examination.process MODEL BYTES`: it reads work from stdin, one piece at a time, and writes
-each result or exception to stdout.
+It starts with the first such request, ends after a while without one, or with work that takes too much time or memory,
+and yields to the server's own work. It reads work from stdin and writes each result or exception to stdout.
 """
 
 import contextlib
@@ -16,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import exhausted
@@ -52,26 +50,30 @@ class ExaminerProcess:
             answer = self._ask(request) or self._ask(request)  # it may just have ended, being idle
         if answer is None:
             raise exhausted("EXAMINATION_BUSY", "the server cannot examine the request now; try again", 1.0)
-        good, value = answer
-        if isinstance(value, BaseException) and not good:
-            raise value
-        return value  # type: ignore[return-value]  # the work's result
+        result, error = answer
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the process, even in the middle of its work."""
         if self._process is not None:
             self._process.kill()
 
-    def _ask(self, request: bytes) -> tuple[bool, object] | None:
-        """(True, result) or (False, exception); None if the process had ended before the work began."""
-        process = self._running()
+    def _ask(self, request: bytes) -> tuple[Any, Exception | None] | None:
+        """The result and the exception of the work; None if the process had ended before the work began."""
+        if self._process is None or self._process.poll() is not None:
+            path = os.pathsep.join(path or "." for path in sys.path)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+            )
+        process = self._process
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(request)
             process.stdin.flush()
             if _readable(process.stdout, _STALLED * self._cpu_seconds + _STALLED_SECONDS):
-                answer: tuple[bool, object] = pickle.load(process.stdout)  # from a process of our own
-                return answer
+                return pickle.load(process.stdout)  # type: ignore[no-any-return]  # from a process of our own
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
             pass
         process.kill()
@@ -83,15 +85,7 @@ class ExaminerProcess:
         log.warning("examining a request was given up: its process ended with %s", code)
         limits = "limits.examination_cpu_s, limits.examination_memory_bytes"
         text = f"examining the request takes more time or memory than one may ({limits}); send less"
-        return False, exhausted("REQUEST_TOO_COSTLY", text)
-
-    def _running(self) -> "subprocess.Popen[bytes]":
-        if self._process is None or self._process.poll() is not None:
-            path = os.pathsep.join(path or "." for path in sys.path)
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
-            )
-        return self._process
+        return None, exhausted("REQUEST_TOO_COSTLY", text)
 
 
 def _readable(file: IO[bytes], seconds: float) -> bool:
@@ -102,7 +96,6 @@ def _readable(file: IO[bytes], seconds: float) -> bool:
 
 
 def main() -> None:
-    """Run the process."""
     model, memory_bytes = sys.argv[1], int(sys.argv[2])
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     os.nice(_NICE)
@@ -119,11 +112,11 @@ def main() -> None:
             return
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # SIGPROF ends the process
         try:
-            answer = True, work(examiner)
+            answer: tuple[Any, Exception | None] = work(examiner), None
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         except Exception as error:
-            answer = False, error
+            answer = None, error
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         pickle.dump(answer, answers)
         answers.flush()

@@ -1,6 +1,6 @@
 """The path of every call: its caller is found, its message read, and its handler's exception becomes its status.
 
-gRPC would read a message whole before it calls a handler of one message. Ours are registered as handlers of many: the
+Handlers are registered as those of many messages, because gRPC would read a single one whole before it calls them: the
 caller is admitted first, and the message is then read within the bounds of `cluster.gateway.rpc.uploads`.
 """
 
@@ -9,59 +9,51 @@ from __future__ import annotations  # grpc's generic types exist only in its typ
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor
+from grpc import StatusCode
 
-from cluster.gateway.auth import Caller, Tokens, admit
-from cluster.gateway.errors import ApiError, Kind, exhausted, to_api_error
+from cluster.gateway.auth import Caller, admit, machine
+from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.fields import LEAST_FIELD_BYTES, has_more_fields
 from cluster.gateway.examination.pool import SMALL_BYTES, Examination
 from cluster.gateway.rpc.limits import Places
-from cluster.gateway.rpc.refuser import Refuser
 from cluster.gateway.rpc.status import CODES, REQUEST_ID_KEY, Context, abort, given_id, unless_gone
 from cluster.gateway.rpc.uploads import Uploads
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals
+from cluster.policy.reluctance import Reluctance
 from cluster.settings.config import LimitsSection
-from cluster.settings.tokens import Holder, Scope
-
-Handler = Callable[[Any, Any], Any]
-Ended = Callable[[grpc.StatusCode], None]
+from cluster.settings.tokens import Holder, Scope, TokenFile
 
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token
 _SCOPES = {"/eightwinds.v1.InferenceService": Scope.INFERENCE, "/eightwinds.v1.ClusterService": Scope.CLUSTER}
+_MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Refuses calls without a known token (UNAUTHENTICATED) or without its scope (PERMISSION_DENIED), hands request and
     caller of the others to their handlers, and turns exceptions into statuses.
 
-    Health is open; a method of no service of ours, such as reflection, needs any token. A message that cannot be parsed
-    becomes INVALID_ARGUMENT. Each call has a request id: the request's own, else `x-request-id`, else a new one. It is
-    written into the request where that has a field for it, and echoed in the metadata of the answer.
+    Health is open; a method of no service of ours, such as reflection, needs any token. Each call has a request id: the
+    request's own, else `x-request-id`, else a new one. It is written into a request that has a field for it, and echoed
+    in the metadata of the answer.
     """
 
     def __init__(
-        self,
-        message_bytes: int,
-        limits: LimitsSection,
-        examination: Examination,
-        refusals: Refusals,
-        tokens: Tokens | None,
+        self, message_bytes: int, limits: LimitsSection, pool: Examination, refusals: Refusals, tokens: TokenFile | None
     ) -> None:
-        """A message has at most `message_bytes`; `examination` counts the fields of a long one. Without `tokens` every
-        method is open.
-        """
+        """The fields of a long message are counted in the `pool`. Without `tokens` every method is open."""
         self.handled: Counter[tuple[str, str, str]] = Counter()  # calls that ended: service, method, code
         self._message_bytes, self._message_fields = message_bytes, limits.message_fields
         self._uploads = Uploads(limits.uploads, limits.upload_s)
         self._places = Places(limits.calls, "TOO_MANY_CALLS", "calls")
-        self._examination, self._refusals, self._tokens = examination, refusals, tokens
+        self._pool, self._refusals, self._tokens = pool, refusals, tokens
         self._refuser = Refuser(refusals)
 
     async def intercept_service(
@@ -69,85 +61,84 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap our own methods; health and reflection stay as they are. A refused call's handler says why."""
+        """Wrap our own methods; health and reflection stay as they are."""
         handler = await continuation(details)
         if handler is None:
             return None
         try:
             holder = self._holder(details)
         except ApiError as error:
-            return self._refuser.handler(handler, error)
+            return self._refuser.handler(error)
         if not details.method.startswith("/eightwinds."):
             return handler
-        _, service, method = details.method.split("/")
+        one: Any = handler.unary_unary
+        stream: Any = handler.unary_stream
+        call = partial(self._call, holder=holder, parse=handler.request_deserializer, method=details.method)
 
-        def ended(code: grpc.StatusCode) -> None:
-            self.handled[service, method, code.name] += 1
+        async def answer_once(messages: object, context: Context) -> Any:
+            async with call(context) as (request, caller, send_id):
+                response = await one(request, caller)
+                await send_id()
+                return response
 
-        parse = handler.request_deserializer
-        if handler.unary_stream is not None:
-            many = self._stream(handler.unary_stream, parse, holder, ended)
-            return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
-        assert handler.unary_unary is not None, "our methods take one message"
-        one = self._unary(handler.unary_unary, parse, holder, ended)
-        return grpc.stream_unary_rpc_method_handler(one, None, handler.response_serializer)
+        async def answer_often(messages: object, context: Context) -> AsyncIterator[Any]:
+            async with call(context) as (request, caller, send_id), aclosing(stream(request, caller)) as responses:
+                first = await anext(responses, None)
+                await send_id()
+                if first is not None:
+                    yield first
+                async for response in responses:
+                    yield response
+
+        if stream is not None:
+            return grpc.stream_stream_rpc_method_handler(answer_often, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer_once, None, handler.response_serializer)
 
     def _holder(self, details: grpc.HandlerCallDetails) -> Holder | None:
         if self._tokens is None or details.method.startswith(_OPEN):
             return None
         given = [str(value) for key, value in details.invocation_metadata or () if key == "authorization"]
-        return admit(given, _SCOPES.get(details.method.rpartition("/")[0]), self._tokens)
+        return admit(given, _SCOPES.get(details.method.rpartition("/")[0]), self._tokens.find)
 
-    def _unary(self, method: Handler, parse: Any, holder: Holder | None, ended: Ended) -> Handler:
-        async def call(messages: object, context: Context) -> Any:
-            caller, request_id = _caller(holder, context), given_id(context)
-            try:
-                with self._places:
-                    request = await self._read(context, caller, parse)
-                    request_id = _settle_id(request, request_id)
-                    response = await method(request, caller)
-                with unless_gone():
-                    await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
-                ended(grpc.StatusCode.OK)
-                return response
-            except (asyncio.CancelledError, Exception) as error:
-                await self._end(context, error, request_id, ended)
+    @asynccontextmanager
+    async def _call(
+        self, context: Context, holder: Holder | None, parse: Any, method: str
+    ) -> AsyncIterator[tuple[Any, Caller, Callable[[], Awaitable[None]]]]:
+        """A call from its message to its status: the request, the caller, and what tells the client its id."""
+        caller, request_id = Caller(peer=context.peer()), given_id(context)
+        if holder:
+            caller = Caller(holder.name, holder.highest_priority, caller.peer)
 
-        return call
+        def ended(code: StatusCode) -> None:
+            _, service, name = method.split("/")
+            self.handled[service, name, code.name] += 1
 
-    def _stream(self, method: Handler, parse: Any, holder: Holder | None, ended: Ended) -> Handler:
-        async def call(messages: object, context: Context) -> AsyncIterator[Any]:
-            caller, request_id, started = _caller(holder, context), given_id(context), False
-            try:
-                with self._places:
-                    request = await self._read(context, caller, parse)
-                    request_id = _settle_id(request, request_id)
-                    async with aclosing(method(request, caller)) as responses:
-                        async for response in responses:
-                            if not started:
-                                with unless_gone():
-                                    await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
-                                started = True
-                            yield response
-                    if not started:
-                        with unless_gone():
-                            await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
-                ended(grpc.StatusCode.OK)
-            except (asyncio.CancelledError, Exception) as error:
-                await self._end(context, error, request_id, ended)
+        async def send_id() -> None:
+            with unless_gone():
+                await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
 
-        return call
+        try:
+            with self._places:
+                request = await self._read(context, caller, parse)
+                request_id = _settle_id(request, request_id)
+                yield request, caller, send_id
+            ended(StatusCode.OK)
+        except asyncio.CancelledError:  # by the client, or by its deadline
+            left = context.time_remaining()
+            ended(StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else StatusCode.CANCELLED)
+            raise
+        except Exception as error:
+            api_error = to_api_error(error, request_id)
+            ended(CODES[api_error.kind])
+            self._refusals.note(api_error.reason, caller.peer)
+            await abort(context, api_error, request_id)
 
     async def _read(self, context: Context, caller: Caller, parse: Any) -> Any:
         """The call's one message; raises ApiError if it is none, too large or too slow."""
-
-        async def reading() -> Any:
-            with unless_gone():
-                return await context.read()
-
-        raw = await self._uploads.read(caller.tenant, caller.peer, reading)
+        with unless_gone():
+            raw: Any = await self._uploads.read(caller.tenant, caller.peer, context.read)
         if raw is grpc.aio.EOF:
-            raise _malformed("the call came without a message")
+            raise ApiError(ErrorKind.INVALID, "MALFORMED_MESSAGE", "the call came without a message")
         if len(raw) > self._message_bytes:
             text = f"the message has {len(raw)} bytes; at most {self._message_bytes} are taken"
             raise exhausted("MESSAGE_TOO_LARGE", text)
@@ -159,37 +150,40 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except ApiError:
             raise
         except Exception:  # protobuf's DecodeError, or UnicodeDecodeError from its string fields
-            raise _malformed("the bytes are no message of this method") from None
+            raise ApiError(ErrorKind.INVALID, "MALFORMED_MESSAGE", "the bytes are no message of this method") from None
 
     async def _has_too_many_fields(self, raw: bytes, kind: Descriptor, caller: Caller) -> bool:
         """Counting takes longer than parsing, but a parsed message may take a hundred times the memory of its bytes."""
-        if len(raw) <= SMALL_BYTES:
+        if len(raw) <= max(SMALL_BYTES, self._message_fields * LEAST_FIELD_BYTES):
             return has_more_fields(raw, kind, self._message_fields)
-        if len(raw) <= self._message_fields * LEAST_FIELD_BYTES:
-            return False
         work = partial(Examiner.too_many_fields, raw=raw, kind=kind.full_name, most=self._message_fields)
-        return await self._examination.run(caller.tenant, len(raw), work)
-
-    async def _end(self, context: Context, error: BaseException, request_id: str, ended: Ended) -> NoReturn:
-        """End a call with the status of its handler's exception. A cancellation is the client's or its deadline's."""
-        if not isinstance(error, Exception):
-            left = context.time_remaining()
-            late = left is not None and left <= 0
-            ended(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
-            raise error
-        api_error = to_api_error(error, request_id)
-        ended(CODES[api_error.kind])
-        self._refusals.note(api_error.reason, context.peer())
-        await abort(context, api_error, request_id)
-        raise AssertionError("abort raises")
+        return await self._pool.run(caller.tenant, len(raw), work)
 
 
-def _caller(holder: Holder | None, context: Context) -> Caller:
-    return Caller(holder.name, holder.highest_priority, context.peer()) if holder else Caller(peer=context.peer())
+class Refuser:
+    """Ends calls with the reason; those of a flood late, so that a stranger waits, and runs out of the streams of its
+    connection.
+    """
 
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals, self._reluctance, self._held = refusals, Reluctance(), 0
 
-def _malformed(text: str) -> ApiError:
-    return ApiError(Kind.INVALID, "MALFORMED_MESSAGE", text)
+    def handler(self, error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that ends a call of any method, and reads nothing of its messages."""
+
+        async def end(messages: object, context: Context) -> None:
+            self._refusals.note(error.reason, context.peer())
+            now = asyncio.get_running_loop().time()
+            seconds = self._reluctance.seconds(machine(context.peer()), now, self._held)
+            if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
+                self._held += 1
+                try:
+                    await asyncio.sleep(seconds)
+                finally:
+                    self._held -= 1
+            await abort(context, error, given_id(context))
+
+        return grpc.stream_stream_rpc_method_handler(end)
 
 
 def _settle_id(request: Any, given: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from cluster.gateway.rpc.times import duration, now
+from google.protobuf import timestamp
+
+from cluster.gateway.rpc.times import duration
 from cluster.observe.usage import Load, Window, between
 from cluster.observe.view import ClusterView
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
 Look = Callable[[], Awaitable[ClusterView]]
+Sleep = Callable[[float], Awaitable[None]]
 Layers = tuple[int, ...]
 
 _FRESH_SECONDS = 0.05  # looks that are this close are one; the shortest interval is twice as long
@@ -21,9 +25,9 @@ class LoadWatches:
     sooner; one that reads too slowly misses some.
     """
 
-    def __init__(self, look: Look) -> None:
-        self._look_now = look
-        self._looking: asyncio.Task[ClusterView] | None = None
+    def __init__(self, look: Look, clock: Callable[[], float] = time.monotonic, sleep: Sleep = asyncio.sleep) -> None:
+        self._look_now, self._clock, self._sleep = look, clock, sleep
+        self._looking: asyncio.Future[ClusterView] | None = None
         self._looked = float("-inf")
         self._beats: dict[tuple[float, Layers], _Beat] = {}
 
@@ -32,7 +36,7 @@ class LoadWatches:
         key = interval, layers
         beat = self._beats.get(key)
         if beat is None or beat.task.done():
-            beat = self._beats[key] = _Beat(interval, layers, self._look)
+            beat = self._beats[key] = _Beat(interval, layers, self._look, self._sleep)
         beat.watchers += 1
         try:
             while True:
@@ -45,30 +49,29 @@ class LoadWatches:
                     del self._beats[key]
 
     async def _look(self) -> ClusterView:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         if self._looking is None or now - self._looked >= _FRESH_SECONDS:
             self._looked = now
             self._looking = asyncio.ensure_future(self._look_now())
         return await asyncio.shield(self._looking)
 
     def check(self) -> None:
-        """There is no beat without a watcher."""
         assert all(beat.watchers > 0 for beat in self._beats.values())
 
 
 class _Beat:
     """One interval's watchers, and a task that lives as long as there are any."""
 
-    def __init__(self, interval: float, layers: Layers, look: Look) -> None:
+    def __init__(self, interval: float, layers: Layers, look: Look, sleep: Sleep) -> None:
         self.watchers = 0
         self.next: asyncio.Future[pb.WatchExpertLoadResponse] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(self._run(interval, layers, look))
+        self.task = asyncio.create_task(self._run(interval, layers, look, sleep))
 
-    async def _run(self, interval: float, layers: Layers, look: Look) -> None:
+    async def _run(self, interval: float, layers: Layers, look: Look, sleep: Sleep) -> None:
         try:
             before = await look()
             while True:
-                await asyncio.sleep(interval)
+                await sleep(interval)
                 after = await look()
                 done, self.next = self.next, asyncio.get_running_loop().create_future()
                 done.set_result(_message(between(before, after), layers))
@@ -79,7 +82,6 @@ class _Beat:
 
 
 def rows(load: Load) -> pb.ExpertLoad:
-    """What it computed."""
     return pb.ExpertLoad(expert=load.expert, token_count=load.rows, relative_load=load.relative)
 
 
@@ -96,12 +98,8 @@ def whole(load: Load) -> pb.ExpertLoad:
 
 def _message(window: Window, layers: Layers) -> pb.WatchExpertLoadResponse:
     return pb.WatchExpertLoadResponse(
-        snapshot_time=now(),
+        snapshot_time=timestamp.from_current_time(),
         window=duration(window.seconds),
-        layers=[
-            pb.LayerLoad(layer=i, experts=[rows(load) for load in window.layers[i]])
-            for i in layers
-            if i < len(window.layers)
-        ],
-        experts=[whole(load) for load in window.experts],
+        layers=[pb.LayerLoad(layer=i, experts=map(rows, window.layers[i])) for i in layers if i < len(window.layers)],
+        experts=map(whole, window.experts),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -15,42 +15,37 @@ from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.status import Context, abort, given_id
 from cluster.observe.refusals import Refusals
 
-SERVICE = "grpc.health.v1.Health"
 SERVING = pb.HealthCheckResponse.SERVING
 NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
+UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """The state of each service. (grpcio's own servicer forgets watches when one of several ends, and takes any
-    number.)
-    """
+class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """(grpcio's own servicer forgets watches when one of several ends, and takes any number.)"""
 
-    def __init__(self, watches: int, refusals: Refusals) -> None:
-        self._states: dict[str, Any] = {}
+    def __init__(self, services: Iterable[str], watches: int, refusals: Refusals) -> None:
+        self._services, self._state = frozenset(services), NOT_SERVING
         self._changed = asyncio.Event()
         self._places = Places(watches, "TOO_MANY_WATCHES", "watches of health")
         self._refusals = refusals
 
-    def set(self, service: str, state: Any) -> None:
-        """Set a service's state and tell its watches."""
-        self._states[service] = state
+    def set(self, state: Any) -> None:
+        self._state = state
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def Check(self, request: pb.HealthCheckRequest, context: Context) -> pb.HealthCheckResponse:
-        """The state now; NOT_FOUND for an unknown service."""
-        if request.service not in self._states:
+        if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
-        return pb.HealthCheckResponse(status=self._states[request.service])
+        return pb.HealthCheckResponse(status=self._state)
 
     async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The state, then each change of it."""
         try:
             with self._places:
                 last = None
                 while True:
                     changed = self._changed
-                    state = self._states.get(request.service, pb.HealthCheckResponse.SERVICE_UNKNOWN)
+                    state = self._state if request.service in self._services else UNKNOWN
                     if state != last:
                         yield pb.HealthCheckResponse(status=state)
                         last = state

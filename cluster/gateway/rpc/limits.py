@@ -1,7 +1,5 @@
-"""gRPC's own limits, and places, which bound how many calls or watches run at once.
-
-gRPC's limits act before any of our code runs, and per connection; it gives no reason. Ours come after them, count all
-connections together, and give a reason.
+"""gRPC's own limits, which act per connection, before any of our code runs, and without a reason; and places, which
+bound how many calls or watches of all connections run at once, and give a reason.
 """
 
 from types import TracebackType
@@ -11,7 +9,6 @@ from cluster.settings.config import LimitsSection
 
 
 def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple[str, int]]:
-    """The arguments of gRPC's server that set its limits."""
     return [
         ("grpc.so_reuseport", 0),  # or a second server would silently share the port
         ("grpc.max_allowed_incoming_connections", limits.connections),
@@ -20,10 +17,8 @@ def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple
         # and one connection that opens and resets streams reaches the default, 1,000. The streams' limit comes first.
         ("grpc.server.max_pending_requests", limits.connections * limits.streams),
         ("grpc.server.max_pending_requests_hard_limit", limits.connections * limits.streams),
-        (
-            "grpc.max_metadata_size",
-            limits.header_bytes // 2,
-        ),  # above it headers are refused by chance, above the next number always
+        # Above the first number headers are refused by chance, above the second always.
+        ("grpc.max_metadata_size", limits.header_bytes // 2),
         ("grpc.absolute_max_metadata_size", limits.header_bytes),
         # A connection is bound by its limits once it has acknowledged them, so it is closed if it does not soon.
         ("grpc.http2.settings_timeout", _milliseconds(limits.settings_s)),
@@ -47,7 +42,6 @@ class Places:
     """A bound on how many run at once. `with places:` takes a place, or raises ApiError (EXHAUSTED, with a retry)."""
 
     def __init__(self, most: int, reason: str, what: str) -> None:
-        """`what` names them in the plural, as in `watches of health`."""
         self._most, self._reason, self._what = most, reason, what
         self.taken = 0
 

@@ -3,6 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import asdict, fields
+from typing import Any
+
+from google.protobuf import timestamp
 
 from actors.vitals import NodeInfo
 from cluster.control.errors import HeadNode, NoSuchNode, ReplicasFixed, RevisionMoved
@@ -10,12 +14,11 @@ from cluster.engine.served_model import ServedModel
 from cluster.gateway.audit import audited
 from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
-from cluster.gateway.errors import ApiError, Kind, Violation, invalid
+from cluster.gateway.errors import ApiError, ErrorKind, Violation, Violations, invalid
 from cluster.gateway.rpc.expert_stream import LoadWatches, whole
 from cluster.gateway.rpc.limits import Places
-from cluster.gateway.rpc.times import duration, now
-from cluster.observe.events import Event
-from cluster.observe.events import Kind as Happening
+from cluster.gateway.rpc.times import duration, seconds
+from cluster.observe.events import Event, Kind
 from cluster.observe.usage import since_start
 from cluster.observe.view import ClusterView
 from cluster.policy.replicas.lifecycle import Member, State
@@ -27,26 +30,18 @@ _MOST_REPLICAS = 64
 _DRAIN_SECONDS = 600.0
 _EVENT_SECONDS = 0.25  # between looks for new events
 _LEAST_INTERVAL, _LONGEST_INTERVAL = 0.1, 3600.0
-_STATES = {
-    State.STARTING: pb.REPLICA_STATE_STARTING,
-    State.READY: pb.REPLICA_STATE_READY,
-    State.RETIRING: pb.REPLICA_STATE_DRAINING,
-    State.UNREACHABLE: pb.REPLICA_STATE_UNREACHABLE,
-    State.LOST: pb.REPLICA_STATE_LOST,
-}
-_REFUSED: dict[type[Exception], tuple[Kind, str]] = {
-    ReplicasFixed: (Kind.PRECONDITION, "REPLICAS_FIXED"),
-    RevisionMoved: (Kind.ABORTED, "REVISION_MOVED"),
-    NoSuchNode: (Kind.NOT_FOUND, "NODE_NOT_FOUND"),
-    HeadNode: (Kind.PRECONDITION, "HEAD_NODE"),
+_REFUSED: dict[type[Exception], tuple[ErrorKind, str]] = {
+    ReplicasFixed: (ErrorKind.PRECONDITION, "REPLICAS_FIXED"),
+    RevisionMoved: (ErrorKind.ABORTED, "REVISION_MOVED"),
+    NoSuchNode: (ErrorKind.NOT_FOUND, "NODE_NOT_FOUND"),
+    HeadNode: (ErrorKind.PRECONDITION, "HEAD_NODE"),
 }
 
 
 class ClusterService:
     """See protos/eightwinds/v1/cluster.proto. Handlers take a Caller where gRPC's own have a context."""
 
-    def __init__(self, served: ServedModel, backend: Backend, watches: int = 128) -> None:
-        """Load and events together have at most so many `watches` at once."""
+    def __init__(self, served: ServedModel, backend: Backend, watches: int) -> None:
         self._backend = backend
         self._places = Places(watches, "TOO_MANY_WATCHES", "watches of load and events")
         self._watches = LoadWatches(backend.view)
@@ -59,9 +54,13 @@ class ClusterService:
     async def WatchExpertLoad(
         self, request: pb.WatchExpertLoadRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchExpertLoadResponse]:
-        interval = request.interval.ToNanoseconds() * 1e-9 if request.HasField("interval") else 1.0
-        if violations := list(self._watch_violations(interval, request)):
-            raise invalid(violations)
+        interval = seconds(request.interval) if request.HasField("interval") else 1.0
+        allowed = f"must be {_LEAST_INTERVAL:g} s to {_LONGEST_INTERVAL:g} s"
+        found = Violations()
+        found.unless(_LEAST_INTERVAL <= interval <= _LONGEST_INTERVAL, "interval", allowed)
+        for i, layer in enumerate(request.layers):
+            found.unless(0 <= layer < self._layers, f"layers[{i}]", f"must be 0 to {self._layers - 1}")
+        found.raise_any()
         layers = tuple(sorted(set(request.layers)) or range(self._layers))
         with self._places:
             async with aclosing(self._watches.messages(interval, layers)) as messages:
@@ -71,7 +70,7 @@ class ClusterService:
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, caller: Caller
     ) -> AsyncIterator[pb.WatchEventsResponse]:
-        self._backend.look()
+        self._backend.require(new_work=False)
         if request.after_sequence < 0:
             raise invalid([Violation("after_sequence", "must be at least 0")])
         seen, events = request.after_sequence, self._backend.events
@@ -86,23 +85,19 @@ class ClusterService:
 
     async def ScaleExperts(self, request: pb.ScaleExpertsRequest, caller: Caller) -> pb.ScaleExpertsResponse:
         with audited(request, caller), _refusing():
-            return await self._scale(request, caller.tenant)
+            self._check_scale(request)
+            controller = self._backend.require().controller
+            wanted = {scale.expert: scale.replica_count for scale in request.experts}
+            expected = request.expected_revision if request.HasField("expected_revision") else None
 
-    async def _scale(self, request: pb.ScaleExpertsRequest, requester: str) -> pb.ScaleExpertsResponse:
-        if violations := list(self._scale_violations(request)):
-            raise invalid(violations)
-        controller = self._backend.take().controller
-        wanted = {scale.expert: scale.replica_count for scale in request.experts}
-        expected = request.expected_revision if request.HasField("expected_revision") else None
+            def scale() -> tuple[int, list[Change]]:  # with its events, also if the call is cancelled meanwhile
+                done = controller.scale(wanted, request.validate_only, expected)
+                for expert, count in wanted.items() if not request.validate_only else ():
+                    cause = f"{count} replicas wanted"
+                    self._backend.events.add(Kind.EXPERT_SCALED, cause, expert=expert, requester=caller.tenant)
+                return done
 
-        def scale() -> tuple[int, list[Change]]:  # with its events, also if the call is cancelled meanwhile
-            done = controller.scale(wanted, request.validate_only, expected)
-            for expert, count in wanted.items() if not request.validate_only else ():
-                cause = f"{count} replicas wanted"
-                self._backend.events.add(Happening.EXPERT_SCALED, cause, expert=expert, requester=requester)
-            return done
-
-        revision, changes = await asyncio.to_thread(scale)
+            revision, changes = await asyncio.to_thread(scale)
         return pb.ScaleExpertsResponse(
             placement_revision=revision,
             changes=[pb.ReplicaChange(expert=c.id.expert, node_id=c.node_id, start=c.start) for c in changes],
@@ -110,65 +105,45 @@ class ClusterService:
 
     async def DrainNode(self, request: pb.DrainNodeRequest, caller: Caller) -> pb.DrainNodeResponse:
         with audited(request, caller), _refusing():
-            return await self._drain(request, caller.tenant)
+            deadline = seconds(request.deadline) if request.HasField("deadline") else _DRAIN_SECONDS
+            if deadline <= 0:
+                raise invalid([Violation("deadline", "must be above 0 s")])
+            controller = self._backend.require().controller
+            kind = Kind.NODE_RESTORED if request.cancel else Kind.NODE_DRAINED
 
-    async def _drain(self, request: pb.DrainNodeRequest, requester: str) -> pb.DrainNodeResponse:
-        seconds = request.deadline.ToNanoseconds() * 1e-9 if request.HasField("deadline") else _DRAIN_SECONDS
-        if seconds <= 0:
-            raise invalid([Violation("deadline", "must be above 0 s")])
-        controller = self._backend.take().controller
-        kind = Happening.NODE_RESTORED if request.cancel else Happening.NODE_DRAINED
+            def drain() -> None:  # with its event, as above
+                if controller.drain_node(request.node_id, deadline, request.cancel):
+                    self._backend.events.add(kind, node_id=request.node_id, requester=caller.tenant)
 
-        def drain() -> None:  # with its event, as in `_scale`
-            if controller.drain_node(request.node_id, seconds, request.cancel):
-                self._backend.events.add(kind, node_id=request.node_id, requester=requester)
-
-        await asyncio.to_thread(drain)
+            await asyncio.to_thread(drain)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
 
     async def SetScalingPolicy(
         self, request: pb.SetScalingPolicyRequest, caller: Caller
     ) -> pb.SetScalingPolicyResponse:
         with audited(request, caller), _refusing():
-            return await self._set_policy(request, caller.tenant)
-
-    async def _set_policy(self, request: pb.SetScalingPolicyRequest, requester: str) -> pb.SetScalingPolicyResponse:
-        p = request.policy
-        policy = ScalingPolicy(
-            p.enabled,
-            p.min_replica_count,
-            p.max_replica_count,
-            p.max_total_replica_count,
-            p.scale_up_utilization,
-            p.scale_down_utilization,
-            p.cooldown.ToNanoseconds() * 1e-9,
-        )
-        if problems := policy.problems(self._experts):
-            raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
-        self._backend.take().autoscaler.set(policy)
-        state = "on" if policy.enabled else "off"
-        self._backend.events.add(Happening.POLICY_CHANGED, f"scaling by load is {state}", requester=requester)
+            given: dict[str, Any] = {field.name: getattr(request.policy, field.name) for field in fields(ScalingPolicy)}
+            policy = ScalingPolicy(**given | {"cooldown": seconds(request.policy.cooldown)})
+            if problems := policy.problems(self._experts):
+                raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
+            self._backend.require().autoscaler.set(policy)
+            state = "on" if policy.enabled else "off"
+            self._backend.events.add(Kind.POLICY_CHANGED, f"scaling by load is {state}", requester=caller.tenant)
         return pb.SetScalingPolicyResponse(policy=_policy(policy))
 
-    def _watch_violations(self, interval: float, request: pb.WatchExpertLoadRequest) -> Iterator[Violation]:
-        if not _LEAST_INTERVAL <= interval <= _LONGEST_INTERVAL:
-            yield Violation("interval", f"must be {_LEAST_INTERVAL:g} s to {_LONGEST_INTERVAL:g} s")
-        for i, layer in enumerate(request.layers):
-            if not 0 <= layer < self._layers:
-                yield Violation(f"layers[{i}]", f"must be 0 to {self._layers - 1}")
-
-    def _scale_violations(self, request: pb.ScaleExpertsRequest) -> Iterator[Violation]:
-        if not request.experts:
-            yield Violation("experts", "must name at least one expert")
-        seen = set[int]()
+    def _check_scale(self, request: pb.ScaleExpertsRequest) -> None:
+        found, seen = Violations(), set[int]()
+        found.unless(bool(request.experts), "experts", "must name at least one expert")
         for i, scale in enumerate(request.experts):
+            path = f"experts[{i}]"
             if not 0 <= scale.expert < self._experts:
-                yield Violation(f"experts[{i}].expert", f"must be 0 to {self._experts - 1}")
+                found.add(f"{path}.expert", f"must be 0 to {self._experts - 1}")
             elif scale.expert in seen:
-                yield Violation(f"experts[{i}].expert", f"expert {scale.expert} is named twice")
+                found.add(f"{path}.expert", f"expert {scale.expert} is named twice")
             seen.add(scale.expert)
-            if not 1 <= scale.replica_count <= _MOST_REPLICAS:
-                yield Violation(f"experts[{i}].replica_count", f"must be 1 to {_MOST_REPLICAS}")
+            allowed = 1 <= scale.replica_count <= _MOST_REPLICAS
+            found.unless(allowed, f"{path}.replica_count", f"must be 1 to {_MOST_REPLICAS}")
+        found.raise_any()
 
 
 @contextmanager
@@ -183,7 +158,7 @@ def _refusing() -> Iterator[None]:
 def _status(view: ClusterView, summary_only: bool) -> pb.GetStatusResponse:
     replicas = view.replicas
     response = pb.GetStatusResponse(
-        snapshot_time=now(),
+        snapshot_time=timestamp.from_current_time(),
         placement_revision=replicas.revision,
         running_request_count=view.engine.running,
         waiting_request_count=view.engine.waiting,
@@ -210,15 +185,7 @@ def _status(view: ClusterView, summary_only: bool) -> pb.GetStatusResponse:
 
 
 def _policy(policy: ScalingPolicy) -> pb.ScalingPolicy:
-    return pb.ScalingPolicy(
-        enabled=policy.enabled,
-        min_replica_count=policy.min_replica_count,
-        max_replica_count=policy.max_replica_count,
-        max_total_replica_count=policy.max_total_replica_count,
-        scale_up_utilization=policy.scale_up_utilization,
-        scale_down_utilization=policy.scale_down_utilization,
-        cooldown=duration(policy.cooldown),
-    )
+    return pb.ScalingPolicy(**asdict(policy) | {"cooldown": duration(policy.cooldown)})
 
 
 def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
@@ -226,7 +193,7 @@ def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
     return pb.Replica(
         replica=member.id.index,
         node_id=member.node_id,
-        state=_STATES[state],
+        state=pb.ReplicaState.Value(f"REPLICA_STATE_{state.value.upper()}"),
         pid=member.pid,
         restart_count=member.restarts,
         device=device,
@@ -234,17 +201,10 @@ def _replica(member: Member, doubted: bool, device: str) -> pb.Replica:
 
 
 def _event(event: Event) -> pb.Event:
-    message = pb.Event(
-        sequence=event.sequence,
-        kind=pb.Event.Kind.Value(f"KIND_{event.kind.name}"),
-        expert=event.expert,
-        replica=event.replica,
-        node_id=event.node_id,
-        cause=event.cause,
-        requester=event.requester,
-    )
-    message.event_time.FromMilliseconds(int(event.at * 1000))
-    return message
+    plain = asdict(event)
+    at, kind = plain.pop("at"), plain.pop("kind")
+    when = timestamp.from_milliseconds(int(at * 1000))
+    return pb.Event(**plain, event_time=when, kind=pb.Event.Kind.Value(f"KIND_{kind.name}"))
 
 
 def _node(node: NodeInfo, draining: bool) -> pb.Node:

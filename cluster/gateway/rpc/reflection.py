@@ -3,6 +3,7 @@
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,9 +23,8 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in NAMES:
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
-        )
+        generic = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+        server.add_generic_rpc_handlers((generic,))
 
 
 class _Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
@@ -32,12 +32,10 @@ class _Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
 
     def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
         parent, _, method = fully_qualified_name.rpartition(".")
-        try:
-            service = descriptor_pool.Default().FindServiceByName(parent)
-        except KeyError:
-            return super()._file_containing_symbol(request, fully_qualified_name)
-        known = method in service.methods_by_name
-        return super()._file_containing_symbol(request, parent if known else fully_qualified_name)
+        with suppress(KeyError):
+            if method in descriptor_pool.Default().FindServiceByName(parent).methods_by_name:
+                fully_qualified_name = parent
+        return super()._file_containing_symbol(request, fully_qualified_name)
 
 
 def _describe_v1() -> None:

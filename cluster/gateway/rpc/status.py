@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from google.protobuf import duration_pb2
+from google.protobuf import duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from cluster.gateway.errors import LONGEST_TEXT, ApiError, Kind, cut
+from cluster.gateway.errors import LONGEST_TEXT, ApiError, ErrorKind, cut
 from cluster.gateway.validation import good_request_id
 
 DOMAIN = "eightwinds.dev"
@@ -26,15 +26,15 @@ _MOST_VIOLATIONS = 32
 _LONGEST_DESCRIPTION = 200
 
 CODES = {
-    Kind.INVALID: StatusCode.INVALID_ARGUMENT,
-    Kind.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
-    Kind.FORBIDDEN: StatusCode.PERMISSION_DENIED,
-    Kind.NOT_FOUND: StatusCode.NOT_FOUND,
-    Kind.PRECONDITION: StatusCode.FAILED_PRECONDITION,
-    Kind.ABORTED: StatusCode.ABORTED,
-    Kind.EXHAUSTED: StatusCode.RESOURCE_EXHAUSTED,
-    Kind.UNAVAILABLE: StatusCode.UNAVAILABLE,
-    Kind.INTERNAL: StatusCode.INTERNAL,
+    ErrorKind.INVALID: StatusCode.INVALID_ARGUMENT,
+    ErrorKind.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    ErrorKind.FORBIDDEN: StatusCode.PERMISSION_DENIED,
+    ErrorKind.NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorKind.PRECONDITION: StatusCode.FAILED_PRECONDITION,
+    ErrorKind.ABORTED: StatusCode.ABORTED,
+    ErrorKind.EXHAUSTED: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorKind.UNAVAILABLE: StatusCode.UNAVAILABLE,
+    ErrorKind.INTERNAL: StatusCode.INTERNAL,
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,19 +51,16 @@ def status_of(error: ApiError, request_id: str) -> status_pb2.Status:
 def _details(error: ApiError, request_id: str) -> Iterator[Message]:
     yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
     if error.violations:
-        fields = error_details_pb2.BadRequest()
-        for violation in error.violations[:_MOST_VIOLATIONS]:
-            description = cut(violation.description, _LONGEST_DESCRIPTION)
-            fields.field_violations.add(field=violation.field, description=description)
-        yield fields
+        fields = [(v.field, cut(v.description, _LONGEST_DESCRIPTION)) for v in error.violations[:_MOST_VIOLATIONS]]
+        wrong = [error_details_pb2.BadRequest.FieldViolation(field=path, description=why) for path, why in fields]
+        yield error_details_pb2.BadRequest(field_violations=wrong)
     if error.model:
         kind = "eightwinds.v1.Model"
         yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=error.model, description=error.text)
     if error.retry_seconds is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(error.retry_seconds * 1000))
+        delay = duration.from_milliseconds(int(error.retry_seconds * 1000))
         yield error_details_pb2.RetryInfo(retry_delay=delay)
-    if error.kind is Kind.INTERNAL:
+    if error.kind is ErrorKind.INTERNAL:
         yield error_details_pb2.RequestInfo(request_id=request_id)
 
 
@@ -85,7 +82,6 @@ def unless_gone() -> Iterator[None]:
 
 
 def given_id(context: Context) -> str:
-    """The caller's `x-request-id`, or a new id."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and good_request_id(value):
             return value

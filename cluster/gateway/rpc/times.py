@@ -1,19 +1,12 @@
-"""Times as protobuf messages."""
+"""Durations as protobuf messages, to the nanosecond."""
 
-from datetime import UTC, datetime
-
-from google.protobuf import duration_pb2, timestamp_pb2
-
-
-def duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a Duration."""
-    message = duration_pb2.Duration()
-    message.FromNanoseconds(int(seconds * 1e9))
-    return message
+from google.protobuf import duration as durations
+from google.protobuf.duration_pb2 import Duration
 
 
-def now() -> timestamp_pb2.Timestamp:
-    """The time now as a Timestamp."""
-    message = timestamp_pb2.Timestamp()
-    message.FromDatetime(datetime.now(UTC))
-    return message
+def duration(seconds: float) -> Duration:
+    return durations.from_nanoseconds(int(seconds * 1e9))
+
+
+def seconds(message: Duration) -> float:
+    return message.ToNanoseconds() * 1e-9

@@ -1,16 +1,15 @@
-"""Uploads: messages that are being received. They are bounded in number and time, and a slow one makes room for others.
-
-A message takes the server's memory from its first byte on and costs its sender nothing until its last. A message sent
-at once is received before any bound is felt; one that lets the server wait is ended when others need its place.
+"""Messages that are being received: bounded in number and time, because a message takes the server's memory from its
+first byte on and costs its sender nothing until its last. One that is sent at once feels no bound.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cluster.gateway.errors import exhausted
+from cluster.gateway.turns import Turns
 
 T = TypeVar("T")
 
@@ -34,18 +33,16 @@ class Uploads:
         self._most, self._seconds, self._patience = most, seconds, patience
         self._each = each or max(1, most // 4)
         self._open: dict[_Upload, None] = {}  # oldest first
-        # by tenant and connection, in the order of their turns
-        self._waiting: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
-        self._promised = 0  # places of uploads that are about to begin
-        self._held = Counter[str]()  # places, promised ones included, by tenant
+        self._waiting = Turns[tuple[str, str], asyncio.Future[None]]()  # by tenant and connection
+        self._held = Counter[str]()  # places by tenant, those of uploads that are about to begin included
         self._pressing: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._open) + self._promised
+        return self._held.total()
 
     async def read(self, tenant: str, connection: str, reading: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `reading`. Raises ApiError (MESSAGE_TOO_SLOW) if that takes too long."""
-        if (tenant, connection) in self._waiting or not self._room_for(tenant):
+        if self._waiting.waiting((tenant, connection)) or not self._room_for(tenant):
             await self._turn(tenant, connection)
         else:
             self._held[tenant] += 1
@@ -62,54 +59,40 @@ class Uploads:
         finally:
             del self._open[upload]
             self._give_back(tenant)
-            self._admit()
 
     def _room_for(self, tenant: str) -> bool:
         return len(self) < self._most and self._held[tenant] < self._each
 
-    def _give_back(self, tenant: str) -> None:
-        self._held[tenant] -= 1
-        if not self._held[tenant]:
-            del self._held[tenant]
-
     async def _turn(self, tenant: str, connection: str) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault((tenant, connection), deque()).append(mine)
+        self._waiting.add((tenant, connection), mine)
         self._press()
         try:
             await mine
         except asyncio.CancelledError:
             if mine.cancelled():
-                self._forget((tenant, connection), mine)
+                self._waiting.remove((tenant, connection), mine)
             else:  # its turn had just come
-                self._promised -= 1
                 self._give_back(tenant)
-                self._admit()
             raise
-        self._promised -= 1
 
-    def _forget(self, who: tuple[str, str], mine: "asyncio.Future[None]") -> None:
-        queue = self._waiting.get(who, deque())
-        if mine in queue:
-            queue.remove(mine)
-            if not queue:
-                del self._waiting[who]
+    def _give_back(self, tenant: str) -> None:
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+        self._admit()
 
     def _admit(self) -> None:
         """Give free places to the connections whose turn it is."""
-        while who := next((who for who in self._waiting if self._room_for(who[0])), None):
-            queue = self._waiting.pop(who)
-            first = queue.popleft()
+        while turn := self._waiting.pop(lambda who: self._room_for(who[0])):
+            (tenant, _), first = turn
             if not first.done():  # else it is cancelled, but its task has not run yet
                 first.set_result(None)
-                self._promised += 1
-                self._held[who[0]] += 1
-            if queue:
-                self._waiting[who] = queue
+                self._held[tenant] += 1
         self._press()
 
     def _press(self) -> None:
-        """Set the timer that ends an upload, if connections wait and none is set."""
+        """Have an upload end, if connections wait."""
         if self._pressing is not None or not self._waiting or not self._open:
             return
         full = {tenant for tenant, _ in self._waiting if self._held[tenant] >= self._each}
@@ -129,4 +112,4 @@ class Uploads:
 
     def check(self) -> None:
         """Assert what must hold when no upload is under way."""
-        assert not len(self) and not self._waiting and not self._held
+        assert not self._open and not self._waiting and not self._held

@@ -1,13 +1,14 @@
 """The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus).
 
-A request has `limits.http_head_s` seconds to come whole. When all `limits.http_connections` are taken, the one that has
-kept us waiting longest goes, so that a probe is always heard.
+A request has a time to come whole. When all connections are taken, the one that has kept us waiting longest goes, so
+that a probe is always heard.
 """
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import h11
@@ -25,13 +26,7 @@ _KEEP_ALIVE_SECONDS = 5
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
-async def _nothing() -> bytes:
-    return b""
-
-
-def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]] = _nothing) -> Starlette:
-    """The ASGI application. `metrics` gives the text of /metrics."""
-
+def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
     async def healthz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
@@ -46,12 +41,12 @@ def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes
 
 
 class _Door:
-    """The connections that owe us the rest of a request, longest first, among all that there are."""
+    """All connections, and those that owe us the rest of a request, longest first, each with the timer that ends it."""
 
     def __init__(self, limits: LimitsSection, refusals: Refusals) -> None:
-        self.seconds, self._most, self._refusals = limits.http_head_s, limits.http_connections, refusals
+        self._seconds, self._most, self._refusals = limits.http_head_s, limits.http_connections, refusals
         self._all: set[_Protocol] = set()
-        self._owing: dict[_Protocol, None] = {}
+        self._owing: dict[_Protocol, asyncio.TimerHandle] = {}
 
     def enter(self, new: "_Protocol") -> None:
         """One more; if that is too many the one that has owed longest goes, else the new one."""
@@ -60,58 +55,44 @@ class _Door:
             self.put_out(next(iter(self._owing), new), "HTTP_TOO_MANY")
 
     def leave(self, gone: "_Protocol") -> None:
-        """It is closed."""
         self._all.discard(gone)
-        self._owing.pop(gone, None)
+        self.owes(gone, False)
 
     def owes(self, who: "_Protocol", owing: bool) -> None:
-        """Whether its next bytes are waited for."""
-        if owing:
-            self._owing.setdefault(who)
-        else:
-            self._owing.pop(who, None)
+        """Whether its next bytes are waited for. They do not set its timer back while a request is incomplete."""
+        if not owing and (timer := self._owing.pop(who, None)):
+            timer.cancel()
+        if owing and who not in self._owing:
+            self._owing[who] = who.loop.call_later(self._seconds, self.put_out, who, "HTTP_TOO_SLOW")
 
     def put_out(self, who: "_Protocol", reason: str) -> None:
-        """Close it at once."""
         self._refusals.note(reason, str(who.client))
         self.leave(who)
         who.transport.abort()
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, with a clock that bytes do not set back while a request is incomplete."""
+    """uvicorn's, which tells the door what it waits for."""
 
     def __init__(self, door: _Door, **given: Any) -> None:
         super().__init__(**given)
         self._door = door
-        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._await_request()
+        self._tell_door()
         self._door.enter(self)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._await_request()
+        self._tell_door()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
-        self._stop_clock()
         super().connection_lost(exc)
 
-    def _await_request(self) -> None:
-        owing = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
-        self._door.owes(self, owing)
-        if not owing:
-            self._stop_clock()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(self._door.seconds, self._door.put_out, self, "HTTP_TOO_SLOW")
-
-    def _stop_clock(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _tell_door(self) -> None:
+        self._door.owes(self, self.conn.their_state in (h11.IDLE, h11.SEND_BODY))
 
 
 class _Server(uvicorn.Server):
@@ -122,19 +103,11 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """uvicorn on the caller's event loop."""
-
-    def __init__(self, app: Starlette, limits: LimitsSection | None = None, refusals: Refusals | None = None) -> None:
-        """`limits` are those of docs/limits.md; `refusals` counts the connections that were closed for them."""
-        limits, self._refusals = limits or LimitsSection(), refusals or Refusals()
-        door = _Door(limits, self._refusals)
-
-        def protocol(**given: Any) -> _Protocol:
-            return _Protocol(door, **given)
-
+    def __init__(self, app: Starlette, limits: LimitsSection, refusals: Refusals) -> None:
+        self._refusals, door = refusals, _Door(limits, refusals)
         config = uvicorn.Config(
             app,
-            http=protocol,  # type: ignore[arg-type]  # it wants a class, and calls it
+            http=partial(_Protocol, door),  # type: ignore[arg-type]  # it wants a class, and calls it
             ws="none",
             log_level="error",  # each bad request would be a line
             lifespan="off",
@@ -147,12 +120,10 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, listening: socket.socket) -> None:
-        """Serve on a bound socket, in the background."""
         asyncio.get_running_loop().set_exception_handler(self._say_seldom)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
 
     async def stop(self) -> None:
-        """Close the port."""
         self._server.should_exit = self._server.force_exit = True
         if self._task is not None:
             await self._task

@@ -49,12 +49,12 @@ def controlled(serving: Serving, cluster: FakeCluster) -> Iterator[Controller]:
     membership = Membership([1] * 8, ReplicaOptions(retire_timeout=0.0))
     membership.adopt({ReplicaId(expert, 0): cluster.process((expert, 0)) for expert in range(8)}, 0.0)
     cluster.published.append(membership.routed())
-    backend, alone = serving.gateway.backend, serving.gateway.backend.look()
+    backend, alone = serving.gateway.backend, serving.gateway.backend.require()
     controller = Controller(cluster, membership, events=backend.events)
     autoscaler = Autoscaler(controller, ScalingPolicy(False, 1, 4, 16, 0.7, 0.2, 30), events=backend.events)
-    backend.state = replace(alone, controller=controller, autoscaler=autoscaler)
+    backend.serving = replace(alone, controller=controller, autoscaler=autoscaler)
     yield controller
-    backend.state = alone
+    backend.serving = alone
 
 
 @pytest.fixture

@@ -3,35 +3,34 @@
 import pytest
 
 from cluster.gateway.auth import ANYBODY, Caller, admit, machine
-from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.settings.tokens import Holder, Scope
 
 
-class Known:
-    def find(self, token: str) -> Holder | None:
-        return Holder("alice", frozenset({Scope.INFERENCE}), 7) if token == "ew_a" else None
+def find(token: str) -> Holder | None:
+    return Holder("alice", frozenset({Scope.INFERENCE}), 7) if token == "ew_a" else None
 
 
 @pytest.mark.parametrize("header", ["Bearer ew_a", "bearer ew_a", "BEARER  ew_a "])
 @pytest.mark.parametrize("scope", [Scope.INFERENCE, None])
 def test_a_known_token_with_the_scope_is_admitted(header: str, scope: Scope | None) -> None:
-    assert admit([header], scope, Known()).name == "alice"
+    assert admit([header], scope, find).name == "alice"
 
 
 @pytest.mark.parametrize(
     ("headers", "kind", "reason"),
     [
-        ([], Kind.UNAUTHENTICATED, "TOKEN_MISSING"),
-        (["Bearer ew_a", "Bearer ew_a"], Kind.UNAUTHENTICATED, "TOKEN_MISSING"),
-        (["ew_a"], Kind.UNAUTHENTICATED, "TOKEN_MISSING"),
-        (["Basic ew_a"], Kind.UNAUTHENTICATED, "TOKEN_MISSING"),
-        (["Bearer ew_b"], Kind.UNAUTHENTICATED, "TOKEN_UNKNOWN"),
-        (["Bearer ew_a"], Kind.FORBIDDEN, "SCOPE_MISSING"),
+        ([], ErrorKind.UNAUTHENTICATED, "TOKEN_MISSING"),
+        (["Bearer ew_a", "Bearer ew_a"], ErrorKind.UNAUTHENTICATED, "TOKEN_MISSING"),
+        (["ew_a"], ErrorKind.UNAUTHENTICATED, "TOKEN_MISSING"),
+        (["Basic ew_a"], ErrorKind.UNAUTHENTICATED, "TOKEN_MISSING"),
+        (["Bearer ew_b"], ErrorKind.UNAUTHENTICATED, "TOKEN_UNKNOWN"),
+        (["Bearer ew_a"], ErrorKind.FORBIDDEN, "SCOPE_MISSING"),
     ],
 )
-def test_other_calls_are_refused(headers: list[str], kind: Kind, reason: str) -> None:
+def test_other_calls_are_refused(headers: list[str], kind: ErrorKind, reason: str) -> None:
     with pytest.raises(ApiError) as caught:
-        admit(headers, Scope.CLUSTER, Known())
+        admit(headers, Scope.CLUSTER, find)
     assert (caught.value.kind, caught.value.reason) == (kind, reason)
 
 

@@ -10,20 +10,20 @@ from tests.serving import Serving
 def test_one_that_starts_serves_nobody() -> None:
     backend = Backend({}, {})
     assert not backend.ready
-    for ask in (backend.take, backend.look):
+    for new_work in (True, False):
         with pytest.raises(ApiError, match="loading the model"):
-            ask()
+            backend.require(new_work)
 
 
 def test_one_that_drains_may_be_looked_at(serving: Serving) -> None:
     backend = Backend({}, {})
-    backend.state = serving.gateway.backend.look()
+    backend.serving = serving.gateway.backend.require()
     readiness = [backend.ready]
     backend.draining = True
     readiness.append(backend.ready)
-    assert readiness == [True, False] and backend.look() is backend.state
+    assert readiness == [True, False] and backend.require(new_work=False) is backend.serving
     with pytest.raises(ApiError, match="shutting down"):
-        backend.take()
+        backend.require()
 
 
 def test_what_is_counted_later_does_not_change_a_view(serving: Serving) -> None:

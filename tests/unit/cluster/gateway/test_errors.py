@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.engine.engine import QueueFull
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import ApiError, Kind, Violation, exhausted, invalid, to_api_error, unknown_model
+from cluster.gateway.errors import ApiError, ErrorKind, Violation, exhausted, invalid, to_api_error, unknown_model
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import engine_bounds
@@ -142,7 +142,7 @@ def test_a_full_queue_says_when_to_come_again(method: str, serve_fake: ServeFake
 
 def test_a_client_that_does_not_read_is_told_so() -> None:
     error = to_api_error(GenerationFailed("slow"), "some-id")
-    assert (error.kind, error.reason, error.retry_seconds) == (Kind.EXHAUSTED, "CLIENT_TOO_SLOW", 1.0)
+    assert (error.kind, error.reason, error.retry_seconds) == (ErrorKind.EXHAUSTED, "CLIENT_TOO_SLOW", 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS[:2])
@@ -276,8 +276,8 @@ def test_a_failure_in_mid_stream_comes_after_the_pieces_so_far(serve_fake: Serve
 
 
 def test_each_exception_has_one_failure() -> None:
-    assert to_api_error(QueueFull(2.5), "r").kind is Kind.EXHAUSTED
-    own = ApiError(Kind.ABORTED, "MOVED", "it moved")
+    assert to_api_error(QueueFull(2.5), "r").kind is ErrorKind.EXHAUSTED
+    own = ApiError(ErrorKind.ABORTED, "MOVED", "it moved")
     assert to_api_error(own, "r") is own
     assert to_api_error(ValueError("secret"), "r").text.count("secret") == 0
 

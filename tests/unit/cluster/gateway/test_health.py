@@ -79,7 +79,7 @@ def test_the_thread_ends_when_told(server: Server) -> None:
     server.health.stop()  # before it began
     server.health.start()
     server.health.stop()
-    assert not server.health._thread.is_alive()
+    assert not server.health._ticker._thread.is_alive()
 
 
 def engine(alive: bool = True, adopted: bool = True) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.validation import Validator
 from cluster.policy.scheduling.limits import Limits
 from model.text.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ def test_a_conversation_that_the_template_cannot_express_is_refused(
     request_: pb.GenerateRequest, path: str, chatty: ServedModel
 ) -> None:
     error = refused(chatty, request_)
-    assert error.kind is Kind.INVALID
+    assert error.kind is ErrorKind.INVALID
     assert error.text.startswith(path)
 
 
@@ -93,7 +93,7 @@ def test_what_exceeds_the_whole_kv_cache_is_refused(
 ) -> None:
     request = of_ids(*[5] * prompt, max_tokens=max_tokens)
     error = refused(demo, request, Limits(4, 16, page_count=16, page_size=4))
-    assert error.kind is Kind.INVALID
+    assert error.kind is ErrorKind.INVALID
     assert error.text.startswith(f"{path}: ") and "KV cache of 64 tokens" in error.text
     assert "kv.memory_bytes" in error.text
     assert error.metadata == {"promptTokens": str(prompt), "contextLength": "64"}, "what can be served"

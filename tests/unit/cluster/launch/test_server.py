@@ -100,9 +100,9 @@ async def test_requests_are_refused_until_it_is_open(demo: ServedModel) -> None:
     await server.start(threading.Event())
     await server.warm_up()
     with pytest.raises(ApiError, match="loading"):
-        server.gateway.backend.take()
+        server.gateway.backend.require()
     await server.open()
-    serving = server.gateway.backend.take()
+    serving = server.gateway.backend.require()
     assert (serving.generations, serving.engine) == (server.generations, server.engine)
     await server.close(keep_actors=False)
 
@@ -112,7 +112,7 @@ async def test_replicas_that_an_earlier_server_has_added_are_adopted_and_wanted_
     keys = [ReplicaId(expert, 0) for expert in range(8)] + [ReplicaId(3, 1), ReplicaId(3, 4)]
     actors = Actors(ops=cluster, pulses={key: cluster.process(key) for key in keys})
     server = await opened(demo, actors, "experts.replicas=2")
-    serving = server.gateway.backend.look()
+    serving = server.gateway.backend.require()
     controller = serving.controller
     assert isinstance(controller, Controller) and isinstance(serving.autoscaler, Autoscaler)
     snapshot = controller.snapshot()
@@ -124,7 +124,7 @@ async def test_replicas_that_an_earlier_server_has_added_are_adopted_and_wanted_
 
 async def test_where_replicas_are_fixed_nothing_controls_them(demo: ServedModel) -> None:
     server = await opened(demo, Actors())
-    serving = server.gateway.backend.look()
+    serving = server.gateway.backend.require()
     assert isinstance(serving.controller, FixedReplicas) and isinstance(serving.autoscaler, FixedReplicas)
     await server.close(keep_actors=False)
 
@@ -135,7 +135,7 @@ async def test_it_is_beyond_help_when_its_ground_or_its_engine_is_gone(
     monkeypatch.setattr(health, "INTERVAL", 1e9)  # the test looks
     actors = Actors()
     server = await opened(demo, actors)
-    looks = server.gateway.backend.look().health
+    looks = server.gateway.backend.require().health
     looks.look_now()
     assert server.beyond_help(90.0) == ""
     actors.why = "Ray's own raylet has ended"

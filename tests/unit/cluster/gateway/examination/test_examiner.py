@@ -53,7 +53,7 @@ def test_long_ids_become_text_beside_the_streams(server: Serving, busy: threadin
 
 
 def test_a_tenant_with_enough_waiting_is_told_to_come_again(server: Serving, busy: threading.Event) -> None:
-    text = "hello " * SMALL_BYTES
+    text = "hello " * (SMALL_BYTES // 5)
     tokenize = server.client.stub.Tokenize
     request = pb.TokenizeRequest(prompt=pb.Prompt(text=text))
     calls, ended = [tokenize.future(request, timeout=PATIENCE) for _ in range(3)], threading.Event()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster.gateway.errors import ApiError, Kind
-from cluster.gateway.examination.pool import SMALL_BYTES, Bounds, Examination
+from cluster.gateway.errors import ApiError, ErrorKind
+from cluster.gateway.examination.pool import SMALL_BYTES, Examination
+from cluster.settings.config import LimitsSection
 from tests.fakes import PATIENCE
 
 
@@ -27,9 +28,10 @@ class Gate:
 LARGE = SMALL_BYTES + 1
 
 
-def make(bounds: Bounds | None = None) -> Examination:
+def make(**limits: float) -> Examination:
     """One that does all works here."""
-    return Examination(lambda work: work(), lambda work: work(), bounds)
+    given = LimitsSection(**limits)  # type: ignore[arg-type]  # by field name
+    return Examination(lambda work: work(), lambda work: work(), given)
 
 
 @pytest.fixture
@@ -79,12 +81,12 @@ async def test_tenants_take_turns(gate: Gate) -> None:
 
 
 async def test_a_tenant_may_have_so_much_waiting_and_others_are_let_in(gate: Gate) -> None:
-    pool = make(Bounds(waiting=2))
+    pool = make(examinations=2)
     tasks = [await begin(pool, "mallory", LARGE, gate)]
     tasks += [await begin(pool, "mallory", LARGE, int) for _ in range(2)]
     with pytest.raises(ApiError, match="EXAMINATION_BUSY") as caught:
         await pool.run("mallory", LARGE, int)
-    assert (caught.value.kind, caught.value.retry_seconds) == (Kind.EXHAUSTED, 5.0)
+    assert (caught.value.kind, caught.value.retry_seconds) == (ErrorKind.EXHAUSTED, 5.0)
     tasks.append(await begin(pool, "alice", LARGE, int))
     gate.open.set()
     await asyncio.gather(*tasks)
@@ -92,7 +94,7 @@ async def test_a_tenant_may_have_so_much_waiting_and_others_are_let_in(gate: Gat
 
 
 async def test_what_waits_is_bounded_in_bytes(gate: Gate) -> None:
-    pool = make(Bounds(waiting_bytes=3 * LARGE))
+    pool = make(examination_bytes=3 * LARGE)
     tasks = [await begin(pool, "a", LARGE, gate)]
     tasks += [await begin(pool, name, LARGE, int) for name in "bcd"]
     with pytest.raises(ApiError, match="EXAMINATION_BUSY"):
@@ -104,11 +106,11 @@ async def test_what_waits_is_bounded_in_bytes(gate: Gate) -> None:
 
 
 async def test_nobody_waits_for_ever(gate: Gate) -> None:
-    pool = make(Bounds(seconds=0.0))
+    pool = make(examination_s=0.001)
     long = await begin(pool, "mallory", LARGE, gate)
     with pytest.raises(ApiError, match="EXAMINATION_BUSY") as caught:
         await pool.run("alice", LARGE, int)
-    assert caught.value.retry_seconds == 0.0, "the time for which it waited"
+    assert caught.value.retry_seconds == 0.001, "the time for which it waited"
     pool.check()
     gate.open.set()
     assert await long == "long", "what has begun is finished"
@@ -130,7 +132,7 @@ async def test_whoever_leaves_gives_his_turn_away(gate: Gate) -> None:
 
 
 async def test_large_work_is_done_apart_also_where_it_is_costly() -> None:
-    pool = Examination(lambda work: work("here"), lambda work: work("apart"))
+    pool = Examination(lambda work: work("here"), lambda work: work("apart"), LimitsSection())
 
     def where(place: str) -> str:
         return place

@@ -13,7 +13,7 @@ import pytest
 from cluster.engine.request import GenerationRequest
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.gateway.auth import ANYBODY
-from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.examination import process as examiner_process
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.process import ExaminerProcess
@@ -61,7 +61,7 @@ def test_results_and_refusals_are_those_of_the_same_work_here(process: ExaminerP
         process.run(partial(Examiner.detokenize, request=pb.DetokenizeRequest(token_ids=ids.token_ids))).text == "hello"
     )
     wrong = refused(process, partial(Examiner.detokenize, request=pb.DetokenizeRequest(token_ids=[1 << 20])))
-    assert (wrong.kind, wrong.reason) == (Kind.INVALID, "INVALID_FIELDS")
+    assert (wrong.kind, wrong.reason) == (ErrorKind.INVALID, "INVALID_FIELDS")
     assert "token_ids[0]" in wrong.text
     assert [v.field for v in wrong.violations] == ["token_ids[0]"], "the fields come back, too"
 
@@ -78,7 +78,7 @@ def test_what_takes_too_much_ends_with_its_process_alone(work: Callable[[Examine
     try:
         first = process.run(pid)
         told = refused(process, work)
-        assert (told.kind, told.reason) == (Kind.EXHAUSTED, "REQUEST_TOO_COSTLY")
+        assert (told.kind, told.reason) == (ErrorKind.EXHAUSTED, "REQUEST_TOO_COSTLY")
         assert process.run(pid) != first
         assert process.run(TOKENIZE).token_ids
     finally:

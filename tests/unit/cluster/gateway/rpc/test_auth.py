@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from cluster.client.client import Client
 from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
+from cluster.settings.config import LimitsSection
 from cluster.settings.request_options import Options
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -27,6 +28,7 @@ REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 REQUEST = text_request("My favourite", Options(max_tokens=2))
 REQUEST.stopping.ignore_eos = True
 RUBBISH = b"\xff" * 40
+CALLERS = 30
 
 
 def of_ids(*ids: int) -> pb.GenerateRequest:
@@ -44,7 +46,11 @@ class Guarded:
             self.tokens[name], entry = new_token(name, scopes)
             append(self.file, entry)
         self.head = FakeHead()
-        self.server = Serving(served, tokens=TokenFile(self.file)).ready(self.head, engine_bounds())
+        bounds = engine_bounds(max_queued=2 * CALLERS)  # however slow the engine is, none of them is refused
+        limits = LimitsSection(
+            uploads=4 * CALLERS
+        )  # a tenant has a quarter, so no message has to make room for another
+        self.server = Serving(served, tokens=TokenFile(self.file), limits=limits).ready(self.head, bounds)
         self.channel: Any = self.server.channel
 
     def unary(self, metadata: list[tuple[str, str]], message: bytes = RUBBISH) -> Failure:
@@ -166,7 +172,7 @@ def test_many_callers_at_once_are_not_mixed_up(guarded: Guarded) -> None:
         submit(requests)
 
     engine.submit = recorded  # type: ignore[method-assign]
-    names = ["alice", "bob"] * 15
+    names = ["alice", "bob"] * (CALLERS // 2)
 
     async def ask_all() -> list[Any]:
         async with grpc.aio.insecure_channel(guarded.server.address) as channel:
@@ -175,7 +181,7 @@ def test_many_callers_at_once_are_not_mixed_up(guarded: Guarded) -> None:
                 *(generate(of_ids(100 + i), metadata=guarded.bearer(name)) for i, name in enumerate(names))
             )
 
-    assert len(asyncio.run(ask_all())) == 30
+    assert len(asyncio.run(ask_all())) == CALLERS
     engine.submit = submit  # type: ignore[method-assign]
     assert seen == {100 + i: (name, name) for i, name in enumerate(names)}
 

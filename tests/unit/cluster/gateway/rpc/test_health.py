@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.rpc.health import NOT_SERVING, SERVING, Health
+from cluster.gateway.rpc.health import NOT_SERVING, SERVING, HealthService
 from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
 from tests.fakes import PATIENCE
@@ -43,8 +43,7 @@ def test_watches_are_bounded_and_checks_go_on(server: Serving) -> None:
 
 async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
     """grpcio's own servicer forgets all of a service's watches when the first one leaves."""
-    health = Health(8, Refusals())
-    health.set("", NOT_SERVING)
+    health = HealthService([""], 8, Refusals())
     context: Any = None
     first: Any
     second: Any
@@ -54,19 +53,23 @@ async def test_a_watch_that_leaves_takes_no_other_one_along() -> None:
     await first.aclose()
     waiting = asyncio.ensure_future(anext(second))
     await asyncio.sleep(0)
-    health.set("", SERVING)
+    health.set(SERVING)
     assert (await waiting).status == SERVING
     await second.aclose()
 
 
-async def test_a_service_that_comes_later_is_unknown_until_then() -> None:
-    health = Health(8, Refusals())
+async def test_an_unknown_service_is_unknown_whatever_happens() -> None:
+    health = HealthService(["known"], 8, Refusals())
     context: Any = None
-    watching: Any = health.Watch(pb.HealthCheckRequest(service="later"), context)
-    assert (await anext(watching)).status == pb.HealthCheckResponse.SERVICE_UNKNOWN
-    waiting = asyncio.ensure_future(anext(watching))
+    unknown: Any = health.Watch(pb.HealthCheckRequest(service="other"), context)
+    known: Any = health.Watch(pb.HealthCheckRequest(service="known"), context)
+    assert (await anext(unknown)).status == pb.HealthCheckResponse.SERVICE_UNKNOWN
+    assert (await anext(known)).status == NOT_SERVING
+    waiting = [asyncio.ensure_future(anext(watching)) for watching in (unknown, known)]
     await asyncio.sleep(0)
-    health.set("other", SERVING)
-    health.set("later", SERVING)
-    assert (await waiting).status == SERVING
-    await watching.aclose()
+    health.set(SERVING)
+    assert (await waiting[1]).status == SERVING
+    assert not waiting[0].done()
+    waiting[0].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await known.aclose()

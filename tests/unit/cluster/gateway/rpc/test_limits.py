@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.rpc.limits import Places, channel_options
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.request_options import Options
@@ -211,7 +211,7 @@ def test_places_are_given_back_whatever_happens() -> None:
         raise KeyError
     with places, pytest.raises(ApiError) as caught, places:
         pass
-    assert caught.value.kind is Kind.EXHAUSTED
+    assert caught.value.kind is ErrorKind.EXHAUSTED
     assert places.taken == 0
 
 

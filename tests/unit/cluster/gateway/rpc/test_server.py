@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.rpc.server import Gateway
+from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
@@ -138,4 +139,4 @@ def test_a_second_server_on_the_port_is_told_so(serving: Serving, demo: ServedMo
 
 
 async def _listen_on(server: Serving, address: str) -> str:
-    return await Gateway(server.served, 1000).listen(address)
+    return await Gateway(server.served, 1000, None, LimitsSection()).listen(address)

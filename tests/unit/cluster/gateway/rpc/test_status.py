@@ -5,7 +5,7 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2  # known to MessageToDict once it is imported
 from grpc import StatusCode
 
-from cluster.gateway.errors import ApiError, Kind, Violation, exhausted, invalid, unavailable, unknown_model
+from cluster.gateway.errors import ApiError, ErrorKind, Violation, exhausted, invalid, unavailable, unknown_model
 from cluster.gateway.rpc.status import CODES, status_of
 
 ERROR_INFO = error_details_pb2.ErrorInfo.DESCRIPTOR.full_name
@@ -14,24 +14,24 @@ ERROR_INFO = error_details_pb2.ErrorInfo.DESCRIPTOR.full_name
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
-        (Kind.INVALID, StatusCode.INVALID_ARGUMENT),
-        (Kind.UNAUTHENTICATED, StatusCode.UNAUTHENTICATED),
-        (Kind.FORBIDDEN, StatusCode.PERMISSION_DENIED),
-        (Kind.NOT_FOUND, StatusCode.NOT_FOUND),
-        (Kind.PRECONDITION, StatusCode.FAILED_PRECONDITION),
-        (Kind.ABORTED, StatusCode.ABORTED),
-        (Kind.EXHAUSTED, StatusCode.RESOURCE_EXHAUSTED),
-        (Kind.UNAVAILABLE, StatusCode.UNAVAILABLE),
-        (Kind.INTERNAL, StatusCode.INTERNAL),
+        (ErrorKind.INVALID, StatusCode.INVALID_ARGUMENT),
+        (ErrorKind.UNAUTHENTICATED, StatusCode.UNAUTHENTICATED),
+        (ErrorKind.FORBIDDEN, StatusCode.PERMISSION_DENIED),
+        (ErrorKind.NOT_FOUND, StatusCode.NOT_FOUND),
+        (ErrorKind.PRECONDITION, StatusCode.FAILED_PRECONDITION),
+        (ErrorKind.ABORTED, StatusCode.ABORTED),
+        (ErrorKind.EXHAUSTED, StatusCode.RESOURCE_EXHAUSTED),
+        (ErrorKind.UNAVAILABLE, StatusCode.UNAVAILABLE),
+        (ErrorKind.INTERNAL, StatusCode.INTERNAL),
     ],
 )
-def test_each_kind_has_its_code(kind: Kind, code: StatusCode) -> None:
+def test_each_kind_has_its_code(kind: ErrorKind, code: StatusCode) -> None:
     assert CODES[kind] is code
     assert status_of(ApiError(kind, "A", "b"), "r").code == code.value[0]
 
 
 def test_no_kind_is_without_a_code() -> None:
-    assert set(CODES) == set(Kind)
+    assert set(CODES) == set(ErrorKind)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_no_kind_is_without_a_code() -> None:
         (unavailable("STARTING", "wait", 2.0), {"@type": "RetryInfo", "retryDelay": "2s"}),
         (exhausted("FULL", "wait", 1.25), {"@type": "RetryInfo", "retryDelay": "1.250s"}),
         (exhausted("TOO_COSTLY", "never"), None),
-        (ApiError(Kind.INTERNAL, "INTERNAL", "failed"), {"@type": "RequestInfo", "requestId": "some-id"}),
+        (ApiError(ErrorKind.INTERNAL, "INTERNAL", "failed"), {"@type": "RequestInfo", "requestId": "some-id"}),
     ],
     ids=lambda value: value.reason if isinstance(value, ApiError) else "",
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.gateway.errors import ApiError, Kind
+from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.rpc.uploads import Uploads
 
 
@@ -34,7 +34,7 @@ async def test_one_that_never_ends_is_ended() -> None:
     uploads = Uploads(2, seconds=0.0)
     with pytest.raises(ApiError, match="MESSAGE_TOO_SLOW") as caught:
         await uploads.read("c", "c", never)
-    assert (caught.value.kind, caught.value.retry_seconds) == (Kind.EXHAUSTED, 1.0)
+    assert (caught.value.kind, caught.value.retry_seconds) == (ErrorKind.EXHAUSTED, 1.0)
     uploads.check()
 
 

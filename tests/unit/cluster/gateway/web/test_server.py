@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +13,16 @@ from cluster.gateway.web.server import HttpServer, application
 from cluster.observe.refusals import Refusals
 from cluster.settings.address import bind
 from cluster.settings.config import LimitsSection
+
+
+async def no_metrics() -> bytes:
+    return b""
+
+
+def served(
+    limits: LimitsSection | None = None, refusals: Refusals | None = None, ready: Callable[[], bool] = lambda: True
+) -> HttpServer:
+    return HttpServer(application(ready, no_metrics), limits or LimitsSection(), refusals or Refusals())
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -26,7 +37,7 @@ async def get(port: int, path: str) -> tuple[int, str]:
 
 async def test_healthz_says_alive_and_readyz_whether_requests_are_answered() -> None:
     ready = [False]
-    server, taken = HttpServer(application(lambda: ready[0])), bind("127.0.0.1:0")
+    server, taken = served(ready=lambda: ready[0]), bind("127.0.0.1:0")
     port = taken.getsockname()[1]
     before = signal.getsignal(signal.SIGINT)
     await server.start(taken)
@@ -43,7 +54,7 @@ async def test_healthz_says_alive_and_readyz_whether_requests_are_answered() -> 
 
 
 async def test_a_connection_that_stays_open_does_not_hold_the_end_up() -> None:
-    server, taken = HttpServer(application(lambda: True)), bind("127.0.0.1:0")
+    server, taken = served(), bind("127.0.0.1:0")
     port = taken.getsockname()[1]
     await server.start(taken)
     with socket.create_connection(("127.0.0.1", port)):
@@ -53,14 +64,14 @@ async def test_a_connection_that_stays_open_does_not_hold_the_end_up() -> None:
 
 
 async def test_a_server_that_never_started_can_be_stopped() -> None:
-    await HttpServer(application(lambda: True)).stop()
+    await served().stop()
 
 
 async def test_metrics_are_shown() -> None:
     async def metrics() -> bytes:
         return b"a 1\n"
 
-    server, taken = HttpServer(application(lambda: True, metrics)), bind("127.0.0.1:0")
+    server, taken = HttpServer(application(lambda: True, metrics), LimitsSection(), Refusals()), bind("127.0.0.1:0")
     port = taken.getsockname()[1]
     await server.start(taken)
     assert await get(port, "/metrics") == (200, "a 1\n")
@@ -83,7 +94,7 @@ class Half:
 
 async def test_half_requests_do_not_keep_a_probe_out() -> None:
     refusals = Refusals()
-    server = HttpServer(application(lambda: True), LimitsSection(http_connections=8), refusals)
+    server = served(LimitsSection(http_connections=8), refusals)
     taken = bind("127.0.0.1:0")
     port = taken.getsockname()[1]
     await server.start(taken)
@@ -102,7 +113,7 @@ async def test_half_requests_do_not_keep_a_probe_out() -> None:
 )
 async def test_a_request_has_its_time_however_it_trickles(begun: bytes) -> None:
     refusals = Refusals()
-    server, taken = HttpServer(application(lambda: True), LimitsSection(http_head_s=0.2), refusals), bind("127.0.0.1:0")
+    server, taken = served(LimitsSection(http_head_s=0.2), refusals), bind("127.0.0.1:0")
     await server.start(taken)
     reader, writer = await asyncio.open_connection("127.0.0.1", taken.getsockname()[1])
     writer.write(begun)
@@ -121,7 +132,7 @@ async def test_a_request_has_its_time_however_it_trickles(begun: bytes) -> None:
 
 async def test_a_connection_that_is_kept_has_its_next_request_timed_too() -> None:
     refusals = Refusals()
-    server, taken = HttpServer(application(lambda: True), LimitsSection(http_head_s=0.2), refusals), bind("127.0.0.1:0")
+    server, taken = served(LimitsSection(http_head_s=0.2), refusals), bind("127.0.0.1:0")
     await server.start(taken)
     reader, writer = await asyncio.open_connection("127.0.0.1", taken.getsockname()[1])
     async with asyncio.timeout(20):
@@ -136,7 +147,7 @@ async def test_a_connection_that_is_kept_has_its_next_request_timed_too() -> Non
 
 
 async def test_a_head_has_so_many_bytes() -> None:
-    server, taken = HttpServer(application(lambda: True), LimitsSection(header_bytes=4096)), bind("127.0.0.1:0")
+    server, taken = served(LimitsSection(header_bytes=4096)), bind("127.0.0.1:0")
     port = taken.getsockname()[1]
     await server.start(taken)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -149,7 +160,7 @@ async def test_a_head_has_so_many_bytes() -> None:
 
 async def test_a_machine_without_file_descriptors_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals()
-    server, taken = HttpServer(application(lambda: True), refusals=refusals), bind("127.0.0.1:0")
+    server, taken = served(refusals=refusals), bind("127.0.0.1:0")
     await server.start(taken)
     with caplog.at_level(logging.WARNING):
         for _ in range(14_000):
