@@ -19,7 +19,7 @@ from cluster.control.ticker import Ticker
 from cluster.observe.events import EventLog, Kind
 from cluster.observe.hedges import HedgeWatch
 from cluster.observe.said_once import SaidOnce
-from cluster.observe.snapshot import Snapshot
+from cluster.observe.view import Snapshot
 from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.membership import Actions, Facts, Membership
 from cluster.policy.replicas.reconcile import Change

@@ -5,6 +5,7 @@ the head is a `HeadHandle`, requests come in and events go out as plain data.
 """
 
 import collections
+import copy
 import logging
 import threading
 import time
@@ -40,7 +41,7 @@ class QueueFull(Exception):
 
 
 class EngineStopped(Exception):
-    """The engine no longer takes requests."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ class EngineConfig:
     prefixes_by_tenant: bool
 
     def limits(self, info: HeadInfo) -> Limits:
-        """What bounds a step on this head."""
         pages, size = info.page_count, info.page_size
         return Limits(self.max_running, self.max_tokens_per_step, pages, size, self.window, self.prefix_caching)
 
@@ -147,11 +147,17 @@ class Engine:
 
     @property
     def free_pages(self) -> int:
-        """KV pages that no sequence holds."""
         return self._scheduler.pool.free_count
 
     def counters(self) -> EngineCounters:
-        return self.statistics.counters(self.running_count, self.waiting_count, self.free_pages, self.limits.page_count)
+        """A copy, as they are now."""
+        return replace(
+            copy.deepcopy(self.statistics.counters),
+            running=self.running_count,
+            waiting=self.waiting_count,
+            free_pages=self.free_pages,
+            page_count=self.limits.page_count,
+        )
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the thread; what is still running gets a Failed."""
@@ -236,7 +242,7 @@ class Engine:
             sampled = self._scheduler.commit(plan, result)
         for sequence, fault in faulty:
             log.error("sequence %s cannot go on (%s): %s", sequence.id, fault.kind, fault.detail)
-            self.statistics.faults[fault.kind] += 1
+            self.statistics.counters.faults[fault.kind] += 1
             self._report_failure([sequence], fault.kind)
         self._prefill_budget.observe(plan, result.seconds)
         self.statistics.count(plan, result)
@@ -261,7 +267,7 @@ class Engine:
         before = self._adoption.info.incarnation
         if self._adoption.renew():
             if self._adoption.info.incarnation != before:
-                self.statistics.head_restarts += 1
+                self.statistics.counters.head_restarts += 1
                 self._events.add(Kind.HEAD_RESTARTED)
             with self._wake:
                 unfit = self._scheduler.resize(self._config.limits(self._adoption.info))

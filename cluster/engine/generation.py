@@ -13,8 +13,9 @@ from cluster.engine.engine import Engine
 from cluster.engine.events import Event, Failed, Sampled, Started
 from cluster.engine.request import GenerationRequest
 from cluster.engine.text import OutputText, Piece
-from cluster.observe.requests import RequestStats
+from cluster.observe.view import RequestStats
 from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import Routing, added
 from model.batch import Alternatives
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ class Progress:
     first_token_seconds: float = 0.0
     total_seconds: float = 0.0
     retries: int = 0
-    routing: list[list[int]] | None = None
+    routing: Routing = ()
 
 
 class Generation:
@@ -124,7 +125,7 @@ class Generation:
         self._count(index, event)
         piece = self._texts[index].push(event)
         if piece.finish is not None:
-            self._stats.finished[piece.finish.reason.value] = self._stats.finished.get(piece.finish.reason.value, 0) + 1
+            self._stats.finished[piece.finish.reason.value] += 1
             del self._open[event.sequence_id]
             if not self._open:
                 self._stats.total.observe(self.progress.total_seconds)
@@ -157,11 +158,7 @@ class Generation:
         assert self._retries_before is not None, "a token of an output that has not started"
         p.retries = event.retries - self._retries_before
         if event.routing:
-            if p.routing is None:
-                p.routing = [[0] * len(row) for row in event.routing]
-            for total, row in zip(p.routing, event.routing, strict=True):
-                for expert, count in enumerate(row):
-                    total[expert] += count
+            p.routing = added(p.routing, event.routing)
 
     @property
     def open_ids(self) -> list[str]:

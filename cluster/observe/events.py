@@ -61,19 +61,16 @@ class EventLog:
         node_id: str = "",
         requester: str = "",
     ) -> None:
-        """Note what happened just now."""
         with self._lock:
             self._last += 1
-            at, why = self._clock(), cause[:_LONGEST_CAUSE]
-            self._events.append(Event(self._last, at, kind, why, expert, replica, node_id, requester))
+            cause = cause[:_LONGEST_CAUSE]
+            self._events.append(Event(self._last, self._clock(), kind, cause, expert, replica, node_id, requester))
 
     def after(self, sequence: int) -> list[Event]:
         """The events with a higher number, oldest first; all if no event has had this number yet, because it is an
         earlier server's.
         """
         with self._lock:
-            if sequence == self._last:
-                return []
             return [event for event in self._events if event.sequence > sequence or sequence > self._last]
 
     def recent(self, count: int) -> list[Event]:

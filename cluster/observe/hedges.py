@@ -18,16 +18,10 @@ class HedgeWatch:
     def seen(self, usage: HeadUsage | None) -> HeadUsage | None:
         """Note what is unusual in it; the same usage."""
         if usage is not None:
-            calls = [0] * len(usage.hedges)
-            for (expert, _), replica in usage.replicas.items():
-                if expert < len(calls):
-                    calls[expert] += replica.calls
+            calls = [sum(r.calls for i, r in usage.replicas.items() if i.expert == e) for e in range(len(usage.hedges))]
             with self._lock:
                 found = self._hedging.due(usage.incarnation, calls, usage.hedges, self._clock())
             for excess in found:
-                self._events.add(
-                    Kind.EXPERT_HEDGED,
-                    f"{excess.hedges} hedges among {excess.calls} calls within a minute",
-                    expert=excess.expert,
-                )
+                why = f"{excess.hedges} hedges among {excess.calls} calls within a minute"
+                self._events.add(Kind.EXPERT_HEDGED, why, expert=excess.expert)
         return usage

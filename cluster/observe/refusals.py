@@ -11,9 +11,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Refusals:
-    """Counts by UPPER_SNAKE reason; of each reason one line at once, then one for all that came in ten seconds.
-
-    What comes within ten seconds of a line is named in the next one, which the next refusal brings.
+    """Counts by UPPER_SNAKE reason, with a line for a reason at once. What comes within ten seconds of a line is named
+    in the next one, which the next refusal brings.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,19 +1,51 @@
 """The running server at one moment. It is read once for a question; status, load, metrics and scaling all use it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from actors.usage import HeadUsage
+from actors.vitals import NodeInfo
 from cluster.observe.events import Event
 from cluster.observe.histogram import Histogram
-from cluster.observe.requests import RequestStats
-from cluster.observe.snapshot import Snapshot
-from cluster.policy.replicas.lifecycle import State
+from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
+from cluster.policy.scheduling.sequence import Routing
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The replicas and nodes. `draining` are ids of nodes, `restarts` are of each expert's processes."""
+
+    revision: int
+    desired: tuple[int, ...]
+    members: tuple[Member, ...]
+    notes: Mapping[int, str]
+    nodes: tuple[NodeInfo, ...]
+    draining: frozenset[str] = frozenset()
+    restarts: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class RequestStats:
+    """What all requests since the start have met, written on the event loop, read by any thread: seconds until a
+    request first ran, until its first token, between tokens and in all; tokens, and outputs by why they ended.
+    """
+
+    queue: Histogram = field(default_factory=Histogram)
+    first_token: Histogram = field(default_factory=Histogram)
+    gap: Histogram = field(default_factory=Histogram)
+    total: Histogram = field(default_factory=Histogram)
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    finished: Counter[str] = field(default_factory=Counter)
+
+    def copy(self) -> "RequestStats":
+        return copy.deepcopy(replace(self, finished=self.finished.copy()))  # a dict must not grow while it is walked
+
+
+@dataclass(slots=True)
 class EngineCounters:
     """Outputs that run and wait and KV pages now; the rest since the start. `expert_rows` is [layer][expert] and empty
     before the first step, `step_seconds` is by phase.
@@ -24,9 +56,11 @@ class EngineCounters:
     free_pages: int = 0
     page_count: int = 1
     head_restarts: int = 0
-    expert_rows: tuple[tuple[int, ...], ...] = ()
-    faults: Mapping[str, int] = field(default_factory=dict)
-    step_seconds: Mapping[str, Histogram] = field(default_factory=dict)
+    expert_rows: Routing = ()
+    faults: Counter[str] = field(default_factory=lambda: Counter(numeric=0, constraint=0))
+    step_seconds: dict[str, Histogram] = field(
+        default_factory=lambda: {phase: Histogram() for phase in ("prefill", "decode", "mixed")}
+    )
     dispatch_seconds: Histogram = field(default_factory=Histogram)
 
 
@@ -55,19 +89,3 @@ class ClusterView:
         """How many replicas of each expert are ready."""
         ready = [member.id.expert for member in self.replicas.members if member.state is State.READY]
         return [ready.count(expert) for expert in range(len(self.replicas.desired))]
-
-
-class Replicas(Protocol):
-    """Where replicas and the head are asked; see `cluster.control`."""
-
-    def snapshot(self) -> Snapshot: ...
-
-    def load(self) -> HeadUsage | None: ...
-
-
-def take(clock: Callable[[], float], replicas: Replicas, ask_head: bool = True) -> ClusterView:
-    """Replicas and head as they are now; `dataclasses.replace` adds the rest. It waits for Ray and the head, so it is
-    not for the event loop; a head that is away takes 2 s.
-    """
-    head = replicas.load() if ask_head else None
-    return ClusterView(clock(), replicas.snapshot(), head)

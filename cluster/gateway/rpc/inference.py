@@ -237,6 +237,6 @@ def _trace(generation: Generation) -> pb.Trace:
         queue_time=duration(p.queue_seconds),
         time_to_first_token=duration(p.first_token_seconds),
         total_time=duration(p.total_seconds),
-        routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing or [])],
+        routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing)],
         retries=p.retries,
     )

@@ -9,6 +9,12 @@ from model.batch import Alternatives, NewSequence, SampledToken
 Routing = tuple[tuple[int, ...], ...]  # [layer][expert]: the rows that each expert ran
 
 
+def added(total: Routing, counts: Routing) -> Routing:
+    """Both together, layer by layer; an empty `total` is nothing so far."""
+    pairs = zip(total, counts, strict=True) if total else ()
+    return tuple(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs) or counts
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A request's sequence and where it stands.
@@ -80,8 +86,7 @@ class Sequence:
 
     def count_routing(self, counts: Routing) -> None:
         """Add a step's counts; a long prompt takes several steps until its first token."""
-        pairs = zip(self.routing, counts, strict=True) if self.routing else ()
-        self.routing = tuple(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs) or counts
+        self.routing = added(self.routing, counts)
 
     def score(self, start: int, scores: tuple[tuple[float, Alternatives], ...]) -> None:
         """Add log-probabilities of the prompt's tokens from position `start` on; known ones came again."""

@@ -231,7 +231,7 @@ async def test_progress_measures_times_routing_and_retries(start: Start, head: F
     p = generation.progress
     assert 0 <= p.queue_seconds <= p.first_token_seconds <= p.total_seconds
     ran = 4 + 1 + 2 * (3 - 1)  # the prompt, its last token again, and each output's tokens but the last
-    assert p.routing == [[ran, ran, 0, 0], [0, 0, ran, ran]]
+    assert p.routing == ((ran, ran, 0, 0), (0, 0, ran, ran))
     assert p.retries == engine.statistics.retries > 0, "two outputs share steps, which count once"
 
 
@@ -239,7 +239,7 @@ async def test_without_a_trace_there_is_no_routing(start: Start) -> None:
     generations, engine = start()
     with generations.running(REQUEST, engine) as generation:
         await collect(generation)
-    assert generation.progress.routing is None
+    assert generation.progress.routing == ()
 
 
 async def test_late_tokens_of_an_ended_output_are_ignored(start: Start, head: FakeHead) -> None:
