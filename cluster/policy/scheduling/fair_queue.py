@@ -22,8 +22,8 @@ class FairQueue:
     def __init__(self) -> None:
         self._lanes: dict[tuple[int, str], deque[Sequence]] = {}  # (-priority, client) -> its sequences
         self._resumed: list[Sequence] = []  # by rank
-        self._served: dict[str, int] = {}
-        self._present: dict[str, int] = {}  # client -> its sequences, waiting or running
+        self._served = Counter[str]()
+        self._present = Counter[str]()  # client -> its sequences, waiting or running
         self.tokens = 0  # that the waiting have to run
 
     def __len__(self) -> int:
@@ -42,9 +42,9 @@ class FairQueue:
         """A new sequence. A client that had none is lifted to the least served one here: absence earns nothing."""
         client = sequence.request.client
         if client not in self._present:
-            least = min((self._served.get(name, 0) for name in self._present), default=0)
-            self._served[client] = max(self._served.get(client, 0), least)
-        self._present[client] = self._present.get(client, 0) + 1
+            least = min((self._served[name] for name in self._present), default=0)
+            self._served[client] = max(self._served[client], least)
+        self._present[client] += 1
         self._lanes.setdefault((-sequence.request.priority, client), deque()).append(sequence)
         self.tokens += sequence.pending
 
@@ -56,14 +56,12 @@ class FairQueue:
     def first(self, holding: Collection[str] = ()) -> Sequence | None:
         """The sequence whose turn it is; `holding` are the clients that have slots."""
 
-        def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int]]:
-            served = 0 if resumed else self._served[sequence.request.client]
-            r = sequence.request
-            return -r.priority, r.client in holding, not resumed, served, sequence.rank
+        def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int], Sequence]:
+            r, served = sequence.request, 0 if resumed else self._served[sequence.request.client]
+            return -r.priority, r.client in holding, not resumed, served, sequence.rank, sequence
 
-        waiting = [(turn(s, True), s) for s in self._resumed]
-        waiting += [(turn(lane[0], False), lane[0]) for lane in self._lanes.values()]
-        return min(waiting, key=lambda pair: pair[0], default=(None, None))[1]
+        turns = [turn(s, True) for s in self._resumed] + [turn(lane[0], False) for lane in self._lanes.values()]
+        return min(turns)[-1] if turns else None  # no two have the same rank
 
     def enter(self, sequence: Sequence, tokens: int) -> None:
         """A sequence gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
@@ -106,7 +104,7 @@ class FairQueue:
         assert [s.rank for s in self._resumed] == sorted(s.rank for s in self._resumed), "resumed ones out of order"
         waiting = Counter(s.request.client for s in self)
         assert all(s.slot < 0 and not s.pages for s in self), "a waiting one holds a slot or pages"
-        assert all(self._present.get(name, 0) >= n for name, n in waiting.items()), "a client's sequences are lost"
+        assert waiting <= self._present, "a client's sequences are lost"
         assert self._present.keys() <= self._served.keys(), "a client without a counter"
 
 

@@ -14,9 +14,8 @@ from cluster.policy.scheduling.blocks import BlockPool
 from cluster.policy.scheduling.fair_queue import FairQueue, gives_way
 from cluster.policy.scheduling.limits import Limits
 from cluster.policy.scheduling.plan_draft import PlanDraft
-from cluster.policy.scheduling.prefix import extend_keys
-from cluster.policy.scheduling.prefix_hit import PrefixHit, find_prefix_hit, siblings
-from cluster.policy.scheduling.sequence import NextToken, Sequence
+from cluster.policy.scheduling.prefix import PrefixHit, extend_keys, find_prefix_hit, siblings
+from cluster.policy.scheduling.sequence import NextToken, Sequence, added
 from model.batch import Chunk, SampledToken, SequenceFault, StepPlan, StepResult
 
 _MOST_LOSSES = 5  # of heads in a row
@@ -60,7 +59,7 @@ class Scheduler:
         return bool(self._interrupted)
 
     def sequences(self) -> list[Sequence]:
-        """All sequences, in order of arrival."""
+        """In order of arrival."""
         return list(self._by_id.values())
 
     def running(self) -> list[Sequence]:
@@ -152,7 +151,7 @@ class Scheduler:
             if not self._has_pages(sequence, hit):
                 return  # admit only what fits whole: else it is preempted amid its prefill and starts over, endlessly
             self._enter(sequence, hit, draft)
-            draft.admit(sequence.admission())
+            draft.admitted.append(sequence.admission())
             draft.run(self._chunk(sequence, min(sequence.pending, draft.budget), pages_known=0))
 
     def _slots_by_client(self) -> Counter[str]:
@@ -162,7 +161,7 @@ class Scheduler:
         return find_prefix_hit(sequence, self._running, self.pool, self.limits)
 
     def _has_pages(self, sequence: Sequence, hit: PrefixHit) -> bool:
-        held_by_others = len(hit.shared) - hit.new_pages(self.pool)
+        held_by_others = sum(self.pool.holders(page) > 0 for page in hit.shared)
         return self.limits.pages_of(len(sequence.token_ids)) - held_by_others <= self.pool.free_count
 
     def _give_way(self) -> None:
@@ -183,7 +182,7 @@ class Scheduler:
         sequence.dropped, sequence.computed = hit.dropped, hit.position
         if hit.copied is not None:
             (page,) = self.pool.take(1)
-            draft.copy(hit.copied, page)
+            draft.copies.append((hit.copied, page))
             sequence.pages.append(page)
         sequence.slot = self._free_slots.pop()
         bisect.insort(self._running, sequence, key=lambda s: s.rank)
@@ -208,7 +207,7 @@ class Scheduler:
                 self._advance(sequence, chunk.length)
         for slot, counts in result.traces:
             if sequence := by_slot.get(slot):
-                sequence.count_routing(counts)
+                sequence.routing = added(sequence.routing, counts)  # a long prompt's first token takes several steps
         for prompt in result.prompts:
             if sequence := by_slot.get(prompt.slot):
                 sequence.score(prompt.start, prompt.tokens)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cluster.policy.scheduling.prefix import first_visible
+from cluster.policy.scheduling.limits import first_visible
 from cluster.policy.scheduling.request import SequenceRequest
 from model.batch import Alternatives, NewSequence, SampledToken
 
@@ -57,7 +57,6 @@ class Sequence:
 
     @property
     def output_length(self) -> int:
-        """Tokens sampled so far."""
         return len(self.token_ids) - self.prompt_length
 
     @property
@@ -83,10 +82,6 @@ class Sequence:
         gone = self.pages[self.dropped : first_visible(self.computed, window, page_size)]
         self.dropped += len(gone)
         return gone
-
-    def count_routing(self, counts: Routing) -> None:
-        """Add a step's counts; a long prompt takes several steps until its first token."""
-        self.routing = added(self.routing, counts)
 
     def score(self, start: int, scores: tuple[tuple[float, Alternatives], ...]) -> None:
         """Add log-probabilities of the prompt's tokens from position `start` on; known ones came again."""
