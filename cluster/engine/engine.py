@@ -19,12 +19,10 @@ from cluster.engine.statistics import Statistics
 from cluster.observe.events import EventLog, Kind
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.view import EngineCounters
-from cluster.policy.scheduling.admission import QueueBounds, admits
-from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.limits import Limits, QueueBounds, admits
 from cluster.policy.scheduling.prefill_budget import PrefillBudget
-from cluster.policy.scheduling.request import SequenceRequest
 from cluster.policy.scheduling.scheduler import Scheduler
-from cluster.policy.scheduling.sequence import Sequence
+from cluster.policy.scheduling.sequence import Sequence, SequenceRequest
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 log = logging.getLogger("eightwinds.engine")
@@ -89,8 +87,6 @@ class Engine:
         self._gone: collections.deque[str] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
-    # ---- callers' side ----
-
     def start(self) -> None:
         """Adopt the head, after a wait if it is away, and start the thread. Raises HeadLost or EngineStopped."""
         if not self._adoption.take_over():
@@ -123,16 +119,15 @@ class Engine:
 
     @property
     def running_count(self) -> int:
-        return self._scheduler.running_count
+        return len(self._scheduler.running())
 
     @property
     def waiting_count(self) -> int:
         with self._wake:
-            return self._scheduler.waiting_count
+            return len(self._scheduler.queue)
 
     @property
     def alive(self) -> bool:
-        """Whether requests can be served."""
         return self._thread.is_alive() and not self._stopping
 
     @property
@@ -167,8 +162,6 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    # ---- the thread ----
-
     def _run(self) -> None:
         kind = "stopped"
         try:
@@ -180,7 +173,7 @@ class Engine:
         except HeadLost as error:
             log.error("the head did not come back: %s", error)
             kind = "unavailable"
-        except Exception:  # a bug of ours: clients that wait must be told, and the operator, too
+        except Exception:  # a bug of ours, which clients that wait must be told
             log.exception("the engine failed")
             kind = "internal"
         finally:
@@ -198,7 +191,6 @@ class Engine:
             return not self._stopping
 
     def _plan(self) -> StepPlan | None:
-        """Drop what was aborted, and plan a step of the rest."""
         with self._wake:
             while self._gone:
                 sequence_id = self._gone.popleft()
@@ -213,7 +205,7 @@ class Engine:
         """Prompt tokens beside decodes; any number after a loss, until every interrupted stream is back."""
         if self._scheduler.recovering:
             return None
-        return self._prefill_budget.prefill_tokens(self._scheduler.running_count)
+        return self._prefill_budget.prefill_tokens(self.running_count)
 
     def _step(self, plan: StepPlan) -> None:
         try:
@@ -261,7 +253,7 @@ class Engine:
         self._begin_again()
 
     def _begin_again(self) -> None:
-        """Adopt the (restarted) head anew and queue every sequence for another prefill."""
+        """Adopt the (restarted) head, and run every sequence again."""
         with self._wake:
             self._scheduler.requeue_all()
         before = self._adoption.info.incarnation

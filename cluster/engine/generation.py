@@ -7,18 +7,27 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event, Failed, Sampled, Started
-from cluster.engine.request import GenerationRequest
-from cluster.engine.text import OutputText, Piece
+from cluster.engine.text import OutputText, Piece, StopRules
 from cluster.observe.view import RequestStats
-from cluster.policy.scheduling.request import SequenceRequest
-from cluster.policy.scheduling.sequence import Routing, added
+from cluster.policy.scheduling.sequence import Routing, SequenceRequest, added
 from model.batch import Alternatives
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """`sequence` is what each of the `n` outputs runs: they share its seed, and are told apart by their index."""
+
+    request_id: str
+    sequence: SequenceRequest
+    rules: StopRules = field(default_factory=StopRules)
+    n: int = 1
+    special_tokens: bool = False
 
 
 class GenerationFailed(Exception):
@@ -46,10 +55,8 @@ class Progress:
 
 
 class Generation:
-    """One request under way. Iterate it for pieces; `close` drops what is unfinished.
-
-    A slow reader delays nobody: its tokens are buffered here, and with more than `max_buffered` of them the request
-    fails (`slow`).
+    """One request under way. A slow reader delays nobody: its tokens are buffered here, and with more than
+    `max_buffered` of them the request fails (`slow`).
     """
 
     def __init__(
@@ -62,28 +69,28 @@ class Generation:
         self._retries_before: int | None = None  # None until an output has started
         self._events: asyncio.Queue[Sampled | Failed] = asyncio.Queue()
         self._too_slow = False
-        self._open = {f"{secrets.token_hex(8)}/{i}": i for i in range(request.n)}
+        self.ids = [f"{secrets.token_hex(8)}/{i}" for i in range(request.n)]
+        self._open = {sequence_id: i for i, sequence_id in enumerate(self.ids)}
         self._texts = [
             OutputText(Detokenizer(tokenizer, special_tokens=request.special_tokens), request.rules)
             for _ in range(request.n)
         ]
 
     def sequences(self) -> list[SequenceRequest]:
-        """What the engine is asked to run, one per output."""
         shared = self.request.sequence
         return [
             replace(
                 shared,
                 sequence_id=sequence_id,
-                family=next(iter(self._open)) if self.request.n > 1 else "",
+                family=self.ids[0] if self.request.n > 1 else "",
                 sampling=replace(shared.sampling, output_index=index),
                 prompt_logprobs=shared.prompt_logprobs if index == 0 else -1,
             )
-            for sequence_id, index in self._open.items()
+            for index, sequence_id in enumerate(self.ids)
         ]
 
     def deliver(self, event: Event) -> None:
-        """Hand over an event; called on the event loop."""
+        """Called on the event loop."""
         if self._too_slow:
             return
         if isinstance(event, Started):
@@ -108,7 +115,6 @@ class Generation:
                 yield pieces
 
     def close(self) -> None:
-        """Abort what is unfinished."""
         self._abort()
         self._open.clear()
 
@@ -162,7 +168,6 @@ class Generation:
 
     @property
     def open_ids(self) -> list[str]:
-        """Sequences that are not finished."""
         return list(self._open)
 
 
@@ -178,24 +183,22 @@ class Generations:
         self._idle.set()
 
     def sink(self, events: list[Event]) -> None:
-        """Take a step's events; called on the engine's thread."""
+        """Called on the engine's thread."""
         self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
-            generation = self._by_id.get(event.sequence_id)
-            if generation is not None:
+            if generation := self._by_id.get(event.sequence_id):
                 generation.deliver(event)
 
     def start(self, request: GenerationRequest, engine: Engine) -> Generation:
         """Queue a request; raises QueueFull or EngineStopped."""
         generation = Generation(request, engine, self._tokenizer, self._max_buffered, self.stats)
-        ids = generation.open_ids
-        self._by_id.update(dict.fromkeys(ids, generation))
+        self._by_id |= dict.fromkeys(generation.ids, generation)
         try:
             engine.submit(generation.sequences())
         except Exception:  # whatever it was, nothing of the request may stay behind
-            self._forget(ids)
+            self._forget(generation)
             raise
         self._idle.clear()
         return generation
@@ -204,15 +207,14 @@ class Generations:
     def running(self, request: GenerationRequest, engine: Engine) -> Iterator[Generation]:
         """A context for one request: started on entry, dropped and forgotten on exit, however that comes."""
         generation = self.start(request, engine)
-        ids = generation.open_ids
         try:
             yield generation
         finally:
             generation.close()
-            self._forget(ids)
+            self._forget(generation)
 
-    def _forget(self, ids: list[str]) -> None:
-        for sequence_id in ids:
+    def _forget(self, generation: Generation) -> None:
+        for sequence_id in generation.ids:
             self._by_id.pop(sequence_id, None)
         if not self._by_id:
             self._idle.set()
@@ -224,7 +226,6 @@ class Generations:
         return self._idle.is_set()
 
     def cut_off(self) -> None:
-        """End every request that is under way with a failure."""
         for sequence_id, generation in self._by_id.items():
             generation.deliver(Failed(sequence_id, "stopped"))
 

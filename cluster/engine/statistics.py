@@ -28,12 +28,10 @@ class Statistics:
             self._started.setdefault(sequence.id, (now, self.retries))
 
     def forget(self, sequence_id: str, now: float) -> None:
-        """A sequence is gone."""
         if self._started.pop(sequence_id, None) and not self._started:
             self._idle_since = now
 
     def count(self, plan: StepPlan, result: StepResult) -> None:
-        """A step was carried out."""
         self.steps += 1
         self.retries += result.retries
         decodes = sum(chunk.length == 1 and chunk.sample for chunk in plan.chunks)
@@ -43,7 +41,6 @@ class Statistics:
         self.counters.expert_rows = added(self.counters.expert_rows, result.expert_tokens)
 
     def events(self, tokens: list[NextToken], now: float) -> list[Event]:
-        """What the clients are told of a step's tokens."""
         events: list[Event] = []
         for token in tokens:
             sequence, finish = token.sequence, None

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from actors.usage import HeadUsage
+from cluster.policy.replicas.hedging import Hedging
+
 _MOST = 1000
 _LONGEST_CAUSE = 1000  # characters; what Ray says of a death may be pages
 
@@ -77,3 +80,22 @@ class EventLog:
         """The last `count` events, oldest first."""
         with self._lock:
             return list(self._events)[-count:]
+
+
+class HedgeWatch:
+    """Events of experts whose calls are hedged more often than usual. May be used from any thread."""
+
+    def __init__(self, events: EventLog, clock: Callable[[], float]) -> None:
+        self._events, self._clock = events, clock
+        self._hedging, self._lock = Hedging(), threading.Lock()
+
+    def seen(self, usage: HeadUsage | None) -> HeadUsage | None:
+        """Note what is unusual in it; the same usage."""
+        if usage is not None:
+            calls = [sum(r.calls for i, r in usage.replicas.items() if i.expert == e) for e in range(len(usage.hedges))]
+            with self._lock:
+                found = self._hedging.due(usage.incarnation, calls, usage.hedges, self._clock())
+            for excess in found:
+                why = f"{excess.hedges} hedges among {excess.calls} calls within a minute"
+                self._events.add(Kind.EXPERT_HEDGED, why, expert=excess.expert)
+        return usage

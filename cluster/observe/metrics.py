@@ -5,15 +5,13 @@ Names are vLLM's under our prefix where it has them; those of experts are our ow
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from operator import attrgetter
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cluster.observe.histogram import Histogram
-from cluster.observe.view import ClusterView
+from cluster.observe.view import ClusterView, Histogram
 
 Samples = Iterable[tuple[tuple[str, ...], float | Histogram]]  # (values of the labels, value)
 Read = Callable[[ClusterView], Samples]
@@ -21,17 +19,6 @@ Read = Callable[[ClusterView], Samples]
 _FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
 _GRPC_LABELS = "grpc_service grpc_method grpc_code"
 _UNPREFIXED = {"grpc_server_handled"}  # a name that dashboards know
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A row of the table: `kind` is gauge, counter or histogram; `labels` are names with spaces between."""
-
-    name: str
-    kind: str
-    help: str
-    labels: str
-    read: Read
 
 
 def _value(path: str) -> Read:
@@ -86,38 +73,37 @@ def _dispatch(view: ClusterView) -> Samples:
     return [((view.transport,), view.engine.dispatch_seconds)]
 
 
-TABLE = (
-    Series("num_requests_running", "gauge", "Outputs in slots.", "", _value("engine.running")),
-    Series("num_requests_waiting", "gauge", "Outputs that wait.", "", _value("engine.waiting")),
-    Series("kv_cache_usage_ratio", "gauge", "Share of KV pages held.", "", _kv_usage),
-    Series("time_to_first_token_seconds", "histogram", "Since accepted.", "", _value("requests.first_token")),
-    Series("inter_token_latency_seconds", "histogram", "Between tokens.", "", _value("requests.gap")),
-    Series("e2e_request_latency_seconds", "histogram", "Whole requests.", "", _value("requests.total")),
-    Series("request_queue_time_seconds", "histogram", "Until it first ran.", "", _value("requests.queue")),
-    Series("prompt_tokens", "counter", "Tokens of prompts.", "", _value("requests.prompt_tokens")),
-    Series("generation_tokens", "counter", "Tokens put out.", "", _value("requests.generation_tokens")),
-    Series("request_success", "counter", "Outputs that ended well.", "finished_reason", _by_key("requests.finished")),
-    Series(
+# name, kind, help, names of the labels, samples
+TABLE: tuple[tuple[str, str, str, str, Read], ...] = (
+    ("num_requests_running", "gauge", "Outputs in slots.", "", _value("engine.running")),
+    ("num_requests_waiting", "gauge", "Outputs that wait.", "", _value("engine.waiting")),
+    ("kv_cache_usage_ratio", "gauge", "Share of KV pages held.", "", _kv_usage),
+    ("time_to_first_token_seconds", "histogram", "Since accepted.", "", _value("requests.first_token")),
+    ("inter_token_latency_seconds", "histogram", "Between tokens.", "", _value("requests.gap")),
+    ("e2e_request_latency_seconds", "histogram", "Whole requests.", "", _value("requests.total")),
+    ("request_queue_time_seconds", "histogram", "Until it first ran.", "", _value("requests.queue")),
+    ("prompt_tokens", "counter", "Tokens of prompts.", "", _value("requests.prompt_tokens")),
+    ("generation_tokens", "counter", "Tokens put out.", "", _value("requests.generation_tokens")),
+    ("request_success", "counter", "Outputs that ended well.", "finished_reason", _by_key("requests.finished")),
+    (
         "sequence_faults",
         "counter",
         "Outputs that could not go on: no numbers, or no way on.",
         "kind",
         _by_key("engine.faults"),
     ),
-    Series("grpc_server_handled", "counter", "Calls that ended.", _GRPC_LABELS, lambda view: view.handled.items()),
-    Series(
-        "requests_refused", "counter", "Calls and connections by why they were refused.", "reason", _by_key("refused")
-    ),
-    Series("expert_tokens", "counter", "Rows that experts ran.", "layer expert", _layers),
-    Series("expert_busy_seconds", "counter", "Computing.", "expert replica node", _busy),
-    Series("expert_queue_tokens", "gauge", "Rows under way to an expert.", "expert", _queued),
-    Series("expert_replicas", "gauge", "Replicas by state.", "expert state", _replicas),
-    Series("expert_restarts", "counter", "Processes that were replaced.", "expert", _by_expert("replicas", "restarts")),
-    Series("expert_retries", "counter", "Calls that were sent again.", "expert", _by_expert("head", "retries")),
-    Series("expert_hedges", "counter", "Calls that were hedged.", "expert", _by_expert("head", "hedges")),
-    Series("layer_balance_ratio", "gauge", "Rows per expert, mean / max; 1 is even.", "layer", _balance),
-    Series("dispatch_seconds", "histogram", "Waiting for experts, per step.", "transport", _dispatch),
-    Series("step_seconds", "histogram", "Steps of the head.", "phase", _by_key("engine.step_seconds")),
+    ("grpc_server_handled", "counter", "Calls that ended.", _GRPC_LABELS, lambda view: view.handled.items()),
+    ("requests_refused", "counter", "Calls and connections by why they were refused.", "reason", _by_key("refused")),
+    ("expert_tokens", "counter", "Rows that experts ran.", "layer expert", _layers),
+    ("expert_busy_seconds", "counter", "Computing.", "expert replica node", _busy),
+    ("expert_queue_tokens", "gauge", "Rows under way to an expert.", "expert", _queued),
+    ("expert_replicas", "gauge", "Replicas by state.", "expert state", _replicas),
+    ("expert_restarts", "counter", "Processes that were replaced.", "expert", _by_expert("replicas", "restarts")),
+    ("expert_retries", "counter", "Calls that were sent again.", "expert", _by_expert("head", "retries")),
+    ("expert_hedges", "counter", "Calls that were hedged.", "expert", _by_expert("head", "hedges")),
+    ("layer_balance_ratio", "gauge", "Rows per expert, mean / max; 1 is even.", "layer", _balance),
+    ("dispatch_seconds", "histogram", "Waiting for experts, per step.", "transport", _dispatch),
+    ("step_seconds", "histogram", "Steps of the head.", "phase", _by_key("engine.step_seconds")),
 )
 
 
@@ -126,14 +112,14 @@ class _Reading(Collector):
         self._view = view
 
     def collect(self) -> Iterator[Metric]:
-        for series in TABLE:
-            name = series.name if series.name in _UNPREFIXED else f"eightwinds_{series.name}"
-            family = _FAMILIES[series.kind](name, series.help, labels=series.labels.split())
-            for labels, value in series.read(self._view):
+        for name, kind, explained, labels, read in TABLE:
+            whole_name = name if name in _UNPREFIXED else f"eightwinds_{name}"
+            family = _FAMILIES[kind](whole_name, explained, labels=labels.split())
+            for values, value in read(self._view):
                 if isinstance(value, Histogram):
-                    family.add_metric(labels, buckets=value.cumulative(), sum_value=value.sum)
+                    family.add_metric(values, buckets=value.cumulative(), sum_value=value.sum)
                 else:
-                    family.add_metric(labels, value)
+                    family.add_metric(values, value)
             yield family
 
 

@@ -1,17 +1,37 @@
 """The running server at one moment. It is read once for a question; status, load, metrics and scaling all use it."""
 
+import bisect
 import copy
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from actors.usage import HeadUsage
 from actors.vitals import NodeInfo
 from cluster.observe.events import Event
-from cluster.observe.histogram import Histogram
 from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.sequence import Routing
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Histogram:
+    """How many values are up to each of `bounds`, and above the last. Written by one thread, read by any."""
+
+    def __init__(self, bounds: Sequence[float] = _SECONDS) -> None:
+        self.bounds, self.sum = tuple(bounds), 0.0
+        self._counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """As Prometheus writes it: ("0.5", 3), ..., ("+Inf", 9)."""
+        names = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
+        return list(zip(names, map(float, itertools.accumulate(self._counts)), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from typing import TypeVar
 from cluster.engine.answer_size import PIECE_BYTES
 from cluster.engine.engine import Engine
 from cluster.engine.events import Finish, FinishReason
-from cluster.engine.generation import Generation
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
 from cluster.gateway.auth import Caller

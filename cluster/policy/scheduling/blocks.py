@@ -41,7 +41,6 @@ class BlockPool:
             self._holders[page] += 1
 
     def give_back(self, pages: Iterable[int]) -> None:
-        """Let go of pages that were taken or shared."""
         for page in pages:
             assert page in self._holders, f"page {page} is not taken"
             self._holders[page] -= 1
@@ -58,7 +57,6 @@ class BlockPool:
             self._page_of[key], self._key_of[page] = page, key
 
     def find(self, key: bytes) -> int | None:
-        """The page with these contents, held or free."""
         return self._page_of.get(key)
 
     def forget_contents(self) -> None:

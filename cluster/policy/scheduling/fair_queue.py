@@ -35,7 +35,7 @@ class FairQueue:
             yield from lane
 
     def waiting_of(self, client: str) -> int:
-        """Sequences of a client that have not run yet."""
+        """Without sequences that have run before."""
         return sum(len(lane) for (_, name), lane in self._lanes.items() if name == client)
 
     def arrive(self, sequence: Sequence) -> None:
@@ -49,7 +49,6 @@ class FairQueue:
         self.tokens += sequence.pending
 
     def resume(self, sequence: Sequence) -> None:
-        """A sequence that ran comes back."""
         bisect.insort(self._resumed, sequence, key=lambda s: s.rank)
         self.tokens += sequence.pending
 
@@ -69,7 +68,6 @@ class FairQueue:
             self._served[sequence.request.client] += _PROMPT_COST * tokens
 
     def sampled(self, sequence: Sequence) -> None:
-        """A token was put out for its client."""
         self._served[sequence.request.client] += _OUTPUT_COST
 
     def drop(self, sequence: Sequence) -> bool:
@@ -85,7 +83,6 @@ class FairQueue:
         return True
 
     def leave(self, sequence: Sequence) -> None:
-        """A sequence is gone, from wherever it was."""
         client = sequence.request.client
         self._present[client] -= 1
         if not self._present[client]:
@@ -98,7 +95,6 @@ class FairQueue:
                 del self._served[name]
 
     def check(self) -> None:
-        """Raise AssertionError unless what is counted is what is here."""
         assert all(self._lanes.values()), "an empty lane is kept"
         assert self.tokens == sum(s.pending for s in self), "waiting tokens are miscounted"
         assert [s.rank for s in self._resumed] == sorted(s.rank for s in self._resumed), "resumed ones out of order"

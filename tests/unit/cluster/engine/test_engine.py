@@ -4,7 +4,7 @@ import pytest
 
 from cluster.engine.engine import QueueFull
 from cluster.engine.events import Finish, FinishReason, Sampled
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import SamplingParams
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import Events, FakeHead

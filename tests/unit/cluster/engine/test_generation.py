@@ -9,11 +9,10 @@ import pytest
 
 from cluster.engine.engine import Engine, EngineStopped, QueueFull
 from cluster.engine.events import Finish, FinishReason, Sampled
-from cluster.engine.generation import Generation, GenerationFailed, Generations
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import Generation, GenerationFailed, GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import NewSequence, SampledToken, SamplingParams
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
@@ -201,12 +200,11 @@ async def test_draining_waits_for_what_runs(start: Start, head: FakeHead) -> Non
     assert await generations.drained(0), "idle from the start, even without any grace"
     head.hold()
     generation = generations.start(REQUEST, engine)
-    keys = generation.open_ids
     draining = asyncio.create_task(generations.drained(PATIENCE))
     head.let_go()
     await collect(generation)
     assert not draining.done()
-    generations._forget(keys)
+    generations._forget(generation)
     assert await draining
 
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cluster.policy.scheduling.request import SequenceRequest
-from cluster.policy.scheduling.sequence import Sequence, added
+from cluster.policy.scheduling.sequence import Sequence, SequenceRequest, added
 from model.batch import SampledToken, SamplingParams
 
 
@@ -108,7 +107,7 @@ def test_routing_adds_up_layer_by_layer() -> None:
 def test_a_stop_id_or_max_tokens_makes_a_token_the_last(put_out: int, token_id: int, last: tuple[bool, bool]) -> None:
     s = sequence(5 + put_out, prompt_length=5)
     s.losses = 3
-    s.routing = ((1, 2),)
+    s.routing = added((), ((1, 2),))
     sampled = s.append(SampledToken(0, token_id))
     assert (sampled.stopped, sampled.exhausted) == last
     assert s.token_ids[-1] == token_id
