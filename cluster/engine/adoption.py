@@ -14,12 +14,13 @@ _RETRY_SECONDS = 0.5
 
 
 class Adoption:
-    """`info` is the adopted head's. Each adoption has a higher `epoch`, which the head holds against plans."""
+    """`info` is the adopted head's. Each adoption has a higher `epoch`, which the head holds against plans. A head that
+    is away is waited for, at most `grace` seconds, and not while `stopping`.
+    """
 
     def __init__(
         self, head: HeadHandle, grace: float, clock: Callable[[], float], stopping: Callable[[], bool]
     ) -> None:
-        """A head that is away is waited for, at most `grace` seconds, and not while `stopping`."""
         self._head, self._grace, self._clock, self._stopping = head, grace, clock, stopping
         self._said = SaidOnce(log)
         self.epoch = time.time_ns()  # most likely above what an earlier engine had, else the head tells what that was

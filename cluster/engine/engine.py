@@ -1,7 +1,5 @@
-"""The engine: a thread that turns requests into steps of the head, and results into events.
-
-`plan -> head.step -> commit`, until nothing is left to run; then it sleeps. It knows neither Ray nor gRPC nor torch:
-the head is a `HeadHandle`, requests come in and events go out as plain data.
+"""A thread that turns requests into steps of the head, and results into events: `plan -> head.step -> commit`, until
+nothing is left to run; then it sleeps. It knows neither Ray nor gRPC nor torch.
 """
 
 import collections
@@ -44,7 +42,7 @@ class EngineStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Bounds of the engine; cluster/settings/config.py has their meaning and defaults. `head_grace` is in seconds."""
+    """cluster/settings/config.py has their meaning and defaults. `head_grace` is in seconds."""
 
     max_running: int
     max_tokens_per_step: int
@@ -196,16 +194,13 @@ class Engine:
                 sequence_id = self._gone.popleft()
                 self._scheduler.abort(sequence_id)
                 self.statistics.forget(sequence_id, self.clock())
-            plan = self._scheduler.plan(self._adoption.epoch, self._adoption.info.incarnation, self._most_prefill())
+            prefill = None  # any number after a loss, until every interrupted stream is back
+            if not self._scheduler.interrupted:
+                prefill = self._prefill_budget.prefill_tokens(self.running_count)
+            plan = self._scheduler.plan(self._adoption.epoch, self._adoption.info.incarnation, prefill)
             if plan and plan.admit:
                 self.statistics.start(self._scheduler.running(), self.clock())
             return plan
-
-    def _most_prefill(self) -> int | None:
-        """Prompt tokens beside decodes; any number after a loss, until every interrupted stream is back."""
-        if self._scheduler.recovering:
-            return None
-        return self._prefill_budget.prefill_tokens(self.running_count)
 
     def _step(self, plan: StepPlan) -> None:
         try:
@@ -246,10 +241,8 @@ class Engine:
         log.warning("step %d failed (%s): %s", failure.step, failure.kind, failure.detail)
         if failure.kind != "stale":
             with self._wake:
-                running = self._scheduler.running()
-                for sequence in running:
-                    self._scheduler.abort(sequence.id)
-            self._report_failure(running, failure.kind)
+                dropped = self._scheduler.drop(self._scheduler.running())
+            self._report_failure(dropped, failure.kind)
         self._begin_again()
 
     def _begin_again(self) -> None:

@@ -1,6 +1,5 @@
-"""Requests between the gateway's event loop and the engine's thread: one `Generation` per request.
-
-Text is decoded here, off the engine's thread, which hands over each step's events in one call.
+"""Requests between the gateway's event loop and the engine's thread, which hands over each step's events in one call.
+Text is decoded here, off the engine's thread.
 """
 
 import asyncio
@@ -172,10 +171,9 @@ class Generation:
 
 
 class Generations:
-    """All requests under way; the engine's sink."""
+    """All requests under way; the engine's sink. One request may leave `max_buffered` tokens unread."""
 
     def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop, max_buffered: int) -> None:
-        """`max_buffered`: tokens that one request may leave unread."""
         self._tokenizer, self._loop, self._max_buffered = tokenizer, loop, max_buffered
         self.stats = RequestStats()
         self._by_id: dict[str, Generation] = {}
@@ -192,14 +190,10 @@ class Generations:
                 generation.deliver(event)
 
     def start(self, request: GenerationRequest, engine: Engine) -> Generation:
-        """Queue a request; raises QueueFull or EngineStopped."""
+        """Queue a request; raises QueueFull or EngineStopped. Its events come later, on this thread's loop."""
         generation = Generation(request, engine, self._tokenizer, self._max_buffered, self.stats)
+        engine.submit(generation.sequences())
         self._by_id |= dict.fromkeys(generation.ids, generation)
-        try:
-            engine.submit(generation.sequences())
-        except Exception:  # whatever it was, nothing of the request may stay behind
-            self._forget(generation)
-            raise
         self._idle.clear()
         return generation
 

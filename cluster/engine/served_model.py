@@ -70,16 +70,15 @@ def _folder(path: str) -> tuple[Path, str]:
 
 
 def _from_hub(hub_id: str) -> Path:
+    problem = f"{hub_id} is no folder here"
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ValueError(
-            f"{hub_id} is no folder here; to fetch it from the hub, pip install 'eightwinds[hub]'"
-        ) from None
+        raise ValueError(f"{problem}; to fetch it from the hub, pip install 'eightwinds[hub]'") from None
     try:
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]))
     except Exception as error:  # the library raises some twenty kinds, and each means the same here
-        raise ValueError(f"{hub_id} is no folder here, and could not be fetched from the hub: {error}") from None
+        raise ValueError(f"{problem}, and could not be fetched from the hub: {error}") from None
 
 
 def _default_sampling(folder: Path) -> SamplingParams:

@@ -59,9 +59,8 @@ class Statistics:
         return events
 
     def retry_seconds(self, now: float, waiting: int) -> float:
-        """Estimated time until an eighth of the queue has been admitted at the recent rate, between 1 and 60 s.
-
-        At least one place is free by then; a full queue sends away for longer, so that the refused clients do not come
+        """Estimated time until an eighth of the queue has been admitted at the recent rate, between 1 and 60 s. At
+        least one place is free by then; a full queue sends away for longer, so that the refused clients do not come
         back all at once. Time in which nothing ran says nothing about the rate.
         """
         if len(self._ended) < 2:

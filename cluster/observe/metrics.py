@@ -1,6 +1,5 @@
-"""`/metrics`: a view of the server as Prometheus series. One table names them all.
-
-Names are vLLM's under our prefix where it has them; those of experts are our own.
+"""`/metrics`: a view of the server as Prometheus series. One table names them all: by vLLM's names under our prefix
+where it has them; names of experts' series are our own.
 """
 
 from collections import Counter

@@ -16,7 +16,7 @@ class Refusals:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter[str]()
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}  # reason: when a line was written, and the count then
 

@@ -1,5 +1,4 @@
 """Configuration of a server: YAML, then environment (`EIGHTWINDS_A__B=c`), then `--set a.b=c`; later ones win.
-
 Each default is written here and nowhere else.
 """
 

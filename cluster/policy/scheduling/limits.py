@@ -37,7 +37,6 @@ class Limits:
 
 def first_visible(position: int, window: int | None, page_size: int) -> int:
     """The first page that a query at `position` or later sees: key j is seen from i while j > i - window.
-
     Example: page_size 4, window 6, position 14: key 9 is the first one seen, so pages 0 and 1 are not.
     """
     return 0 if window is None else max(0, (position - window + 1) // page_size)

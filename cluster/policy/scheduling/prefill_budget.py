@@ -1,7 +1,6 @@
-"""How much prefill may ride along with decodes.
-
-A long prompt must not make the next token of every stream late, nor may prompts enter so slowly that slots stay empty.
-How many prompt tokens a step bears depends on the machine, so the cost of a step is learned from earlier steps.
+"""How much prefill may ride along with decodes. A long prompt must not make the next token of every stream late, nor
+may prompts enter so slowly that slots stay empty. How many prompt tokens a step bears depends on the machine, so the
+cost of a step is learned from earlier steps.
 """
 
 import math
@@ -16,12 +15,12 @@ _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: 
 
 class StepCost:
     """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the last steps by least
-    squares with exponential forgetting, from its normal equations.
+    squares with exponential forgetting, from its normal equations. `prefill` is 0 or less while it is lost in noise.
     """
 
     def __init__(self) -> None:
         self._equations = [[0.0] * 4 for _ in range(3)]  # of each unknown: sums of products, and the right-hand side
-        self._weights = (0.0, 0.0, 0.0)
+        self.base = self.decode = self.prefill = 0.0
         self._count = 0
 
     def observe(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
@@ -33,17 +32,11 @@ class StepCost:
             [_FORGET * old + factor * new for old, new in zip(equation, (*row, seconds), strict=True)]
             for factor, equation in zip(row, self._equations, strict=True)
         ]
-        self._weights = self._solve()
+        self.base, self.decode, self.prefill = self._solve()
 
     def expect(self, decodes: int, prefill_tokens: int) -> float:
         """Seconds that such a step takes."""
-        base, decode, prefill = self._weights
-        return base + decode * decodes + prefill * prefill_tokens
-
-    @property
-    def prefill_token(self) -> float:
-        """Seconds that a prompt's token adds; 0 or less while that is lost in noise."""
-        return self._weights[2]
+        return self.base + self.decode * decodes + self.prefill * prefill_tokens
 
     def _solve(self) -> tuple[float, float, float]:
         """Gaussian elimination. The diagonal is raised a little, or what never varied would make it singular."""
@@ -83,6 +76,6 @@ class PrefillBudget:
         """Prompt tokens that may share a step with so many decodes; 0 at times, to see what decodes alone cost."""
         if self._mixed >= _PROBE_EVERY:
             return 0
-        token, bound = self._cost.prefill_token, _GROWTH * max(self._least, self._lately)
+        token, bound = self._cost.prefill, _GROWTH * max(self._least, self._lately)
         room = (self._slowdown - 1) * self._cost.expect(decodes, 0)
         return max(self._least, int(min(bound, room / token if token > 0 else math.inf)))

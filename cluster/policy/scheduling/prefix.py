@@ -16,7 +16,6 @@ _ROOT = b"eightwinds"
 def extend_keys(keys: list[bytes], token_ids: Run[int], page_size: int, pages: int, tenant: str = "") -> None:
     """Append keys until there are `pages` of them. Each `tenant` has keys of its own: the time to an answer, or the
     reported cache hits, would else tell what others had asked.
-
     A page's key hashes its tokens and the key before it, so it stands for everything up to its end. The hash is
     cryptographic: a client that could make two prompts collide would read another's cache.
     """
@@ -28,10 +27,9 @@ def extend_keys(keys: list[bytes], token_ids: Run[int], page_size: int, pages: i
 
 
 def ready_pages(keys: Run[bytes], pool: BlockPool, window: int | None, page_size: int) -> int:
-    """The most pages of a sequence that need not be computed: all that the next position sees can be found.
-
-    Under a sliding window, older ones may be missing. Example: page_size 4, window 6, five keys of which the pool
-    knows 0, 2 and 3: a query at position 16 sees keys from 11, in pages 2 and 3, so 4 pages are ready.
+    """The most pages of a sequence that need not be computed: all that the next position sees can be found. Under
+    a sliding window, older ones may be missing. Example: page_size 4, window 6, five keys of which the pool knows 0, 2
+    and 3: a query at position 16 sees keys from 11, in pages 2 and 3, so 4 pages are ready.
     """
     end = page = len(keys)
     while page > first_visible(end * page_size, window, page_size):
@@ -82,9 +80,8 @@ def _from_cache(sequence: Sequence, pool: BlockPool, limits: Limits) -> PrefixHi
 
 
 def _from_sibling(sequence: Sequence, other: Sequence, limits: Limits) -> PrefixHit:
-    """All of the prompt but its last token, as `other` has computed it.
-
-    Example: page_size 4, a prompt of 7: page 0 is shared, page 1 (positions 4 and 5) copied, position 6 is run.
+    """All of the prompt but its last token, as `other` has computed it. Example: page_size 4, a prompt of 7: page 0 is
+    shared, page 1 (positions 4 and 5) copied, position 6 is run.
     """
     position, size = sequence.prompt_length - 1, limits.page_size
     dropped = first_visible(position, limits.window, size)

@@ -33,7 +33,7 @@ class Scheduler:
         self._release: list[int] = []
         self._by_id: dict[str, Sequence] = {}
         self._steps = itertools.count()
-        self._interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
+        self.interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
 
     def backlog(self, client: str) -> Backlog:
         free_slots = self.limits.max_running - len(self._running)
@@ -42,10 +42,6 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self._by_id)
-
-    @property
-    def recovering(self) -> bool:
-        return bool(self._interrupted)
 
     def sequences(self) -> list[Sequence]:
         """In order of arrival."""
@@ -67,7 +63,7 @@ class Scheduler:
         sequence = self._by_id.pop(sequence_id, None)
         if sequence is None:
             return False
-        self._interrupted.discard(sequence)
+        self.interrupted.discard(sequence)
         if sequence.slot < 0:
             self.queue.drop(sequence)
         else:
@@ -77,7 +73,7 @@ class Scheduler:
 
     def requeue_all(self) -> None:
         """The head lost its cache: everything that ran waits again, with its tokens, in its old order."""
-        self._interrupted.update(self._running)
+        self.interrupted.update(self._running)
         while self._running:
             self._preempt(self._running[-1])
         self._release = []
@@ -89,9 +85,10 @@ class Scheduler:
         """
         for sequence in self._running:
             sequence.losses += sequence.planned > 0
-        return self._drop([sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES])
+        return self.drop([sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES])
 
-    def _drop(self, sequences: list[Sequence]) -> list[Sequence]:
+    def drop(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Abort these, which it returns."""
         for sequence in sequences:
             self.abort(sequence.id)
         return sequences
@@ -104,7 +101,7 @@ class Scheduler:
         self.limits, self.pool = limits, BlockPool(limits.page_count)
         for sequence in self.sequences():
             sequence.page_keys = []
-        return self._drop([s for s in self.sequences() if not limits.fit(s.prompt_length + s.request.max_tokens)])
+        return self.drop([s for s in self.sequences() if not limits.fit(s.prompt_length + s.request.max_tokens)])
 
     def plan(self, epoch: int, incarnation: str, prefill_tokens: int | None = None) -> StepPlan | None:
         """The next step, None if there is nothing to run. Decodes share it with at most `prefill_tokens` of prompts."""
@@ -210,7 +207,7 @@ class Scheduler:
         self.pool.give_back(sequence.outdated(self.limits.window, size))
 
     def _sampled(self, sequence: Sequence, token: SampledToken) -> NextToken:
-        self._interrupted.discard(sequence)
+        self.interrupted.discard(sequence)
         self.queue.sampled(sequence)
         sampled = sequence.append(token)
         if sampled.stopped or sampled.exhausted:
@@ -256,4 +253,4 @@ class Scheduler:
         assert all(self.pool.holders(page) == count for page, count in held.items()), "holders are miscounted"
         assert len(held) + self.pool.free_count == self.limits.page_count, "a page is held by nobody"
         assert len(self._by_id) == len(self._running) + len(self.queue), "a sequence is lost"
-        assert self._interrupted <= set(self._by_id.values()), "one that is gone would be waited for"
+        assert self.interrupted <= set(self._by_id.values()), "one that is gone would be waited for"

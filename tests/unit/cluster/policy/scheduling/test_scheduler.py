@@ -192,7 +192,7 @@ def test_it_recovers_until_each_that_a_loss_interrupted_has_a_token_or_is_gone()
         bench.step,  # of a, and of c, which had not begun
     ):
         deed()
-        seen.append(bench.scheduler.recovering)
+        seen.append(bool(bench.scheduler.interrupted))
     assert seen == [False, False, True, True, False]
 
 
