@@ -27,17 +27,10 @@ class Adoption:
         self.info = HeadInfo("", page_count=0, page_size=1)
         self.current = False
 
-    def take_over(self) -> bool:
-        """Adopt the head whatever epoch an earlier engine had, even one whose clock was ahead. Otherwise as `renew`."""
-        while True:
-            try:
-                return self.renew()
-            except HeadTaken as taken:
-                log.info("an earlier engine had epoch %d, by a clock that was ahead; going on from there", taken.epoch)
-                self.epoch = taken.epoch
-
     def renew(self) -> bool:
-        """Adopt the head, or wait until it is back; False if the engine stops meanwhile. Raises HeadLost, HeadTaken."""
+        """Adopt the head, or wait until it is back; False if the engine stops meanwhile. At first whatever epoch an
+        earlier engine had, even one whose clock was ahead; later raises HeadTaken. Raises HeadLost.
+        """
         end = self._clock() + self._grace
         self.current = False
         while not self._stopping():
@@ -46,6 +39,11 @@ class Adoption:
                 self.info = self._head.begin(self.epoch)
                 self.current = True
                 return True
+            except HeadTaken as taken:
+                if self.info.incarnation:
+                    raise
+                log.info("an earlier engine had epoch %d, by a clock that was ahead; going on from there", taken.epoch)
+                self.epoch = taken.epoch
             except HeadLost as error:
                 if self._clock() >= end:
                     raise

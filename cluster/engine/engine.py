@@ -28,12 +28,11 @@ log = logging.getLogger("eightwinds.engine")
 _POLL_SECONDS = 1.0
 
 
+@dataclass(eq=False)
 class QueueFull(Exception):
     """The bounded queue is full; try again after `retry_seconds`."""
 
-    def __init__(self, retry_seconds: float) -> None:
-        super().__init__(f"the queue is full; try again in {retry_seconds:.1f} s")
-        self.retry_seconds = retry_seconds
+    retry_seconds: float
 
 
 class EngineStopped(Exception):
@@ -87,7 +86,7 @@ class Engine:
 
     def start(self) -> None:
         """Adopt the head, after a wait if it is away, and start the thread. Raises HeadLost or EngineStopped."""
-        if not self._adoption.take_over():
+        if not self._adoption.renew():
             raise EngineStopped
         self._scheduler.resize(self._config.limits(self._adoption.info))
         self._thread.start()

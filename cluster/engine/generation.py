@@ -29,12 +29,11 @@ class GenerationRequest:
     special_tokens: bool = False
 
 
+@dataclass(eq=False)
 class GenerationFailed(Exception):
     """The request could not be finished; `kind` as in Failed."""
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
+    kind: str
 
 
 @dataclass(slots=True)

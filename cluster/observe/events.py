@@ -10,7 +10,6 @@ from enum import StrEnum
 from actors.usage import HeadUsage
 from cluster.policy.replicas.hedging import Hedging
 
-_MOST = 1000
 _LONGEST_CAUSE = 1000  # characters; what Ray says of a death may be pages
 
 
@@ -50,7 +49,7 @@ class Event:
 class EventLog:
     """Keeps the last `most` events. May be used from any thread."""
 
-    def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, most: int = 1000, clock: Callable[[], float] = time.time) -> None:
         self._events: deque[Event] = deque(maxlen=most)
         self._clock, self._lock, self._last = clock, threading.Lock(), 0
 

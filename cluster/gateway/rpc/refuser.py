@@ -11,8 +11,7 @@ import grpc
 from cluster.gateway.auth import machine
 from cluster.gateway.errors import ApiError
 from cluster.gateway.rpc.status import Context, abort, given_id
-from cluster.observe.refusals import Refusals
-from cluster.policy.reluctance import Reluctance
+from cluster.observe.refusals import Refusals, Reluctance
 
 _MOST_HEADERS = 64  # of a call that is held back: a list that expands may take a megabyte
 

@@ -1,5 +1,4 @@
 """The order in which sequences wait for a slot.
-
 Higher priority first; among equals the clients that have no slot at all; then sequences that have run before and were
 preempted; then the client that was served least, by the virtual token counters of Sheng et al. 2024 ("Fairness in
 Serving Large Language Models"); and each client's own in order of arrival. So no sequence starves for another of its

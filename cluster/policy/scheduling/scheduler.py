@@ -1,8 +1,6 @@
-"""Decides what each step runs: a data structure, not a process.
-
-`plan()` gives the next StepPlan, `commit()` takes its result. Sequences join and leave at every step; prefill and
-decode share a token budget, and long prompts are cut into chunks. When pages run out, the sequence that came last
-is preempted: it gives its pages back and is run again from its tokens later, to the same effect.
+"""Decides what each step runs: `plan()` gives the next StepPlan, `commit()` takes its result. Sequences join and leave
+at every step; prefill and decode share a token budget, and long prompts are cut into chunks. When pages run out, the
+last sequence is preempted: it gives its pages back and is run again from its tokens later, to the same effect.
 """
 
 import bisect
