@@ -32,7 +32,7 @@ class Refusals:
 
 
 class Reluctance:
-    """How long a refusal is held back, so that a flood of refused calls costs its sender time, not ours. Of each address,
+    """How long a refusal is held back, so that a flood of refused calls costs its sender time, not ours. Of an address,
     `at_once` refusals a second are answered at once, more of them after `seconds`. At most `most` are held at a time;
     what is more is answered at once, because holding costs memory.
     """
