@@ -24,12 +24,12 @@ from benchmarks.report import publish
 from benchmarks.server import Server, serving
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.launch.in_process import HeadOnly, InProcess
 from cluster.launch.server import Server as InProcessServer
 from cluster.launch.specs import engine_config
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.config import Config, load_config
 from model.batch import HeadInfo, SamplingParams, StepFailure, StepPlan, StepResult
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from cluster.engine.engine import Engine, EngineConfig
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import NewSequence, SamplingParams
 from model.text.tokenizer import Tokenizer
 from tests.fakes import Events, FakeHead, continuation

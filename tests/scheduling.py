@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from cluster.policy.scheduling.limits import Limits
-from cluster.policy.scheduling.request import SequenceRequest
 from cluster.policy.scheduling.scheduler import Scheduler
-from cluster.policy.scheduling.sequence import NextToken, Sequence
+from cluster.policy.scheduling.sequence import NextToken, Sequence, SequenceRequest
 from model.batch import NewSequence, SamplingParams, StepPlan, StepResult
 from tests.fakes import FakeHead, continuation, hashed
 

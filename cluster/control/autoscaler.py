@@ -9,7 +9,7 @@ from cluster.control.errors import RevisionMoved
 from cluster.control.ticker import Ticker
 from cluster.observe.events import EventLog, Kind
 from cluster.observe.usage import between
-from cluster.observe.view import ClusterView, take
+from cluster.observe.view import ClusterView
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
 
 log = logging.getLogger("eightwinds.autoscaler")
@@ -52,7 +52,8 @@ class Autoscaler:
 
     def look(self) -> dict[int, int]:
         """Decide on what came since the last look, and have it done; what was changed."""
-        view = take(self._clock, self._controller)
+        load = self._controller.usage()  # first, because it may take seconds
+        view = ClusterView(self._clock(), self._controller.snapshot(), load)
         before, self._before = self._before, view
         now, head, snapshot, ready = view.at, view.head, view.replicas, view.ready
         self._note_changes(snapshot.desired, now)

@@ -13,10 +13,9 @@ from actors.usage import HeadUsage
 from cluster.control.errors import HeadNode, NoSuchNode, RevisionMoved
 from cluster.control.nodes import Nodes
 from cluster.control.ticker import Ticker
-from cluster.observe.events import EventLog, Kind
-from cluster.observe.hedges import HedgeWatch
+from cluster.observe.events import EventLog, HedgeWatch, Kind
 from cluster.observe.said_once import SaidOnce
-from cluster.observe.snapshot import Snapshot
+from cluster.observe.view import Snapshot
 from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.membership import Actions, Facts, Membership
 from cluster.policy.replicas.reconcile import Change

@@ -6,7 +6,7 @@ from typing import NoReturn
 from actors.replica import ReplicaId
 from actors.usage import HeadUsage
 from cluster.control.errors import ReplicasFixed
-from cluster.observe.snapshot import Snapshot
+from cluster.observe.view import Snapshot
 from cluster.policy.replicas.lifecycle import Member, State
 from cluster.policy.replicas.scaling import ScalingPolicy
 

@@ -14,29 +14,23 @@ _RETRY_SECONDS = 0.5
 
 
 class Adoption:
-    """`info` is the adopted head's. Each adoption has a higher `epoch`, which the head holds against plans."""
+    """`info` is the adopted head's. Each adoption has a higher `epoch`, which the head holds against plans. A head that
+    is away is waited for, at most `grace` seconds, and not while `stopping`.
+    """
 
     def __init__(
         self, head: HeadHandle, grace: float, clock: Callable[[], float], stopping: Callable[[], bool]
     ) -> None:
-        """A head that is away is waited for, at most `grace` seconds, and not while `stopping`."""
         self._head, self._grace, self._clock, self._stopping = head, grace, clock, stopping
         self._said = SaidOnce(log)
         self.epoch = time.time_ns()  # most likely above what an earlier engine had, else the head tells what that was
         self.info = HeadInfo("", page_count=0, page_size=1)
         self.current = False
 
-    def take_over(self) -> bool:
-        """Adopt the head whatever epoch an earlier engine had, even one whose clock was ahead. Otherwise as `renew`."""
-        while True:
-            try:
-                return self.renew()
-            except HeadTaken as taken:
-                log.info("an earlier engine had epoch %d, by a clock that was ahead; going on from there", taken.epoch)
-                self.epoch = taken.epoch
-
     def renew(self) -> bool:
-        """Adopt the head, or wait until it is back; False if the engine stops meanwhile. Raises HeadLost, HeadTaken."""
+        """Adopt the head, or wait until it is back; False if the engine stops meanwhile. At first whatever epoch an
+        earlier engine had, even one whose clock was ahead; later raises HeadTaken. Raises HeadLost.
+        """
         end = self._clock() + self._grace
         self.current = False
         while not self._stopping():
@@ -45,6 +39,11 @@ class Adoption:
                 self.info = self._head.begin(self.epoch)
                 self.current = True
                 return True
+            except HeadTaken as taken:
+                if self.info.incarnation:
+                    raise
+                log.info("an earlier engine had epoch %d, by a clock that was ahead; going on from there", taken.epoch)
+                self.epoch = taken.epoch
             except HeadLost as error:
                 if self._clock() >= end:
                     raise

@@ -1,7 +1,5 @@
-"""How large an answer can become, told before the work for it.
-
-gRPC clients refuse a message above 4 MiB unless they are told otherwise. An answer in one message that may be larger is
-refused while its request is checked; a stream sends pieces that never are.
+"""How large an answer can become. gRPC clients refuse a message above 4 MiB unless they are told otherwise. An answer
+in one message that may be larger is refused while its request is checked; a stream sends pieces that never are.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
-"""The engine: a thread that turns requests into steps of the head, and results into events.
-
-`plan -> head.step -> commit`, until nothing is left to run; then it sleeps. It knows neither Ray nor gRPC nor torch:
-the head is a `HeadHandle`, requests come in and events go out as plain data.
+"""A thread that turns requests into steps of the head, and results into events: `plan -> head.step -> commit`, until
+nothing is left to run; then it sleeps. It knows neither Ray nor gRPC nor torch.
 """
 
 import collections
+import copy
 import logging
 import threading
 import time
@@ -18,12 +17,10 @@ from cluster.engine.statistics import Statistics
 from cluster.observe.events import EventLog, Kind
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.view import EngineCounters
-from cluster.policy.scheduling.admission import QueueBounds, admits
-from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.limits import Limits, QueueBounds, admits
 from cluster.policy.scheduling.prefill_budget import PrefillBudget
-from cluster.policy.scheduling.request import SequenceRequest
 from cluster.policy.scheduling.scheduler import Scheduler
-from cluster.policy.scheduling.sequence import Sequence
+from cluster.policy.scheduling.sequence import Sequence, SequenceRequest
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 log = logging.getLogger("eightwinds.engine")
@@ -31,21 +28,20 @@ log = logging.getLogger("eightwinds.engine")
 _POLL_SECONDS = 1.0
 
 
+@dataclass(eq=False)
 class QueueFull(Exception):
     """The bounded queue is full; try again after `retry_seconds`."""
 
-    def __init__(self, retry_seconds: float) -> None:
-        super().__init__(f"the queue is full; try again in {retry_seconds:.1f} s")
-        self.retry_seconds = retry_seconds
+    retry_seconds: float
 
 
 class EngineStopped(Exception):
-    """The engine no longer takes requests."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Bounds of the engine; cluster/settings/config.py has their meaning and defaults. `head_grace` is in seconds."""
+    """cluster/settings/config.py has their meaning and defaults. `head_grace` is in seconds."""
 
     max_running: int
     max_tokens_per_step: int
@@ -58,7 +54,6 @@ class EngineConfig:
     prefixes_by_tenant: bool
 
     def limits(self, info: HeadInfo) -> Limits:
-        """What bounds a step on this head."""
         pages, size = info.page_count, info.page_size
         return Limits(self.max_running, self.max_tokens_per_step, pages, size, self.window, self.prefix_caching)
 
@@ -89,11 +84,9 @@ class Engine:
         self._gone: collections.deque[str] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
-    # ---- callers' side ----
-
     def start(self) -> None:
         """Adopt the head, after a wait if it is away, and start the thread. Raises HeadLost or EngineStopped."""
-        if not self._adoption.take_over():
+        if not self._adoption.renew():
             raise EngineStopped
         self._scheduler.resize(self._config.limits(self._adoption.info))
         self._thread.start()
@@ -123,16 +116,15 @@ class Engine:
 
     @property
     def running_count(self) -> int:
-        return self._scheduler.running_count
+        return len(self._scheduler.running())
 
     @property
     def waiting_count(self) -> int:
         with self._wake:
-            return self._scheduler.waiting_count
+            return len(self._scheduler.queue)
 
     @property
     def alive(self) -> bool:
-        """Whether requests can be served."""
         return self._thread.is_alive() and not self._stopping
 
     @property
@@ -147,11 +139,17 @@ class Engine:
 
     @property
     def free_pages(self) -> int:
-        """KV pages that no sequence holds."""
         return self._scheduler.pool.free_count
 
     def counters(self) -> EngineCounters:
-        return self.statistics.counters(self.running_count, self.waiting_count, self.free_pages, self.limits.page_count)
+        """A copy, as they are now."""
+        return replace(
+            copy.deepcopy(self.statistics.counters),
+            running=self.running_count,
+            waiting=self.waiting_count,
+            free_pages=self.free_pages,
+            page_count=self.limits.page_count,
+        )
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the thread; what is still running gets a Failed."""
@@ -160,8 +158,6 @@ class Engine:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join(timeout)
-
-    # ---- the thread ----
 
     def _run(self) -> None:
         kind = "stopped"
@@ -174,7 +170,7 @@ class Engine:
         except HeadLost as error:
             log.error("the head did not come back: %s", error)
             kind = "unavailable"
-        except Exception:  # a bug of ours: clients that wait must be told, and the operator, too
+        except Exception:  # a bug of ours, which clients that wait must be told
             log.exception("the engine failed")
             kind = "internal"
         finally:
@@ -192,22 +188,18 @@ class Engine:
             return not self._stopping
 
     def _plan(self) -> StepPlan | None:
-        """Drop what was aborted, and plan a step of the rest."""
         with self._wake:
             while self._gone:
                 sequence_id = self._gone.popleft()
                 self._scheduler.abort(sequence_id)
                 self.statistics.forget(sequence_id, self.clock())
-            plan = self._scheduler.plan(self._adoption.epoch, self._adoption.info.incarnation, self._most_prefill())
+            prefill = None  # any number after a loss, until every interrupted stream is back
+            if not self._scheduler.interrupted:
+                prefill = self._prefill_budget.prefill_tokens(self.running_count)
+            plan = self._scheduler.plan(self._adoption.epoch, self._adoption.info.incarnation, prefill)
             if plan and plan.admit:
                 self.statistics.start(self._scheduler.running(), self.clock())
             return plan
-
-    def _most_prefill(self) -> int | None:
-        """Prompt tokens beside decodes; any number after a loss, until every interrupted stream is back."""
-        if self._scheduler.recovering:
-            return None
-        return self._prefill_budget.prefill_tokens(self._scheduler.running_count)
 
     def _step(self, plan: StepPlan) -> None:
         try:
@@ -236,7 +228,7 @@ class Engine:
             sampled = self._scheduler.commit(plan, result)
         for sequence, fault in faulty:
             log.error("sequence %s cannot go on (%s): %s", sequence.id, fault.kind, fault.detail)
-            self.statistics.faults[fault.kind] += 1
+            self.statistics.counters.faults[fault.kind] += 1
             self._report_failure([sequence], fault.kind)
         self._prefill_budget.observe(plan, result.seconds)
         self.statistics.count(plan, result)
@@ -248,20 +240,18 @@ class Engine:
         log.warning("step %d failed (%s): %s", failure.step, failure.kind, failure.detail)
         if failure.kind != "stale":
             with self._wake:
-                running = self._scheduler.running()
-                for sequence in running:
-                    self._scheduler.abort(sequence.id)
-            self._report_failure(running, failure.kind)
+                dropped = self._scheduler.drop(self._scheduler.running())
+            self._report_failure(dropped, failure.kind)
         self._begin_again()
 
     def _begin_again(self) -> None:
-        """Adopt the (restarted) head anew and queue every sequence for another prefill."""
+        """Adopt the (restarted) head, and run every sequence again."""
         with self._wake:
             self._scheduler.requeue_all()
         before = self._adoption.info.incarnation
         if self._adoption.renew():
             if self._adoption.info.incarnation != before:
-                self.statistics.head_restarts += 1
+                self.statistics.counters.head_restarts += 1
                 self._events.add(Kind.HEAD_RESTARTED)
             with self._wake:
                 unfit = self._scheduler.resize(self._config.limits(self._adoption.info))

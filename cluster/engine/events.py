@@ -26,11 +26,9 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Comes right before a sequence's first token: it first ran `at`, on the engine's clock.
-
-    Of its prompt, `cached_tokens` were found in the KV cache; `prompt_scores`, if asked for, are the log-probability
-    and alternatives of the prompt's second token, third token and so on. Until `at`, the engine's head had sent
-    `retries` expert calls again.
+    """Comes right before a sequence's first token: it first ran `at`, on the engine's clock; until then the engine's
+    head had sent `retries` expert calls again. Of its prompt, `cached_tokens` were found in the KV cache;
+    `prompt_scores`, if asked for, are log-probability and alternatives of the prompt's tokens from the second on.
     """
 
     sequence_id: str
@@ -42,10 +40,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A token of a sequence. `finish` is set on the last one.
-
-    `routing`, if asked for, counts since the sequence's token before. Until now, the engine's head has sent `retries`
-    expert calls again.
+    """A token of a sequence. `finish` is set on the last one. `routing`, if asked for, counts since the token before.
+    Until now, the engine's head has sent `retries` expert calls again.
     """
 
     sequence_id: str

@@ -1,31 +1,39 @@
-"""Requests between the gateway's event loop and the engine's thread: one `Generation` per request.
-
-Text is decoded here, off the engine's thread, which hands over each step's events in one call.
+"""Requests between the gateway's event loop and the engine's thread, which hands over each step's events in one call.
+Text is decoded here, off the engine's thread.
 """
 
 import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event, Failed, Sampled, Started
-from cluster.engine.request import GenerationRequest
-from cluster.engine.text import OutputText, Piece
-from cluster.observe.requests import RequestStats
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.engine.text import OutputText, Piece, StopRules
+from cluster.observe.view import RequestStats
+from cluster.policy.scheduling.sequence import Routing, SequenceRequest, added
 from model.batch import Alternatives
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """`sequence` is what each of the `n` outputs runs: they share its seed, and are told apart by their index."""
+
+    request_id: str
+    sequence: SequenceRequest
+    rules: StopRules = field(default_factory=StopRules)
+    n: int = 1
+    special_tokens: bool = False
+
+
+@dataclass(eq=False)
 class GenerationFailed(Exception):
     """The request could not be finished; `kind` as in Failed."""
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
+    kind: str
 
 
 @dataclass(slots=True)
@@ -41,14 +49,12 @@ class Progress:
     first_token_seconds: float = 0.0
     total_seconds: float = 0.0
     retries: int = 0
-    routing: list[list[int]] | None = None
+    routing: Routing = ()
 
 
 class Generation:
-    """One request under way. Iterate it for pieces; `close` drops what is unfinished.
-
-    A slow reader delays nobody: its tokens are buffered here, and with more than `max_buffered` of them the request
-    fails (`slow`).
+    """One request under way. A slow reader delays nobody: its tokens are buffered here, and with more than
+    `max_buffered` of them the request fails (`slow`).
     """
 
     def __init__(
@@ -61,28 +67,28 @@ class Generation:
         self._retries_before: int | None = None  # None until an output has started
         self._events: asyncio.Queue[Sampled | Failed] = asyncio.Queue()
         self._too_slow = False
-        self._open = {f"{secrets.token_hex(8)}/{i}": i for i in range(request.n)}
+        self.ids = [f"{secrets.token_hex(8)}/{i}" for i in range(request.n)]
+        self._open = {sequence_id: i for i, sequence_id in enumerate(self.ids)}
         self._texts = [
             OutputText(Detokenizer(tokenizer, special_tokens=request.special_tokens), request.rules)
             for _ in range(request.n)
         ]
 
     def sequences(self) -> list[SequenceRequest]:
-        """What the engine is asked to run, one per output."""
         shared = self.request.sequence
         return [
             replace(
                 shared,
                 sequence_id=sequence_id,
-                family=next(iter(self._open)) if self.request.n > 1 else "",
+                family=self.ids[0] if self.request.n > 1 else "",
                 sampling=replace(shared.sampling, output_index=index),
                 prompt_logprobs=shared.prompt_logprobs if index == 0 else -1,
             )
-            for sequence_id, index in self._open.items()
+            for index, sequence_id in enumerate(self.ids)
         ]
 
     def deliver(self, event: Event) -> None:
-        """Hand over an event; called on the event loop."""
+        """Called on the event loop."""
         if self._too_slow:
             return
         if isinstance(event, Started):
@@ -107,7 +113,6 @@ class Generation:
                 yield pieces
 
     def close(self) -> None:
-        """Abort what is unfinished."""
         self._abort()
         self._open.clear()
 
@@ -124,7 +129,7 @@ class Generation:
         self._count(index, event)
         piece = self._texts[index].push(event)
         if piece.finish is not None:
-            self._stats.finished[piece.finish.reason.value] = self._stats.finished.get(piece.finish.reason.value, 0) + 1
+            self._stats.finished[piece.finish.reason.value] += 1
             del self._open[event.sequence_id]
             if not self._open:
                 self._stats.total.observe(self.progress.total_seconds)
@@ -157,23 +162,17 @@ class Generation:
         assert self._retries_before is not None, "a token of an output that has not started"
         p.retries = event.retries - self._retries_before
         if event.routing:
-            if p.routing is None:
-                p.routing = [[0] * len(row) for row in event.routing]
-            for total, row in zip(p.routing, event.routing, strict=True):
-                for expert, count in enumerate(row):
-                    total[expert] += count
+            p.routing = added(p.routing, event.routing)
 
     @property
     def open_ids(self) -> list[str]:
-        """Sequences that are not finished."""
         return list(self._open)
 
 
 class Generations:
-    """All requests under way; the engine's sink."""
+    """All requests under way; the engine's sink. One request may leave `max_buffered` tokens unread."""
 
     def __init__(self, tokenizer: Tokenizer, loop: asyncio.AbstractEventLoop, max_buffered: int) -> None:
-        """`max_buffered`: tokens that one request may leave unread."""
         self._tokenizer, self._loop, self._max_buffered = tokenizer, loop, max_buffered
         self.stats = RequestStats()
         self._by_id: dict[str, Generation] = {}
@@ -181,25 +180,19 @@ class Generations:
         self._idle.set()
 
     def sink(self, events: list[Event]) -> None:
-        """Take a step's events; called on the engine's thread."""
+        """Called on the engine's thread."""
         self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
-            generation = self._by_id.get(event.sequence_id)
-            if generation is not None:
+            if generation := self._by_id.get(event.sequence_id):
                 generation.deliver(event)
 
     def start(self, request: GenerationRequest, engine: Engine) -> Generation:
-        """Queue a request; raises QueueFull or EngineStopped."""
+        """Queue a request; raises QueueFull or EngineStopped. Its events come later, on this thread's loop."""
         generation = Generation(request, engine, self._tokenizer, self._max_buffered, self.stats)
-        ids = generation.open_ids
-        self._by_id.update(dict.fromkeys(ids, generation))
-        try:
-            engine.submit(generation.sequences())
-        except Exception:  # whatever it was, nothing of the request may stay behind
-            self._forget(ids)
-            raise
+        engine.submit(generation.sequences())
+        self._by_id |= dict.fromkeys(generation.ids, generation)
         self._idle.clear()
         return generation
 
@@ -207,15 +200,14 @@ class Generations:
     def running(self, request: GenerationRequest, engine: Engine) -> Iterator[Generation]:
         """A context for one request: started on entry, dropped and forgotten on exit, however that comes."""
         generation = self.start(request, engine)
-        ids = generation.open_ids
         try:
             yield generation
         finally:
             generation.close()
-            self._forget(ids)
+            self._forget(generation)
 
-    def _forget(self, ids: list[str]) -> None:
-        for sequence_id in ids:
+    def _forget(self, generation: Generation) -> None:
+        for sequence_id in generation.ids:
             self._by_id.pop(sequence_id, None)
         if not self._by_id:
             self._idle.set()
@@ -227,7 +219,6 @@ class Generations:
         return self._idle.is_set()
 
     def cut_off(self) -> None:
-        """End every request that is under way with a failure."""
         for sequence_id, generation in self._by_id.items():
             generation.deliver(Failed(sequence_id, "stopped"))
 

@@ -17,8 +17,7 @@ DEMO_FOLDER = Path(__file__).resolve().parents[2] / "model" / "demo"
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """`id` is what requests name; `eos_ids` end an output; `default_sampling` fills absent sampling fields.
-    `chat_refusal` says why its folder's conversations cannot be served although the vocabulary is Mixtral's, "" if they
-    can.
+    `chat_refusal` says why conversations cannot be served although the vocabulary is Mixtral's, "" if they can.
     """
 
     id: str
@@ -30,7 +29,6 @@ class ServedModel:
 
     @property
     def chat(self) -> bool:
-        """Whether conversations are served."""
         return self.tokenizer.supports_chat and not self.chat_refusal
 
     def capacity(self, limits: Limits) -> str:
@@ -71,25 +69,22 @@ def _folder(path: str) -> tuple[Path, str]:
 
 
 def _from_hub(hub_id: str) -> Path:
+    problem = f"{hub_id} is no folder here"
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ValueError(
-            f"{hub_id} is no folder here; to fetch it from the hub, pip install 'eightwinds[hub]'"
-        ) from None
+        raise ValueError(f"{problem}; to fetch it from the hub, pip install 'eightwinds[hub]'") from None
     try:
-        patterns = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]))
     except Exception as error:  # the library raises some twenty kinds, and each means the same here
-        raise ValueError(f"{hub_id} is no folder here, and could not be fetched from the hub: {error}") from None
+        raise ValueError(f"{problem}, and could not be fetched from the hub: {error}") from None
 
 
 def _default_sampling(folder: Path) -> SamplingParams:
     generation = generation_config(folder)
     given: dict[str, Any] = {}
     for key, good, text in SAMPLING_RANGES:
-        value = generation.get(key)
-        if value is None:
+        if (value := generation.get(key)) is None:
             continue
         kind = int if isinstance(getattr(SamplingParams(), key), int) else int | float
         if not isinstance(value, kind) or isinstance(value, bool) or not good(value):

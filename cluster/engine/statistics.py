@@ -1,12 +1,10 @@
 """What the engine notes of its steps: when each sequence started, how fast requests end, what experts ran."""
 
 import collections
-import copy
 
 from cluster.engine.events import Event, Finish, FinishReason, Sampled, Started
-from cluster.observe.histogram import Histogram
 from cluster.observe.view import EngineCounters
-from cluster.policy.scheduling.sequence import NextToken, Sequence
+from cluster.policy.scheduling.sequence import NextToken, Sequence, added
 from model.batch import StepPlan, StepResult
 
 
@@ -14,11 +12,8 @@ class Statistics:
     """Written by the engine's thread, read by any. Times are seconds on the engine's clock."""
 
     def __init__(self) -> None:
-        self.faults: collections.Counter[str] = collections.Counter({"numeric": 0, "constraint": 0})
-        self.steps = self.retries = self.head_restarts = 0
-        self.step_seconds = {phase: Histogram() for phase in ("prefill", "decode", "mixed")}
-        self.dispatch_seconds = Histogram()
-        self.expert_tokens: list[list[int]] = []  # [layer][expert], since the start
+        self.counters = EngineCounters()  # but for what the scheduler holds
+        self.steps = self.retries = 0
         self._started: dict[str, tuple[float, int]] = {}  # when a sequence first ran, and `retries` then
         self._ended: collections.deque[float] = collections.deque(maxlen=64)  # in busy time
         self._idle = 0.0  # seconds in which nothing ran: busy time is the clock less these
@@ -33,68 +28,42 @@ class Statistics:
             self._started.setdefault(sequence.id, (now, self.retries))
 
     def forget(self, sequence_id: str, now: float) -> None:
-        """A sequence is gone."""
         if self._started.pop(sequence_id, None) and not self._started:
             self._idle_since = now
 
     def count(self, plan: StepPlan, result: StepResult) -> None:
-        """A step was carried out."""
         self.steps += 1
+        self.retries += result.retries
         decodes = sum(chunk.length == 1 and chunk.sample for chunk in plan.chunks)
         phase = "decode" if decodes == len(plan.chunks) else "mixed" if decodes else "prefill"
-        self.step_seconds[phase].observe(result.seconds)
-        self.dispatch_seconds.observe(result.dispatch_seconds)
-        self.retries += result.retries
-        if not self.expert_tokens:
-            self.expert_tokens = [[0] * len(row) for row in result.expert_tokens]
-        for total, row in zip(self.expert_tokens, result.expert_tokens, strict=True):
-            for expert, count in enumerate(row):
-                total[expert] += count
+        self.counters.step_seconds[phase].observe(result.seconds)
+        self.counters.dispatch_seconds.observe(result.dispatch_seconds)
+        self.counters.expert_rows = added(self.counters.expert_rows, result.expert_tokens)
 
     def events(self, tokens: list[NextToken], now: float) -> list[Event]:
-        """What the clients are told of a step's tokens."""
         events: list[Event] = []
         for token in tokens:
-            sequence = token.sequence
+            sequence, finish = token.sequence, None
             if sequence.output_length == 1:
                 started, retries = self._started[sequence.id]
                 scores = tuple(sequence.scores)
                 events.append(Started(sequence.id, started, sequence.cached or 0, scores, retries))
-            finish = None
-            if token.stopped or token.exhausted:
-                finish = _finish(token)
+            if token.stopped:
+                finish = Finish(FinishReason.STOP, stop_token_id=token.token.token_id)
+            elif token.exhausted:
+                finish = Finish(FinishReason.LENGTH)
+            if finish:
                 self.forget(sequence.id, now)
                 self._ended.append(now - self._idle)
             events.append(Sampled(sequence.id, token.token, finish, token.routing, self.retries))
         return events
 
-    def counters(self, running: int, waiting: int, free_pages: int, page_count: int) -> EngineCounters:
-        """What is counted here, as it is now, beside what the scheduler holds."""
-        return EngineCounters(
-            running,
-            waiting,
-            free_pages,
-            page_count,
-            self.head_restarts,
-            tuple(map(tuple, self.expert_tokens)),
-            self.faults.copy(),
-            copy.deepcopy(self.step_seconds),
-            copy.deepcopy(self.dispatch_seconds),
-        )
-
     def retry_seconds(self, now: float, waiting: int) -> float:
-        """Estimated time until an eighth of the queue has been admitted at the recent rate, between 1 and 60 s.
-
-        At least one place is free by then; a full queue sends away for longer, so that the refused clients do not come
+        """Estimated time until an eighth of the queue has been admitted at the recent rate, between 1 and 60 s. At
+        least one place is free by then; a full queue sends away for longer, so that the refused clients do not come
         back all at once. Time in which nothing ran says nothing about the rate.
         """
         if len(self._ended) < 2:
             return 1.0
         busy = (now if self._idle_since is None else self._idle_since) - self._idle - self._ended[0]
         return min(60.0, max(1.0, max(1.0, waiting / 8) * busy / len(self._ended)))
-
-
-def _finish(token: NextToken) -> Finish:
-    if token.stopped:
-        return Finish(FinishReason.STOP, stop_token_id=token.token.token_id)
-    return Finish(FinishReason.LENGTH)

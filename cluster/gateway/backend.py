@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
@@ -14,7 +14,7 @@ from cluster.gateway.errors import unavailable
 from cluster.gateway.health import Health
 from cluster.observe.events import EventLog
 from cluster.observe.metrics import exposition
-from cluster.observe.view import ClusterView, take
+from cluster.observe.view import ClusterView
 
 _SHOWN_EVENTS = 10  # in a view
 
@@ -64,8 +64,11 @@ class Backend:
         at = self.require(new_work=False)
 
         def view() -> ClusterView:
-            return replace(
-                take(time.monotonic, at.controller, ask_head),
+            head = at.controller.usage() if ask_head else None  # first, because a head that is away takes 2 s
+            return ClusterView(
+                at=time.monotonic(),
+                replicas=at.controller.snapshot(),
+                head=head,
                 engine=at.engine.counters(),
                 requests=at.generations.stats.copy(),
                 handled=dict(self._handled),

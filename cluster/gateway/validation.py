@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from cluster.engine.answer_size import AnswerSize
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.gateway.auth import ANYBODY, MOST_PRIORITY, Caller
@@ -13,7 +13,7 @@ from cluster.gateway.errors import Violations
 from cluster.gateway.lengths import context, in_context, in_message
 from cluster.gateway.prompts import prompt_ids
 from cluster.policy.scheduling.limits import Limits
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Constraint, ConstraintKind, SamplingParams
 from model.constraint.grammar import Constraints

@@ -11,8 +11,7 @@ from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
 from cluster.control.fixed import FixedReplicas
 from cluster.engine.engine import Engine
-from cluster.engine.generation import Generations
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.backend import Serving
 from cluster.gateway.health import Health, obstacle
@@ -21,7 +20,7 @@ from cluster.gateway.web.server import HttpServer, application
 from cluster.launch.runtime import Deployment, Runtime
 from cluster.launch.specs import engine_config, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile
 from model.batch import SamplingParams

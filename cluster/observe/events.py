@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-_MOST = 1000
+from actors.usage import HeadUsage
+from cluster.policy.replicas.hedging import Hedging
+
 _LONGEST_CAUSE = 1000  # characters; what Ray says of a death may be pages
 
 
@@ -47,7 +49,7 @@ class Event:
 class EventLog:
     """Keeps the last `most` events. May be used from any thread."""
 
-    def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, most: int = 1000, clock: Callable[[], float] = time.time) -> None:
         self._events: deque[Event] = deque(maxlen=most)
         self._clock, self._lock, self._last = clock, threading.Lock(), 0
 
@@ -61,22 +63,38 @@ class EventLog:
         node_id: str = "",
         requester: str = "",
     ) -> None:
-        """Note what happened just now."""
         with self._lock:
             self._last += 1
-            at, why = self._clock(), cause[:_LONGEST_CAUSE]
-            self._events.append(Event(self._last, at, kind, why, expert, replica, node_id, requester))
+            cause = cause[:_LONGEST_CAUSE]
+            self._events.append(Event(self._last, self._clock(), kind, cause, expert, replica, node_id, requester))
 
     def after(self, sequence: int) -> list[Event]:
         """The events with a higher number, oldest first; all if no event has had this number yet, because it is an
         earlier server's.
         """
         with self._lock:
-            if sequence == self._last:
-                return []
             return [event for event in self._events if event.sequence > sequence or sequence > self._last]
 
     def recent(self, count: int) -> list[Event]:
         """The last `count` events, oldest first."""
         with self._lock:
             return list(self._events)[-count:]
+
+
+class HedgeWatch:
+    """Events of experts whose calls are hedged more often than usual. May be used from any thread."""
+
+    def __init__(self, events: EventLog, clock: Callable[[], float]) -> None:
+        self._events, self._clock = events, clock
+        self._hedging, self._lock = Hedging(), threading.Lock()
+
+    def seen(self, usage: HeadUsage | None) -> HeadUsage | None:
+        """Note what is unusual in it; the same usage."""
+        if usage is not None:
+            calls = [sum(r.calls for i, r in usage.replicas.items() if i.expert == e) for e in range(len(usage.hedges))]
+            with self._lock:
+                found = self._hedging.due(usage.incarnation, calls, usage.hedges, self._clock())
+            for excess in found:
+                why = f"{excess.hedges} hedges among {excess.calls} calls within a minute"
+                self._events.add(Kind.EXPERT_HEDGED, why, expert=excess.expert)
+        return usage

@@ -11,13 +11,12 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Refusals:
-    """Counts by UPPER_SNAKE reason; of each reason one line at once, then one for all that came in ten seconds.
-
-    What comes within ten seconds of a line is named in the next one, which the next refusal brings.
+    """Counts by UPPER_SNAKE reason, with a line for a reason at once. What comes within ten seconds of a line is named
+    in the next one, which the next refusal brings.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter[str]()
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}  # reason: when a line was written, and the count then
 
@@ -30,3 +29,21 @@ class Refusals:
             return
         self._said[reason] = now, count
         log.warning("refused %d with %s, %d in all; the last one from %s", count - before, reason, count, who or "?")
+
+
+class Reluctance:
+    """How long a refusal is held back, so that a flood of refused calls costs its sender time, not ours. Of an address,
+    `at_once` refusals a second are answered at once, more of them after `seconds`. At most `most` are held at a time;
+    what is more is answered at once, because holding costs memory.
+    """
+
+    def __init__(self, at_once: int = 20, seconds: float = 1.0, most: int = 2048) -> None:
+        self._at_once, self._seconds, self._most = at_once, seconds, most
+        self._second, self._seen = 0, Counter[str]()
+
+    def seconds(self, address: str, now: float, held: int) -> float:
+        """For a refusal `now`, in seconds, while `held` others are being held back."""
+        if int(now) != self._second:
+            self._second, self._seen = int(now), Counter()
+        self._seen[address] += 1
+        return self._seconds if self._seen[address] > self._at_once and held < self._most else 0.0

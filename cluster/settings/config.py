@@ -1,10 +1,9 @@
 """Configuration of a server: YAML, then environment (`EIGHTWINDS_A__B=c`), then `--set a.b=c`; later ones win.
-
-One frozen, strict model per component. Each default is written here and nowhere else. The error for an unknown key
-names the nearest known one.
+Each default is written here and nowhere else.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -84,10 +83,9 @@ class SchedulerSection(_Section):
 
 
 class GatewaySection(_Section):
-    """The public ports, and what may wait there. On shutdown running requests get `grace_s` seconds to finish.
-
-    The queue holds `max_queued_requests` outputs with together `max_queued_tokens` tokens of prompt. A client may
-    leave `max_buffered_tokens` of a request unread, then it fails.
+    """The public ports, and what may wait there: `max_queued_requests` outputs with together `max_queued_tokens` tokens
+    of prompt. A request of which a client leaves more than `max_buffered_tokens` unread fails. On shutdown running
+    requests get `grace_s` seconds to finish.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -141,7 +139,6 @@ class SecuritySection(_Section):
 
 class LimitsSection(_Section):
     """Bounds on what a caller may cost before it is authenticated, on gRPC and HTTP; docs/limits.md gives the reasons.
-
     `connections` of gRPC with `streams` calls on each and `calls` on all; `header_bytes` of a call's or request's head;
     `settings_s` for a connection's first words, and it is closed after `idle_s` without a call; a client may ping every
     `ping_interval_s`. `uploads` messages come in at once, each within `upload_s`, of at most `message_fields` fields.
@@ -200,17 +197,7 @@ class Config(_Section):
 
 def load_config(file: Path | None, environment: Mapping[str, str], settings: Iterable[str] = ()) -> Config:
     """Merge the three sources. ValueError lists everything that is wrong, one line each."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise ValueError(f"the configuration file {file} cannot be read: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file} is not valid YAML: {error}") from None
-        if not isinstance(content, dict):
-            raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
-        values = {name: section for name, section in content.items() if section is not None}
+    values = {} if file is None else _read(file)
     for name, text in environment.items():
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name.startswith(ENVIRONMENT_PREFIX) and ("__" in key or key in known_keys()):
@@ -226,15 +213,23 @@ def load_config(file: Path | None, environment: Mapping[str, str], settings: Ite
         raise ValueError("\n".join(_explain(e) for e in error.errors())) from None
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ValueError(f"the configuration file {file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
+    return {name: section for name, section in content.items() if section is not None}
+
+
 def known_keys() -> list[str]:
     """Every key in dotted form."""
-    keys = []
-    for name, field in Config.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            keys += [f"{name}.{key}" for key in section.model_fields]
-        else:
-            keys.append(name)
+    keys: list[str] = []
+    for name, value in Config().model_dump().items():
+        keys += [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
     return keys
 
 
@@ -254,15 +249,15 @@ def _put(values: dict[str, Any], path: list[str], text: str, source: str) -> Non
 
 
 def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key, given = ".".join(map(str, error["loc"])), error["input"]
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.0)
-        return f"unknown configuration key {key}; did you mean {near[0]}?"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    choices = error.get("ctx", {}).get("expected")
-    if error["type"] == "literal_error" and isinstance(choices, str):
-        near = difflib.get_close_matches(
-            str(error["input"]), choices.replace("'", "").replace(" or ", ", ").split(", "), 1, 0.0
-        )
-        return f"{key}: {error['input']!r} is none of {choices}; did you mean {near[0]}?"
-    return f"{key}: {message} (got {error['input']!r})"
+        return f"unknown configuration key {key}; did you mean {_nearest(key, known_keys())}?"
+    if error["type"] == "literal_error":
+        choices = error["ctx"]["expected"]  # such as "'ray' or 'in_process'"
+        near = _nearest(str(given), re.findall(r"'(\w+)'", choices))
+        return f"{key}: {given!r} is none of {choices}; did you mean {near}?"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')} (got {given!r})"
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    return difflib.get_close_matches(word, words, n=1, cutoff=0.0)[0]

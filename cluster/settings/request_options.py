@@ -3,9 +3,9 @@ and the server's check of sampling parameters, in requests and in a checkpoint's
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Annotated, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 
 class RequestOption(NamedTuple):
@@ -19,59 +19,52 @@ class RequestOption(NamedTuple):
     allows: Callable[[float], bool] | None = None
 
 
-_sampling = partial(RequestOption, "sampling")
-_stopping = partial(RequestOption, "stopping")
-_constraint = partial(RequestOption, "constraint")
+def _option(*row: Any, default: Any = None) -> Any:
+    return field(default=default, metadata={"option": RequestOption(*row)})
+
+
+_request = partial(_option, "")
+_sampling = partial(_option, "sampling")
+_stopping = partial(_option, "stopping")
+_constraint = partial(_option, "constraint", default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a request asks for, by the names of its fields; None, "" and () are left to the server."""
 
-    max_tokens: Annotated[int | None, _stopping("At most this many tokens.")] = None
-    min_tokens: Annotated[int | None, _stopping("No end before this many tokens.")] = None
-    temperature: Annotated[float | None, _sampling("0 is greedy.", "0 to 2; 0 is greedy", lambda v: 0 <= v <= 2)] = None
-    top_p: Annotated[
-        float | None,
-        _sampling(
-            "Keep the likeliest tokens with this much probability.", "above 0 and at most 1", lambda v: 0 < v <= 1
-        ),
-    ] = None
-    top_k: Annotated[
-        int | None,
-        _sampling("Keep this many of the likeliest tokens; 0 keeps all.", "at least 0; 0 keeps all", lambda v: v >= 0),
-    ] = None
-    min_p: Annotated[
-        float | None,
-        _sampling("Drop tokens less likely than this share of the likeliest.", "0 to 1", lambda v: 0 <= v <= 1),
-    ] = None
-    repetition_penalty: Annotated[
-        float | None,
-        _sampling(
-            "Above 1: against what prompt and text hold.", "above 0; 1 changes nothing", lambda v: 0 < v < float("inf")
-        ),
-    ] = None
-    presence_penalty: Annotated[
-        float | None, _sampling("-2 to 2: against what was put out at all.", "-2 to 2", lambda v: -2 <= v <= 2)
-    ] = None
-    frequency_penalty: Annotated[
-        float | None, _sampling("-2 to 2: against what was put out, each time.", "-2 to 2", lambda v: -2 <= v <= 2)
-    ] = None
-    seed: Annotated[int | None, _sampling("Fixes the draw.")] = None
-    stop: Annotated[Sequence[str], _stopping("Stop at this text; may be repeated.")] = ()
-    ignore_eos: Annotated[bool, _stopping("Go on after an end-of-sequence token.")] = False
-    n: Annotated[int | None, RequestOption("", "Number of continuations, 1 to 8.")] = None
-    logprobs: Annotated[
-        int | None, RequestOption("output", "With --json: log-probabilities, and this many others.")
-    ] = None
-    json_schema: Annotated[str, _constraint("JSON schema of the answer, or @FILE.")] = ""
-    regex: Annotated[str, _constraint("Regular expression that the answer matches.")] = ""
-    priority: Annotated[int, RequestOption("", "-100 to 100; higher runs first.")] = 0
+    max_tokens: int | None = _stopping("At most this many tokens.")
+    min_tokens: int | None = _stopping("No end before this many tokens.")
+    temperature: float | None = _sampling("0 is greedy.", "0 to 2; 0 is greedy", lambda v: 0 <= v <= 2)
+    top_p: float | None = _sampling(
+        "Keep the likeliest tokens with this much probability.", "above 0 and at most 1", lambda v: 0 < v <= 1
+    )
+    top_k: int | None = _sampling(
+        "Keep this many of the likeliest tokens; 0 keeps all.", "at least 0; 0 keeps all", lambda v: v >= 0
+    )
+    min_p: float | None = _sampling(
+        "Drop tokens less likely than this share of the likeliest.", "0 to 1", lambda v: 0 <= v <= 1
+    )
+    repetition_penalty: float | None = _sampling(
+        "Above 1: against what prompt and text hold.", "above 0; 1 changes nothing", lambda v: 0 < v < float("inf")
+    )
+    presence_penalty: float | None = _sampling(
+        "-2 to 2: against what was put out at all.", "-2 to 2", lambda v: -2 <= v <= 2
+    )
+    frequency_penalty: float | None = _sampling(
+        "-2 to 2: against what was put out, each time.", "-2 to 2", lambda v: -2 <= v <= 2
+    )
+    seed: int | None = _sampling("Fixes the draw.")
+    stop: Sequence[str] = _stopping("Stop at this text; may be repeated.", default=())
+    ignore_eos: bool = _stopping("Go on after an end-of-sequence token.", default=False)
+    n: int | None = _request("Number of continuations, 1 to 8.")
+    logprobs: int | None = _option("output", "With --json: log-probabilities, and this many others.")
+    json_schema: str = _constraint("JSON schema of the answer, or @FILE.")
+    regex: str = _constraint("Regular expression that the answer matches.")
+    priority: int = _request("-100 to 100; higher runs first.", default=0)
 
 
-REQUEST_OPTIONS: dict[str, RequestOption] = {
-    name: hint.__metadata__[0] for name, hint in get_type_hints(Options, include_extras=True).items()
-}
+REQUEST_OPTIONS: dict[str, RequestOption] = {f.name: f.metadata["option"] for f in fields(Options)}
 
 # Name, test, and what a refusal says.
 SAMPLING_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = tuple(

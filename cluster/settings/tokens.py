@@ -37,7 +37,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The owner of a token, with the services it may call and the highest priority of its requests."""
+    """The owner of a token; `highest_priority` is that of its requests."""
 
     name: str
     scopes: frozenset[Scope]
@@ -46,13 +46,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the file; `digest` is the SHA-256 of the token."""
+    """A line of the file; `digest` is the token's."""
 
     holder: Holder
     digest: bytes
 
     def line(self) -> str:
-        """The line of the file."""
         priority = f" priority={self.holder.highest_priority}" if self.holder.highest_priority else ""
         return f"{self.holder.name} {','.join(sorted(self.holder.scopes))} sha256:{self.digest.hex()}{priority}"
 
@@ -62,11 +61,9 @@ def parse(text: str) -> list[Entry]:
     entries: list[Entry] = []
     wrong: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
         try:
-            entries.append(_entry(words))
+            if words := line.partition("#")[0].split():
+                entries.append(_entry(words))
         except ValueError as error:
             wrong.append(f"line {number}: {error}")
     if wrong:
@@ -77,20 +74,18 @@ def parse(text: str) -> list[Entry]:
 def _entry(words: list[str]) -> Entry:
     if len(words) not in (3, 4):
         raise ValueError("write NAME SCOPE[,SCOPE] sha256:HEX [priority=N]")
-    name, scopes, digest = words[:3]
-    key, _, highest = words[3].partition("=") if len(words) == 4 else ("priority", "=", "0")
+    name, scopes, digest, priority = [*words, "priority=0"][:4]
+    key, _, highest = priority.partition("=")
     if key != "priority" or not _PRIORITY.fullmatch(highest):
         raise ValueError("after the hash there may be priority=N, the highest one of its requests, -100 to 100")
     if not _NAME.fullmatch(name):
         raise ValueError("a name has up to 64 letters, digits and ._@-")
     if not _HASH.fullmatch(digest):
         raise ValueError("a hash is sha256: and 64 digits 0-9a-f; `eightwinds token NAME` makes one")
-    found = Holder(name, parse_scopes(scopes), int(highest))
-    return Entry(found, bytes.fromhex(digest.removeprefix("sha256:")))
+    return Entry(Holder(name, parse_scopes(scopes), int(highest)), bytes.fromhex(digest.removeprefix("sha256:")))
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
-    """Scopes, separated by commas."""
     try:
         return frozenset(Scope(word) for word in text.split(","))
     except ValueError:
@@ -150,10 +145,9 @@ def find(token: str, entries: Iterable[Entry]) -> Holder | None:
 
 
 class TokenFile:
-    """The entries of a file, read again when it has changed.
-
-    A file that becomes unreadable or wrong is reported once, and its last good state stays in force: an editor's
-    half-written file neither locks all callers out nor lets a stranger in.
+    """The entries of a file, read again when it has changed. A file that becomes unreadable or wrong is reported once,
+    and its last good state stays in force: an editor's half-written file neither locks all callers out nor lets a
+    stranger in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,8 +163,17 @@ class TokenFile:
             raise ValueError(f"the token file {path} holds no token: `eightwinds token NAME --file {path}` adds one")
 
     def find(self, token: str) -> Holder | None:
-        """The caller with this token now."""
-        self._refresh()
+        try:
+            stamp = _stamp(os.stat(self._path))
+        except OSError:
+            stamp = ()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                _, self._entries = self._read()
+                log.info("read %s again: %d tokens", self._path, len(self._entries))
+            except (OSError, ValueError) as error:
+                log.error("the token file %s is kept as it was: %s", self._path, error)
         return find(token, self._entries)
 
     def _read(self) -> tuple[tuple[int, ...], list[Entry]]:
@@ -180,20 +183,6 @@ class TokenFile:
             if why := distrusted(status, {0, os.geteuid()}):
                 raise ValueError(why)
             return _stamp(status), parse(file.read())
-
-    def _refresh(self) -> None:
-        try:
-            stamp = _stamp(os.stat(self._path))
-        except OSError:
-            stamp = ()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            _, self._entries = self._read()
-            log.info("read %s again: %d tokens", self._path, len(self._entries))
-        except (OSError, ValueError) as error:
-            log.error("the token file %s is kept as it was: %s", self._path, error)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from transformers import MixtralForCausalLM
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event, Failed, Sampled
 from cluster.launch.on_ray import launch
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.config import Config
 from model.batch import SampledToken, SamplingParams
 from model.checkpoint.folder import Checkpoint

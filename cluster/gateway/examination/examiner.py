@@ -6,7 +6,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
 from cluster.engine.answer_size import MOST_BYTES
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.auth import Caller
 from cluster.gateway.errors import Violation, Violations, invalid

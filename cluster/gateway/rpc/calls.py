@@ -26,8 +26,7 @@ from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.status import CODES, REQUEST_ID_KEY, Context, abort, given_id, unless_gone
 from cluster.gateway.rpc.uploads import Uploads
 from cluster.gateway.validation import good_request_id
-from cluster.observe.refusals import Refusals
-from cluster.policy.reluctance import Reluctance
+from cluster.observe.refusals import Refusals, Reluctance
 from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import Holder, Scope, TokenFile
 

@@ -204,7 +204,7 @@ def _totals(generation: Generation, traced: bool) -> dict[str, Any]:
         queue_time=duration(p.queue_seconds),
         time_to_first_token=duration(p.first_token_seconds),
         total_time=duration(p.total_seconds),
-        routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing or [])],
+        routing=[pb.LayerRouting(layer=i, expert_tokens=row) for i, row in enumerate(p.routing)],
         retries=p.retries,
     )
     return {"usage": usage, "trace": trace if traced else None}

@@ -5,7 +5,7 @@ contents, which are found again by their key (vLLM's automatic prefix caching). 
 first, and pages whose contents cannot be found before any other.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 
@@ -15,36 +15,32 @@ class BlockPool:
     def __init__(self, count: int) -> None:
         self.count = count
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))  # in the order in which they are taken
-        self._holders: dict[int, int] = {}
+        self._holders = Counter[int]()
         self._page_of: dict[bytes, int] = {}
         self._key_of: dict[int, bytes] = {}
 
     @property
     def free_count(self) -> int:
-        """Pages that can be taken."""
         return len(self._free)
 
     def holders(self, page: int) -> int:
-        """How many hold a page."""
-        return self._holders.get(page, 0)
+        return self._holders[page]
 
     def take(self, count: int) -> list[int]:
         """Take `count` pages, whose contents are forgotten; as many must be free."""
         assert count <= len(self._free), f"{count} pages wanted, {len(self._free)} free"
         pages = [self._free.popitem(last=False)[0] for _ in range(count)]
-        for page in pages:
-            self._forget(page)
-            self._holders[page] = 1
+        self.forget(pages)
+        self._holders.update(pages)
         return pages
 
     def share(self, pages: Iterable[int]) -> None:
         """Hold pages beside their holders, or take free ones back with what they contain."""
         for page in pages:
             self._free.pop(page, None)
-            self._holders[page] = self._holders.get(page, 0) + 1
+            self._holders[page] += 1
 
     def give_back(self, pages: Iterable[int]) -> None:
-        """Let go of pages that were taken or shared."""
         for page in pages:
             assert page in self._holders, f"page {page} is not taken"
             self._holders[page] -= 1
@@ -61,7 +57,6 @@ class BlockPool:
             self._page_of[key], self._key_of[page] = page, key
 
     def find(self, key: bytes) -> int | None:
-        """The page with these contents, held or free."""
         return self._page_of.get(key)
 
     def forget_contents(self) -> None:
@@ -70,14 +65,10 @@ class BlockPool:
         self._key_of.clear()
 
     def forget(self, pages: Iterable[int]) -> None:
-        """These pages cannot be found any more: what they hold is not to be trusted."""
+        """These pages cannot be found any more: they are written anew, or what they hold is not to be trusted."""
         for page in pages:
-            self._forget(page)
-
-    def _forget(self, page: int) -> None:
-        key = self._key_of.pop(page, None)
-        if key is not None:
-            del self._page_of[key]
+            if page in self._key_of:
+                del self._page_of[self._key_of.pop(page)]
 
     def check(self) -> None:
         """Raise AssertionError unless every page is either free or held, and every key names one page."""

@@ -1,12 +1,10 @@
 """The order in which sequences wait for a slot.
-
 Higher priority first; among equals the clients that have no slot at all; then sequences that have run before and were
 preempted; then the client that was served least, by the virtual token counters of Sheng et al. 2024 ("Fairness in
 Serving Large Language Models"); and each client's own in order of arrival. So no sequence starves for another of its
 priority.
 """
 
-import bisect
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -21,9 +19,9 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._lanes: dict[tuple[int, str], deque[Sequence]] = {}  # (-priority, client) -> its sequences
-        self._resumed: list[Sequence] = []  # by rank
-        self._served: dict[str, int] = {}
-        self._present: dict[str, int] = {}  # client -> its sequences, waiting or running
+        self._resumed: list[Sequence] = []
+        self._served = Counter[str]()
+        self._present = Counter[str]()  # client -> its sequences, waiting or running
         self.tokens = 0  # that the waiting have to run
 
     def __len__(self) -> int:
@@ -35,35 +33,32 @@ class FairQueue:
             yield from lane
 
     def waiting_of(self, client: str) -> int:
-        """Sequences of a client that have not run yet."""
+        """Without sequences that have run before."""
         return sum(len(lane) for (_, name), lane in self._lanes.items() if name == client)
 
     def arrive(self, sequence: Sequence) -> None:
         """A new sequence. A client that had none is lifted to the least served one here: absence earns nothing."""
         client = sequence.request.client
         if client not in self._present:
-            least = min((self._served.get(name, 0) for name in self._present), default=0)
-            self._served[client] = max(self._served.get(client, 0), least)
-        self._present[client] = self._present.get(client, 0) + 1
+            least = min((self._served[name] for name in self._present), default=0)
+            self._served[client] = max(self._served[client], least)
+        self._present[client] += 1
         self._lanes.setdefault((-sequence.request.priority, client), deque()).append(sequence)
         self.tokens += sequence.pending
 
     def resume(self, sequence: Sequence) -> None:
-        """A sequence that ran comes back."""
-        bisect.insort(self._resumed, sequence, key=lambda s: s.rank)
+        self._resumed.append(sequence)
         self.tokens += sequence.pending
 
     def first(self, holding: Collection[str] = ()) -> Sequence | None:
         """The sequence whose turn it is; `holding` are the clients that have slots."""
 
-        def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int]]:
-            served = 0 if resumed else self._served[sequence.request.client]
-            r = sequence.request
-            return -r.priority, r.client in holding, not resumed, served, sequence.rank
+        def turn(sequence: Sequence, resumed: bool) -> tuple[int, bool, bool, int, tuple[int, int], Sequence]:
+            r, served = sequence.request, 0 if resumed else self._served[sequence.request.client]
+            return -r.priority, r.client in holding, not resumed, served, sequence.rank, sequence
 
-        waiting = [(turn(s, True), s) for s in self._resumed]
-        waiting += [(turn(lane[0], False), lane[0]) for lane in self._lanes.values()]
-        return min(waiting, key=lambda pair: pair[0], default=(None, None))[1]
+        turns = [turn(s, True) for s in self._resumed] + [turn(lane[0], False) for lane in self._lanes.values()]
+        return min(turns)[-1] if turns else None  # no two have the same rank
 
     def enter(self, sequence: Sequence, tokens: int) -> None:
         """A sequence gets its slot; its client is charged, once, for the `tokens` of its prompt that are run."""
@@ -71,7 +66,6 @@ class FairQueue:
             self._served[sequence.request.client] += _PROMPT_COST * tokens
 
     def sampled(self, sequence: Sequence) -> None:
-        """A token was put out for its client."""
         self._served[sequence.request.client] += _OUTPUT_COST
 
     def drop(self, sequence: Sequence) -> bool:
@@ -87,7 +81,6 @@ class FairQueue:
         return True
 
     def leave(self, sequence: Sequence) -> None:
-        """A sequence is gone, from wherever it was."""
         client = sequence.request.client
         self._present[client] -= 1
         if not self._present[client]:
@@ -100,13 +93,11 @@ class FairQueue:
                 del self._served[name]
 
     def check(self) -> None:
-        """Raise AssertionError unless what is counted is what is here."""
         assert all(self._lanes.values()), "an empty lane is kept"
         assert self.tokens == sum(s.pending for s in self), "waiting tokens are miscounted"
-        assert [s.rank for s in self._resumed] == sorted(s.rank for s in self._resumed), "resumed ones out of order"
         waiting = Counter(s.request.client for s in self)
         assert all(s.slot < 0 and not s.pages for s in self), "a waiting one holds a slot or pages"
-        assert all(self._present.get(name, 0) >= n for name, n in waiting.items()), "a client's sequences are lost"
+        assert waiting <= self._present, "a client's sequences are lost"
         assert self._present.keys() <= self._served.keys(), "a client without a counter"
 
 

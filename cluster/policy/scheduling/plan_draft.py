@@ -1,27 +1,24 @@
 """A step's plan while it is made."""
 
+from dataclasses import dataclass, field
+
 from model.batch import Chunk, NewSequence, StepPlan
 
 
+@dataclass(slots=True)
 class PlanDraft:
-    """What a step runs so far, and the `budget`: how many tokens more it may take."""
+    """What a step runs so far, and the `budget`: how many tokens more it may take. `copies` holds pairs of KV pages,
+    from and to, that are copied before any chunk runs.
+    """
 
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.chunks: list[Chunk] = []
-        self._admitted: list[NewSequence] = []
-        self._copies: list[tuple[int, int]] = []
+    budget: int
+    chunks: list[Chunk] = field(default_factory=list)
+    admitted: list[NewSequence] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
 
     def run(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
         self.budget -= chunk.length
-
-    def admit(self, new: NewSequence) -> None:
-        self._admitted.append(new)
-
-    def copy(self, source: int, target: int) -> None:
-        """Copy a KV page before any chunk runs."""
-        self._copies.append((source, target))
 
     def bound_prefill(self, tokens: int | None) -> None:
         """Run at most this many more tokens if the step has chunks already: these are decodes, which must not wait."""
@@ -29,5 +26,5 @@ class PlanDraft:
             self.budget = min(self.budget, tokens)
 
     def plan(self, step: int, epoch: int, incarnation: str, release: list[int]) -> StepPlan:
-        admitted, chunks, copies = tuple(self._admitted), tuple(self.chunks), tuple(self._copies)
+        admitted, chunks, copies = tuple(self.admitted), tuple(self.chunks), tuple(self.copies)
         return StepPlan(step, epoch, incarnation, tuple(release), admitted, chunks, copies)

@@ -1,7 +1,6 @@
-"""How much prefill may ride along with decodes.
-
-A long prompt must not make the next token of every stream late, nor may prompts enter so slowly that slots stay empty.
-How many prompt tokens a step bears depends on the machine, so the cost of a step is learned from earlier steps.
+"""How much prefill may ride along with decodes. A long prompt must not make the next token of every stream late, nor
+may prompts enter so slowly that slots stay empty. How many prompt tokens a step bears depends on the machine, so the
+cost of a step is learned from earlier steps.
 """
 
 import math
@@ -15,42 +14,33 @@ _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: 
 
 
 class StepCost:
-    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the last steps.
-
-    Least squares with exponential forgetting, from its normal equations.
+    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the last steps by least
+    squares with exponential forgetting, from its normal equations. `prefill` is 0 or less while it is lost in noise.
     """
 
     def __init__(self) -> None:
-        self._products = [[0.0] * 3 for _ in range(3)]
-        self._targets = [0.0] * 3
-        self._weights = (0.0, 0.0, 0.0)
+        self._equations = [[0.0] * 4 for _ in range(3)]  # of each unknown: sums of products, and the right-hand side
+        self.base = self.decode = self.prefill = 0.0
         self._count = 0
 
     def observe(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
-        """A step took so long."""
         row = (1.0, float(decodes), float(prefill_tokens))
         if self._count >= _PROBE_EVERY:
             seconds = min(seconds, _OUTLIER * max(self.expect(decodes, prefill_tokens), 0.0))
         self._count += 1
-        for i in range(3):
-            self._targets[i] = _FORGET * self._targets[i] + row[i] * seconds
-            for j in range(3):
-                self._products[i][j] = _FORGET * self._products[i][j] + row[i] * row[j]
-        self._weights = self._solve()
+        self._equations = [
+            [_FORGET * old + factor * new for old, new in zip(equation, (*row, seconds), strict=True)]
+            for factor, equation in zip(row, self._equations, strict=True)
+        ]
+        self.base, self.decode, self.prefill = self._solve()
 
     def expect(self, decodes: int, prefill_tokens: int) -> float:
         """Seconds that such a step takes."""
-        base, decode, prefill = self._weights
-        return base + decode * decodes + prefill * prefill_tokens
-
-    @property
-    def prefill_token(self) -> float:
-        """Seconds that a prompt's token adds; 0 or less while that is lost in noise."""
-        return self._weights[2]
+        return self.base + self.decode * decodes + self.prefill * prefill_tokens
 
     def _solve(self) -> tuple[float, float, float]:
         """Gaussian elimination. The diagonal is raised a little, or what never varied would make it singular."""
-        rows = [[*products, target] for products, target in zip(self._products, self._targets, strict=True)]
+        rows = [row[:] for row in self._equations]
         for i in range(3):
             rows[i][i] += 1e-6 * rows[i][i] + 1e-12
         for i in range(3):
@@ -73,7 +63,6 @@ class PrefillBudget:
         self._lately = 0.0  # prefill tokens of mixed steps, a running mean
 
     def observe(self, plan: StepPlan, seconds: float) -> None:
-        """Learn from a step that took so long."""
         prefill = sum(chunk.length for chunk in plan.chunks if chunk.length > 1)
         decodes = sum(chunk.length == 1 for chunk in plan.chunks)
         if not decodes:
@@ -87,6 +76,6 @@ class PrefillBudget:
         """Prompt tokens that may share a step with so many decodes; 0 at times, to see what decodes alone cost."""
         if self._mixed >= _PROBE_EVERY:
             return 0
-        token, bound = self._cost.prefill_token, _GROWTH * max(self._least, self._lately)
+        token, bound = self._cost.prefill, _GROWTH * max(self._least, self._lately)
         room = (self._slowdown - 1) * self._cost.expect(decodes, 0)
         return max(self._least, int(min(bound, room / token if token > 0 else math.inf)))

@@ -1,22 +1,18 @@
-"""Decides what each step runs: a data structure, not a process.
-
-`plan()` gives the next StepPlan, `commit()` takes its result. Sequences join and leave at every step; prefill and
-decode share a token budget, and long prompts are cut into chunks. When pages run out, the sequence that came last
-is preempted: it gives its pages back and is run again from its tokens later, to the same effect.
+"""Decides what each step runs: `plan()` gives the next StepPlan, `commit()` takes its result. Sequences join and leave
+at every step; prefill and decode share a token budget, and long prompts are cut into chunks. When pages run out, the
+last sequence is preempted: it gives its pages back and is run again from its tokens later, to the same effect.
 """
 
 import bisect
 import itertools
 from collections import Counter
 
-from cluster.policy.scheduling.admission import Backlog
 from cluster.policy.scheduling.blocks import BlockPool
 from cluster.policy.scheduling.fair_queue import FairQueue, gives_way
-from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.limits import Backlog, Limits
 from cluster.policy.scheduling.plan_draft import PlanDraft
-from cluster.policy.scheduling.prefix import extend_keys
-from cluster.policy.scheduling.prefix_hit import PrefixHit, find_prefix_hit, siblings
-from cluster.policy.scheduling.sequence import NextToken, Sequence
+from cluster.policy.scheduling.prefix import PrefixHit, extend_keys, find_prefix_hit, siblings
+from cluster.policy.scheduling.sequence import NextToken, Sequence, added
 from model.batch import Chunk, SampledToken, SequenceFault, StepPlan, StepResult
 
 _MOST_LOSSES = 5  # of heads in a row
@@ -35,18 +31,9 @@ class Scheduler:
         self._release: list[int] = []
         self._by_id: dict[str, Sequence] = {}
         self._steps = itertools.count()
-        self._interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
-
-    @property
-    def running_count(self) -> int:
-        return len(self._running)
-
-    @property
-    def waiting_count(self) -> int:
-        return len(self.queue)
+        self.interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
 
     def backlog(self, client: str) -> Backlog:
-        """What stands before another request of this client."""
         free_slots = self.limits.max_running - len(self._running)
         return Backlog(len(self.queue), self.queue.tokens, self.queue.waiting_of(client), free_slots)
 
@@ -54,13 +41,8 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._by_id)
 
-    @property
-    def recovering(self) -> bool:
-        """Whether there are sequences that ran when a head's cache was lost and are not back yet."""
-        return bool(self._interrupted)
-
     def sequences(self) -> list[Sequence]:
-        """All sequences, in order of arrival."""
+        """In order of arrival."""
         return list(self._by_id.values())
 
     def running(self) -> list[Sequence]:
@@ -79,7 +61,7 @@ class Scheduler:
         sequence = self._by_id.pop(sequence_id, None)
         if sequence is None:
             return False
-        self._interrupted.discard(sequence)
+        self.interrupted.discard(sequence)
         if sequence.slot < 0:
             self.queue.drop(sequence)
         else:
@@ -89,7 +71,7 @@ class Scheduler:
 
     def requeue_all(self) -> None:
         """The head lost its cache: everything that ran waits again, with its tokens, in its old order."""
-        self._interrupted.update(self._running)
+        self.interrupted.update(self._running)
         while self._running:
             self._preempt(self._running[-1])
         self._release = []
@@ -101,10 +83,13 @@ class Scheduler:
         """
         for sequence in self._running:
             sequence.losses += sequence.planned > 0
-        given_up = [sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES]
-        for sequence in given_up:
+        return self.drop([sequence for sequence in self._running if sequence.losses >= _MOST_LOSSES])
+
+    def drop(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Abort these, which it returns."""
+        for sequence in sequences:
             self.abort(sequence.id)
-        return given_up
+        return sequences
 
     def resize(self, limits: Limits) -> list[Sequence]:
         """The head has another cache from now on; nothing runs. Returns, and drops, what can never fit."""
@@ -112,12 +97,9 @@ class Scheduler:
         if limits == self.limits:
             return []
         self.limits, self.pool = limits, BlockPool(limits.page_count)
-        unfit = [s for s in self.sequences() if not limits.fit(s.prompt_length + s.request.max_tokens)]
-        for sequence in unfit:
-            self.abort(sequence.id)
         for sequence in self.sequences():
             sequence.page_keys = []
-        return unfit
+        return self.drop([s for s in self.sequences() if not limits.fit(s.prompt_length + s.request.max_tokens)])
 
     def plan(self, epoch: int, incarnation: str, prefill_tokens: int | None = None) -> StepPlan | None:
         """The next step, None if there is nothing to run. Decodes share it with at most `prefill_tokens` of prompts."""
@@ -141,36 +123,34 @@ class Scheduler:
             tokens = min(sequence.pending, draft.budget)
             preempted = sequence.slot < 0  # one before it in `sequences` needed its pages
             if tokens and not preempted and self._make_room(sequence, tokens):
-                draft.run(self._chunk(sequence, tokens))
+                draft.run(self._chunk(sequence, tokens, len(sequence.pages)))
 
     def _admit(self, draft: PlanDraft) -> None:
         """Let the queue's first sequences in while budget, slots and pages last."""
         while draft.budget and self._free_slots and (sequence := self.queue.first(self._slots_by_client())):
             if any(s.computed < s.prompt_length - 1 for s in siblings(sequence, self._running)):
                 return  # it will share what its sibling is about to compute
-            hit = self._find_prefix_hit(sequence)
-            if not self._has_pages(sequence, hit):
+            if (hit := self._fitting_hit(sequence)) is None:
                 return  # admit only what fits whole: else it is preempted amid its prefill and starts over, endlessly
             self._enter(sequence, hit, draft)
-            draft.admit(sequence.admission())
-            draft.run(self._chunk(sequence, min(sequence.pending, draft.budget), pages_known=0))
+            draft.admitted.append(sequence.admission())
+            draft.run(self._chunk(sequence, min(sequence.pending, draft.budget), 0))
 
     def _slots_by_client(self) -> Counter[str]:
         return Counter(s.request.client for s in self._running)
 
-    def _find_prefix_hit(self, sequence: Sequence) -> PrefixHit:
-        return find_prefix_hit(sequence, self._running, self.pool, self.limits)
-
-    def _has_pages(self, sequence: Sequence, hit: PrefixHit) -> bool:
-        held_by_others = len(hit.shared) - hit.new_pages(self.pool)
-        return self.limits.pages_of(len(sequence.token_ids)) - held_by_others <= self.pool.free_count
+    def _fitting_hit(self, sequence: Sequence) -> PrefixHit | None:
+        """Where the sequence can begin; None if there are not pages enough for all of it."""
+        hit = find_prefix_hit(sequence, self._running, self.pool, self.limits)
+        held_by_others = sum(self.pool.holders(page) > 0 for page in hit.shared)
+        return hit if self.limits.pages_of(len(sequence.token_ids)) - held_by_others <= self.pool.free_count else None
 
     def _give_way(self) -> None:
         """Preempt others until a client that waits and has no slot can have one."""
         while first := self.queue.first(slots := self._slots_by_client()):
             if first.request.client in slots or not (victim := gives_way(first, self._running, slots)):
                 return
-            if self._free_slots and self._has_pages(first, self._find_prefix_hit(first)):
+            if self._free_slots and self._fitting_hit(first):
                 return
             self._preempt(victim)
 
@@ -183,7 +163,7 @@ class Scheduler:
         sequence.dropped, sequence.computed = hit.dropped, hit.position
         if hit.copied is not None:
             (page,) = self.pool.take(1)
-            draft.copy(hit.copied, page)
+            draft.copies.append((hit.copied, page))
             sequence.pages.append(page)
         sequence.slot = self._free_slots.pop()
         bisect.insort(self._running, sequence, key=lambda s: s.rank)
@@ -208,7 +188,7 @@ class Scheduler:
                 self._advance(sequence, chunk.length)
         for slot, counts in result.routing:
             if sequence := by_slot.get(slot):
-                sequence.count_routing(counts)
+                sequence.routing = added(sequence.routing, counts)  # a long prompt's first token takes several steps
         for prompt in result.prompts:
             if sequence := by_slot.get(prompt.slot):
                 sequence.score(prompt.start, prompt.tokens)
@@ -225,31 +205,28 @@ class Scheduler:
         self.pool.give_back(sequence.outdated(self.limits.window, size))
 
     def _sampled(self, sequence: Sequence, token: SampledToken) -> NextToken:
-        self._interrupted.discard(sequence)
+        self.interrupted.discard(sequence)
         self.queue.sampled(sequence)
         sampled = sequence.append(token)
         if sampled.stopped or sampled.exhausted:
             self.abort(sequence.id)
         return sampled
 
-    def _chunk(self, sequence: Sequence, tokens: int, pages_known: int | None = None) -> Chunk:
-        known = len(sequence.pages) if pages_known is None else pages_known
+    def _chunk(self, sequence: Sequence, tokens: int, known: int) -> Chunk:
+        """The next tokens of a sequence, and its pages but the first ones, which are `known` to the head."""
         sequence.pages += self.pool.take(sequence.pages_needed(tokens, self.limits.page_size))
         sequence.planned = tokens
         new_pages = tuple(sequence.pages[known:])
         return Chunk(sequence.slot, sequence.computed, tokens, new_pages, tokens == sequence.pending)
 
     def _make_room(self, sequence: Sequence, tokens: int) -> bool:
-        """Preempt from the back until `sequence` has pages for its chunk; False if it must do without.
-
-        Sequences behind it that are in this step already keep their pages: it waits, and they give way in the next.
+        """Preempt from the back until `sequence` has pages for its chunk; False if it must do without. Sequences behind
+        it that are in this step already keep their pages, and give way in the next.
         """
         while sequence.pages_needed(tokens, self.limits.page_size) > self.pool.free_count:
-            victim = next((s for s in reversed(self._running) if not s.planned or s is sequence), None)
-            assert victim is not None
-            if victim is sequence and self._running[-1] is not victim:
-                return False
-            self._preempt(victim)
+            victim = next(s for s in reversed(self._running) if not s.planned or s is sequence)
+            if victim is not sequence or self._running[-1] is sequence:
+                self._preempt(victim)
             if victim is sequence:
                 return False
         return True
@@ -274,4 +251,4 @@ class Scheduler:
         assert all(self.pool.holders(page) == count for page, count in held.items()), "holders are miscounted"
         assert len(held) + self.pool.free_count == self.limits.page_count, "a page is held by nobody"
         assert len(self._by_id) == len(self._running) + len(self.queue), "a sequence is lost"
-        assert self._interrupted <= set(self._by_id.values()), "one that is gone would be waited for"
+        assert self.interrupted <= set(self._by_id.values()), "one that is gone would be waited for"

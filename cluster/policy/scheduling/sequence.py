@@ -1,19 +1,45 @@
-"""What the scheduler knows of one sequence."""
+"""What one output of a request runs, validated, tokenised and with every default filled in; and how far it is."""
 
 from dataclasses import dataclass, field
 
-from cluster.policy.scheduling.prefix import first_visible
-from cluster.policy.scheduling.request import SequenceRequest
-from model.batch import Alternatives, NewSequence, SampledToken
+from cluster.policy.scheduling.limits import first_visible
+from model.batch import Alternatives, NewSequence, SampledToken, SamplingParams
 
 Routing = tuple[tuple[int, ...], ...]  # [layer][expert]: the rows that each expert ran
 
 
+def added(total: Routing, counts: Routing) -> Routing:
+    """Both together, layer by layer; an empty `total` is nothing so far."""
+    pairs = zip(total, counts, strict=True) if total else ()
+    return tuple(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs) or counts
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRequest:
+    """`prompt_ids` are run as they are; at most `max_tokens` are sampled; `stop_ids` end the sequence, but not before
+    `sampling.min_tokens`. Higher `priority` runs first, and among equals the `client` that was served least. `routing`
+    asks for what the experts ran for it, `prompt_logprobs` for the log-probabilities of the prompt's tokens with that
+    many alternatives (-1: none). The sequence finds only cached pages of its `tenant`: the authenticated caller, ""
+    where callers are not authenticated or share the cache. `sequence_id` names it for `abort`; the outputs of one
+    request have the same prompt and `family`, so that their prompt is run once. Both are empty until it is split.
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    max_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    priority: int = 0
+    routing: bool = False
+    client: str = ""
+    tenant: str = ""
+    prompt_logprobs: int = -1
+    sequence_id: str = ""
+    family: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request's sequence and where it stands.
-
-    `token_ids` is the prompt and what was sampled; positions below `computed` have their keys and values in the
+    """`token_ids` is the prompt and what was sampled; positions below `computed` have their keys and values in the
     cache. `pages[i]` holds positions [i * page_size, (i + 1) * page_size); the first `dropped` entries lie wholly
     before the sliding window and have been given back. `arrival` is its number in the order of arrival, `slot` is -1
     while it waits.
@@ -51,7 +77,6 @@ class Sequence:
 
     @property
     def output_length(self) -> int:
-        """Tokens sampled so far."""
         return len(self.token_ids) - self.prompt_length
 
     @property
@@ -69,7 +94,6 @@ class Sequence:
         return self.request.prompt_logprobs >= 0 and len(self.scores) < self.prompt_length - 1
 
     def pages_needed(self, tokens: int, page_size: int) -> int:
-        """Further pages for `tokens` more positions."""
         return max(0, -(-(self.computed + tokens) // page_size) - len(self.pages))
 
     def outdated(self, window: int | None, page_size: int) -> list[int]:
@@ -78,17 +102,11 @@ class Sequence:
         self.dropped += len(gone)
         return gone
 
-    def count_routing(self, counts: Routing) -> None:
-        """Add a step's counts; a long prompt takes several steps until its first token."""
-        pairs = zip(self.routing, counts, strict=True) if self.routing else ()
-        self.routing = tuple(tuple(map(sum, zip(*pair, strict=True))) for pair in pairs) or counts
-
     def score(self, start: int, scores: tuple[tuple[float, Alternatives], ...]) -> None:
         """Add log-probabilities of the prompt's tokens from position `start` on; known ones came again."""
         self.scores += scores[len(self.scores) + 1 - start :]
 
     def append(self, token: SampledToken) -> "NextToken":
-        """Add the token that was sampled, and tell whether it is the last."""
         self.token_ids.append(token.token_id)
         self.losses = 0
         enough = self.output_length >= self.request.sampling.min_tokens
@@ -98,7 +116,6 @@ class Sequence:
         return NextToken(self, token, stopped, exhausted, routing)
 
     def admission(self) -> NewSequence:
-        """What the head must be told when the sequence enters its slot."""
         r, tokens = self.request, tuple(self.token_ids)
         scores = r.prompt_logprobs if self.needs_scores else -1
         return NewSequence(self.slot, tokens, self.prompt_length, r.sampling, r.routing, scores)

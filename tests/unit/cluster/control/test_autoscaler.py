@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from cluster.control.autoscaler import Autoscaler
-from cluster.observe.snapshot import Snapshot
+from cluster.observe.view import Snapshot
 from cluster.policy.replicas.scaling import ScalingPolicy
 from tests.unit.cluster.control.test_controller import Rig
 

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.engine.engine import QueueFull
 from cluster.engine.events import Finish, FinishReason, Sampled
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import SamplingParams
 from tests.engines import Make, check_idle, expected, request
 from tests.fakes import Events, FakeHead
@@ -63,7 +63,7 @@ def test_log_probabilities_routing_and_counts_are_passed_on(make: Make, head: Fa
     assert last.routing == ((1, 1, 0, 0), (0, 0, 1, 1))
     assert (events.started["a"].retries, first.retries, last.retries) == (0, 9, 12), "in three and four steps"
     assert (engine.statistics.steps, engine.statistics.retries) == (4, 12)
-    assert engine.statistics.expert_tokens == [[11, 11, 0, 0], [0, 0, 11, 11]]
+    assert engine.statistics.counters.expert_rows == ((11, 11, 0, 0), (0, 0, 11, 11))
     check_idle(engine, events)
 
 

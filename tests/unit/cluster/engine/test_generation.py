@@ -9,11 +9,10 @@ import pytest
 
 from cluster.engine.engine import Engine, EngineStopped, QueueFull
 from cluster.engine.events import Finish, FinishReason, Sampled
-from cluster.engine.generation import Generation, GenerationFailed, Generations
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import Generation, GenerationFailed, GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
-from cluster.policy.scheduling.request import SequenceRequest
+from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import NewSequence, SampledToken, SamplingParams
 from tests.engines import engine_bounds, output_text
 from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
@@ -201,12 +200,11 @@ async def test_draining_waits_for_what_runs(start: Start, head: FakeHead) -> Non
     assert await generations.drained(0), "idle from the start, even without any grace"
     head.hold()
     generation = generations.start(REQUEST, engine)
-    keys = generation.open_ids
     draining = asyncio.create_task(generations.drained(PATIENCE))
     head.let_go()
     await collect(generation)
     assert not draining.done()
-    generations._forget(keys)
+    generations._forget(generation)
     assert await draining
 
 
@@ -231,7 +229,7 @@ async def test_progress_measures_times_routing_and_retries(start: Start, head: F
     p = generation.progress
     assert 0 <= p.queue_seconds <= p.first_token_seconds <= p.total_seconds
     ran = 4 + 1 + 2 * (3 - 1)  # the prompt, its last token again, and each output's tokens but the last
-    assert p.routing == [[ran, ran, 0, 0], [0, 0, ran, ran]]
+    assert p.routing == ((ran, ran, 0, 0), (0, 0, ran, ran))
     assert p.retries == engine.statistics.retries > 0, "two outputs share steps, which count once"
 
 
@@ -239,7 +237,7 @@ async def test_without_a_trace_there_is_no_routing(start: Start) -> None:
     generations, engine = start()
     with generations.running(REQUEST, engine) as generation:
         await collect(generation)
-    assert generation.progress.routing is None
+    assert generation.progress.routing == ()
 
 
 async def test_late_tokens_of_an_ended_output_are_ignored(start: Start, head: FakeHead) -> None:

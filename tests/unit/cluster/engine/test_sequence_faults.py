@@ -25,7 +25,7 @@ def test_a_sequence_that_cannot_go_on_fails_alone_and_what_it_wrote_is_found_by_
     assert events.failures() == {"b": "numeric"}
     for r in (requests[0], requests[2]):
         assert events.tokens(r.sequence_id) == expected(head, r)
-    assert engine.statistics.faults == {"numeric": 1, "constraint": 0}
+    assert engine.statistics.counters.faults == {"numeric": 1, "constraint": 0}
     engine.submit([request("bb", prompt=14, max_tokens=2)])
     events.wait_for_end("bb")
     assert events.started["bb"].cached_tokens == 0
@@ -52,5 +52,5 @@ def test_an_output_that_cannot_go_on_is_a_status_of_its_own(
 
     for call in (serving.client.generate, lambda r: list(serving.client.stream(r))):
         assert told(call) == (code, reason, details)
-    assert sum(serving.engine.statistics.faults.values()) == 2
+    assert sum(serving.engine.statistics.counters.faults.values()) == 2
     serving.idle()

@@ -3,8 +3,7 @@
 import pytest
 
 from cluster.engine.statistics import Statistics
-from cluster.policy.scheduling.request import SequenceRequest
-from cluster.policy.scheduling.sequence import NextToken, Sequence
+from cluster.policy.scheduling.sequence import NextToken, Sequence, SequenceRequest
 from model.batch import SampledToken, SamplingParams
 
 

@@ -28,10 +28,10 @@ def test_one_that_drains_may_be_looked_at(serving: Serving) -> None:
 
 def test_what_is_counted_later_does_not_change_a_view(serving: Serving) -> None:
     view = serving.run(serving.gateway.backend.view())
-    stats, statistics = serving.generations.stats, serving.engine.statistics
+    stats, counters = serving.generations.stats, serving.engine.statistics.counters
     before = view.requests.gap.sum, dict(view.requests.finished), view.engine.step_seconds["decode"].sum
     stats.gap.observe(7.0)
     stats.finished["made up"] = 1
-    statistics.step_seconds["decode"].observe(7.0)
+    counters.step_seconds["decode"].observe(7.0)
     assert (view.requests.gap.sum, view.requests.finished, view.engine.step_seconds["decode"].sum) == before
     del stats.finished["made up"]

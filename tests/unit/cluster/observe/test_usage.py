@@ -7,9 +7,8 @@ import pytest
 
 from actors.replica import Replica, ReplicaId
 from actors.usage import HeadUsage, UsageCounter
-from cluster.observe.snapshot import Snapshot
 from cluster.observe.usage import Load, between, since_start
-from cluster.observe.view import ClusterView, EngineCounters
+from cluster.observe.view import ClusterView, EngineCounters, Snapshot
 from cluster.policy.replicas.lifecycle import Member, State
 
 Rows = Sequence[Sequence[int]]

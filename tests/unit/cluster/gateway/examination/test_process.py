@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.engine.request import GenerationRequest
+from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.gateway.auth import ANYBODY
 from cluster.gateway.errors import ApiError, ErrorKind

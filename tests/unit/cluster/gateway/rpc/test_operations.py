@@ -145,10 +145,10 @@ def test_a_policy_that_makes_no_sense_is_refused_with_all_reasons(serving: Servi
 
 def test_the_load_is_streamed(serving: Serving, controlled: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = serving.served.checkpoint.config.num_hidden_layers
-    monkeypatch.setattr(serving.engine.statistics, "expert_tokens", [[7] * 8 for _ in range(layers)])
+    monkeypatch.setattr(serving.engine.statistics.counters, "expert_rows", ((7,) * 8,) * layers)
     stream = serving.client.watch_load(0.1)
     next(stream)
-    serving.engine.statistics.expert_tokens = [[7 + 10 * (e == 2) for e in range(8)] for _ in range(layers)]
+    serving.engine.statistics.counters.expert_rows = (tuple(7 + 10 * (e == 2) for e in range(8)),) * layers
     windows = [next(stream), next(stream)]
     stream.cancel()  # type: ignore[attr-defined]
     most = max(windows, key=lambda window: window.experts[2].token_count)

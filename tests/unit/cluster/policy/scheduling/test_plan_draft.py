@@ -30,9 +30,8 @@ def test_the_plan_holds_everything_in_the_order_in_which_it_came() -> None:
     draft = PlanDraft(8)
     news = [NewSequence(slot, (1,), 1, SamplingParams()) for slot in (1, 0)]
     for new in news:
-        draft.admit(new)
+        draft.admitted.append(new)
         draft.run(chunk(new.slot, 2))
-    draft.copy(7, 3)
-    draft.copy(5, 4)
+    draft.copies += [(7, 3), (5, 4)]
     chunks = (chunk(1, 2), chunk(0, 2))
     assert draft.plan(4, 9, "head", [1, 0]) == StepPlan(4, 9, "head", (1, 0), tuple(news), chunks, ((7, 3), (5, 4)))

@@ -39,7 +39,7 @@ def test_the_cost_of_a_step_is_recovered_from_noisy_ones() -> None:
         decodes, prefill = rng.randint(1, 64), rng.choice([0, rng.randint(1, 200)])
         cost.observe(decodes, prefill, machine(decodes, prefill) * rng.uniform(0.9, 1.1))
     assert cost.expect(32, 0) == pytest.approx(machine(32, 0), rel=0.1)
-    assert cost.prefill_token == pytest.approx(0.0002, rel=0.15)
+    assert cost.prefill == pytest.approx(0.0002, rel=0.15)
 
 
 def test_the_first_step_beside_decodes_goes_without_prefill_and_the_second_is_a_careful_one() -> None:

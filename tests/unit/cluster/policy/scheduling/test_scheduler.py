@@ -2,8 +2,7 @@
 
 import pytest
 
-from cluster.policy.scheduling.admission import Backlog
-from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.limits import Backlog, Limits
 from model.batch import Chunk, StepPlan, StepResult
 from tests.scheduling import Bench, alone, sequence
 
@@ -152,7 +151,7 @@ def test_requeue_all_runs_everything_again_without_repeating_tokens() -> None:
     bench.head.restart()
     bench.scheduler.requeue_all()
     bench.scheduler.check()
-    assert (bench.scheduler.running_count, bench.scheduler.waiting_count) == (0, 3)
+    assert (len(bench.scheduler.running()), len(bench.scheduler.queue)) == (0, 3)
     bench.commit(lost, StepResult(lost.step, 7, (), ()))  # should it come after all
     plan = bench.step()
     assert plan.release == (), "the new head has no slots to release"
@@ -193,7 +192,7 @@ def test_it_recovers_until_each_that_a_loss_interrupted_has_a_token_or_is_gone()
         bench.step,  # of a, and of c, which had not begun
     ):
         deed()
-        seen.append(bench.scheduler.recovering)
+        seen.append(bool(bench.scheduler.interrupted))
     assert seen == [False, False, True, True, False]
 
 

@@ -155,7 +155,7 @@ class Course(Bench):
         self.head.restart()
         self.scheduler.requeue_all()
         self.scheduler.check()
-        assert self.scheduler.running_count == 0
+        assert not self.scheduler.running()
 
     def step_with(self, meanwhile: Step) -> None:
         plan = self.plan_if_any()

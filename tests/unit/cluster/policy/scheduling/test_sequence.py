@@ -4,8 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cluster.policy.scheduling.request import SequenceRequest
-from cluster.policy.scheduling.sequence import Sequence
+from cluster.policy.scheduling.sequence import Sequence, SequenceRequest, added
 from model.batch import SampledToken, SamplingParams
 
 
@@ -90,10 +89,8 @@ def test_admission_carries_all_tokens_and_how_many_are_prompt() -> None:
 
 
 def test_routing_adds_up_layer_by_layer() -> None:
-    s = sequence(3)
-    s.count_routing(((1, 2), (3, 4)))
-    s.count_routing(((10, 20), (30, 40)))
-    assert s.routing == ((11, 22), (33, 44))
+    assert added((), ((1, 2), (3, 4))) == ((1, 2), (3, 4))
+    assert added(((1, 2), (3, 4)), ((10, 20), (30, 40))) == ((11, 22), (33, 44))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +107,7 @@ def test_routing_adds_up_layer_by_layer() -> None:
 def test_a_stop_id_or_max_tokens_makes_a_token_the_last(put_out: int, token_id: int, last: tuple[bool, bool]) -> None:
     s = sequence(5 + put_out, prompt_length=5)
     s.losses = 3
-    s.count_routing(((1, 2),))
+    s.routing = added((), ((1, 2),))
     sampled = s.append(SampledToken(0, token_id))
     assert (sampled.stopped, sampled.exhausted) == last
     assert s.token_ids[-1] == token_id

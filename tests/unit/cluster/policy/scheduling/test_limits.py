@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.policy.scheduling.admission import Backlog, QueueBounds, admits
+from cluster.policy.scheduling.limits import Backlog, QueueBounds, admits
 
 BOUNDS = QueueBounds(sequences=90, tokens=1000)
 

@@ -1,6 +1,6 @@
 """Counts by size."""
 
-from cluster.observe.histogram import Histogram
+from cluster.observe.view import Histogram
 
 
 def test_a_bound_belongs_to_its_own_bucket_and_the_last_has_no_end() -> None:
