@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from cluster.engine.engine import Engine, EngineConfig
+from cluster.policy.scheduling.limits import Limits, QueueBounds
 from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import NewSequence, SamplingParams
 from model.text.tokenizer import Tokenizer
@@ -19,17 +20,9 @@ def engine_bounds(
     head_grace: float = 60.0,
 ) -> EngineConfig:
     """Small ones; the rest as a server has them."""
-    return EngineConfig(
-        max_running,
-        max_tokens_per_step,
-        max_queued,
-        max_queued_tokens=1 << 20,
-        window=window,
-        head_grace=head_grace,
-        prefill_slowdown=1.5,
-        prefix_caching=True,
-        prefixes_by_tenant=True,
-    )
+    limits = Limits(max_running, max_tokens_per_step, 0, 16, window)
+    queue = QueueBounds(max_queued, 1 << 20)
+    return EngineConfig(limits, queue, head_grace, prefill_slowdown=1.5, prefixes_by_tenant=True)
 
 
 def request(key: str, prompt: int = 5, max_tokens: int = 4, stop_ids: frozenset[int] = frozenset()) -> SequenceRequest:
@@ -44,13 +37,18 @@ def expected(head: FakeHead, r: SequenceRequest) -> list[int]:
     return continuation(head.sample, NewSequence(0, r.prompt_ids, len(r.prompt_ids), r.sampling), r.max_tokens)
 
 
+def steps_of(engine: Engine) -> float:
+    """How many steps there have been."""
+    return sum(times.cumulative()[-1][1] for times in engine.statistics.counters.step_seconds.values())
+
+
 def check_idle(engine: Engine, events: Events) -> None:
     """Once one more request is through, earlier aborts have been taken in: nothing may be held any more."""
     engine.submit([request("z", max_tokens=1)])
     events.wait_for_end("z")
-    assert (engine.running_count, engine.waiting_count) == (0, 0)
+    assert (engine.counters().running, engine.counters().waiting) == (0, 0)
     engine.check()
-    assert engine.free_pages == engine.limits.page_count
+    assert engine.counters().free_pages == engine.limits.page_count
     assert engine.alive
 
 

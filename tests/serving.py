@@ -101,12 +101,12 @@ class Serving:
         """Wait until no sequence is left, then check that all it held is free."""
         done, engine = threading.Event(), self.engine
         for _ in range(int(PATIENCE / 0.005)):
-            if not (engine.running_count or engine.waiting_count):
+            if not (engine.counters().running or engine.counters().waiting):
                 break
             done.wait(0.005)
-        assert (engine.running_count, engine.waiting_count) == (0, 0)
+        assert (engine.counters().running, engine.counters().waiting) == (0, 0)
         engine.check()
-        assert engine.free_pages == engine.limits.page_count
+        assert engine.counters().free_pages == engine.limits.page_count
 
     def close(self) -> None:
         """End everything."""

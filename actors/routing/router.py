@@ -43,7 +43,7 @@ class ExpertUnavailable(Exception):
 
 
 class ExpertRouter:
-    """Runs a trunk's generator against a transport.
+    """Runs a trunk's generator against a transport; `link` brings rows from the trunk's device and back.
 
     A part of an expert's rows goes to one replica. It goes to another as well when the first fails, or passes its
     deadline, or (hedging) is slower than nearly all calls are; that one then is doubted. Where no other replica exists
@@ -51,9 +51,6 @@ class ExpertRouter:
 
     Several dispatches may be under way at once, and be combined in any order: a reply finds its part by its call's id.
     Each `combine` looks after the deadlines of its own dispatch only, and raises for no other.
-
-    `link` is the way from the trunk's device to where the transport takes its rows from: one transfer a layer each
-    way, whatever the number of experts and replicas.
     """
 
     def __init__(

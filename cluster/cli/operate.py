@@ -16,7 +16,6 @@ from cluster.cli.terminal import refused, say
 if TYPE_CHECKING:
     from cluster.client.client import Client
 
-_ALL = "all"
 _LOOK_SECONDS = 0.5
 _TAKEN_BACK = 1
 
@@ -32,7 +31,7 @@ def scale(
 ) -> None:
     """Change how many replicas an expert has, while it serves. The exit code is 1 if it was taken back."""
     try:
-        experts = [] if expert == _ALL else [int(word) for word in expert.split(",")]
+        experts = [] if expert == "all" else [int(word) for word in expert.split(",")]
     except ValueError:
         raise refused(f"{expert!r} is no expert: give its id, several with commas between, or all") from None
     experts = experts or [found.expert for found in client.status().experts]

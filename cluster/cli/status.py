@@ -139,10 +139,8 @@ def _load(window: "LoadWindow") -> Table:
     most = max((load.token_count for load in window.experts), default=0)
 
     def row(load: "Load") -> list[object]:
-        rate, bar = (
-            f"{load.token_count / max(seconds, 1e-9):.0f}",
-            "\u2588" * round(20 * load.token_count / (most or 1)),
-        )
+        rate = f"{load.token_count / max(seconds, 1e-9):.0f}"
+        bar = "\u2588" * round(20 * load.token_count / (most or 1))
         shares = f"{load.relative_load:.2f}", f"{100 * load.utilization:.0f} %"
         return [load.expert, rate, bar, *shares, load.queued_token_count, *_service_cells(load)]
 

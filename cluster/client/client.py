@@ -25,6 +25,7 @@ Event = cluster_pb.Event
 
 # gRPC waits up to two minutes between attempts to connect; a server that was killed is back in seconds.
 _CHANNEL = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
+_SECONDS = 60.0  # for the answer to a change of the cluster
 
 
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
@@ -82,32 +83,31 @@ class Client:
     def status(self, timeout: float | None = 30.0) -> cluster_pb.GetStatusResponse:
         return self.cluster.GetStatus(cluster_pb.GetStatusRequest(), timeout=timeout)
 
-    def scale(
-        self, counts: Mapping[int, int], validate_only: bool = False, timeout: float | None = 30.0
-    ) -> cluster_pb.ScaleExpertsResponse:
+    def scale(self, counts: Mapping[int, int], validate_only: bool = False) -> cluster_pb.ScaleExpertsResponse:
         """Want so many replicas of these experts."""
         wanted = [cluster_pb.ExpertScale(expert=e, replica_count=count) for e, count in counts.items()]
         request = cluster_pb.ScaleExpertsRequest(experts=wanted, validate_only=validate_only)
-        return self.cluster.ScaleExperts(request, timeout=timeout)
+        return self.cluster.ScaleExperts(request, timeout=_SECONDS)
 
-    def drain(self, node_id: str, seconds: float | None = None, cancel: bool = False, timeout: float = 30.0) -> None:
+    def drain(self, node_id: str, seconds: float | None = None, cancel: bool = False) -> None:
         """Move the replicas of a node to others within `seconds`, or end that."""
         request = cluster_pb.DrainNodeRequest(node_id=node_id, cancel=cancel)
         if seconds is not None:
             request.deadline.FromMilliseconds(round(seconds * 1000))
-        self.cluster.DrainNode(request, timeout=timeout)
+        self.cluster.DrainNode(request, timeout=_SECONDS)
 
-    def set_policy(self, values: Mapping[str, object], timeout: float | None = 30.0) -> ScalingPolicy:
+    def set_policy(self, values: Mapping[str, object]) -> ScalingPolicy:
         """Change these fields of the policy in force (`cooldown` in seconds), and answer it whole. ValueError for a
         field that there is not, or that is of another type.
         """
-        policy = self.status(timeout).policy
+        policy = self.status().policy
         changes = {k: f"{v:f}s" if k == "cooldown" and isinstance(v, int | float) else v for k, v in values.items()}
         try:
             ParseDict(changes, policy)
         except ParseError as error:
             raise ValueError(str(error)) from None
-        return self.cluster.SetScalingPolicy(cluster_pb.SetScalingPolicyRequest(policy=policy), timeout=timeout).policy
+        request = cluster_pb.SetScalingPolicyRequest(policy=policy)
+        return self.cluster.SetScalingPolicy(request, timeout=_SECONDS).policy
 
     def watch_load(self, interval: float) -> Iterator[cluster_pb.WatchExpertLoadResponse]:
         """Each expert's usage, every `interval` seconds."""

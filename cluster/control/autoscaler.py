@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from cluster.control.controller import Controller
 from cluster.control.errors import RevisionMoved
 from cluster.control.ticker import Ticker
-from cluster.observe.events import EventLog, Kind
+from cluster.observe.events import Event, EventLog, Kind
 from cluster.observe.usage import between
 from cluster.observe.view import ClusterView
 from cluster.policy.replicas.scaling import ScalingPolicy, Use, decide
@@ -72,7 +72,7 @@ class Autoscaler:
             for e, count in wanted.items():
                 why = f"{uses[e].desired} -> {count} replicas, {100 * uses[e].utilization:.0f} % busy"
                 log.info("expert %d: %s", e, why)
-                self._events.add(Kind.EXPERT_SCALED, why, expert=e, requester="autoscaler")
+                self._events.add(Event(Kind.EXPERT_SCALED, why, expert=e, requester="autoscaler"))
             self._note_changes([wanted.get(e, count) for e, count in enumerate(snapshot.desired)], now)
         return wanted
 

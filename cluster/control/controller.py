@@ -13,7 +13,7 @@ from actors.usage import HeadUsage
 from cluster.control.errors import HeadNode, NoSuchNode, RevisionMoved
 from cluster.control.nodes import Nodes
 from cluster.control.ticker import Ticker
-from cluster.observe.events import EventLog, HedgeWatch, Kind
+from cluster.observe.events import Event, EventLog, HedgeWatch, Kind
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.view import Snapshot
 from cluster.policy.replicas.lifecycle import Member, State
@@ -171,11 +171,11 @@ class Controller:
                 self._tell(Kind.REPLICA_RETIRED, member)
         for node_id, left in actions.undrained.items():
             log.error("node %s takes replicas again: %s could not be moved in time", node_id, left)
-            self._events.add(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id)
+            self._events.add(Event(Kind.NODE_RESTORED, f"{left} could not be moved in time", node_id=node_id))
 
     def _tell(self, kind: Kind, member: Member, cause: str = "") -> None:
         expert, index = member.id
-        self._events.add(kind, cause, expert=expert, replica=index, node_id=member.node_id)
+        self._events.add(Event(kind, cause, expert=expert, replica=index, node_id=member.node_id))
 
     def _act(self, actions: Actions, now: float) -> None:
         """Carry the actions out. A stop that fails is repeated in the next round; the head is told all the same."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from actors.vitals import NodeInfo
-from cluster.observe.events import EventLog, Kind
+from cluster.observe.events import Event, EventLog, Kind
 
 _FRESH_SECONDS = 2.0  # how old what is known may be
 _NOT_LOOKED: tuple[float, tuple[NodeInfo, ...]] = (float("-inf"), ())  # when, and what there was
@@ -39,7 +39,7 @@ class Nodes:
                     self._alive.add(node.node_id)
                 elif node.node_id in self._alive - self._lost:
                     self._lost.add(node.node_id)
-                    self._events.add(Kind.NODE_LOST, node_id=node.node_id)
+                    self._events.add(Event(Kind.NODE_LOST, node_id=node.node_id))
 
     def outdated(self) -> None:
         """One may be gone: look again when they are wanted next."""

@@ -14,7 +14,7 @@ from actors.seams import HeadHandle, HeadLost, HeadTaken
 from cluster.engine.adoption import Adoption
 from cluster.engine.events import Failed, Sink
 from cluster.engine.statistics import Statistics
-from cluster.observe.events import EventLog, Kind
+from cluster.observe.events import Event, EventLog, Kind
 from cluster.observe.said_once import SaidOnce
 from cluster.observe.view import EngineCounters
 from cluster.policy.scheduling.limits import Limits, QueueBounds, admits
@@ -43,19 +43,14 @@ class EngineStopped(Exception):
 class EngineConfig:
     """cluster/settings/config.py has their meaning and defaults. `head_grace` is in seconds."""
 
-    max_running: int
-    max_tokens_per_step: int
-    max_queued: int
-    max_queued_tokens: int
-    window: int | None
+    limits: Limits  # without the pages, which are the head's
+    queue: QueueBounds
     head_grace: float
     prefill_slowdown: float
-    prefix_caching: bool
     prefixes_by_tenant: bool
 
-    def limits(self, info: HeadInfo) -> Limits:
-        pages, size = info.page_count, info.page_size
-        return Limits(self.max_running, self.max_tokens_per_step, pages, size, self.window, self.prefix_caching)
+    def limits_on(self, head: HeadInfo) -> Limits:
+        return replace(self.limits, page_count=head.page_count, page_size=head.page_size)
 
 
 class Engine:
@@ -75,8 +70,7 @@ class Engine:
         self._head, self._config, self._sink = head, config, sink
         self._events = events or EventLog()
         self._adoption = Adoption(head, config.head_grace, clock, lambda: self._stopping)
-        self._scheduler = Scheduler(config.limits(self._adoption.info))
-        self._bounds = QueueBounds(config.max_queued, config.max_queued_tokens)
+        self._scheduler = Scheduler(config.limits)
         self._prefill_budget = PrefillBudget(config.prefill_slowdown)
         self._stopping = False
         self._said = SaidOnce(log)
@@ -88,7 +82,7 @@ class Engine:
         """Adopt the head, after a wait if it is away, and start the thread. Raises HeadLost or EngineStopped."""
         if not self._adoption.renew():
             raise EngineStopped
-        self._scheduler.resize(self._config.limits(self._adoption.info))
+        self._scheduler.resize(self._config.limits_on(self._adoption.info))
         self._thread.start()
 
     def submit(self, requests: list[SequenceRequest]) -> None:
@@ -97,7 +91,7 @@ class Engine:
             if self._stopping:
                 raise EngineStopped
             backlog = self._scheduler.backlog(requests[0].client)
-            if not admits(self._bounds, backlog, len(requests[0].prompt_ids)):
+            if not admits(self._config.queue, backlog, len(requests[0].prompt_ids)):
                 raise QueueFull(self.statistics.retry_seconds(self.clock(), backlog.sequences))
             for request in requests:
                 own = request if self._config.prefixes_by_tenant else replace(request, tenant="")
@@ -115,15 +109,6 @@ class Engine:
         return self._scheduler.limits
 
     @property
-    def running_count(self) -> int:
-        return len(self._scheduler.running())
-
-    @property
-    def waiting_count(self) -> int:
-        with self._wake:
-            return len(self._scheduler.queue)
-
-    @property
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._stopping
 
@@ -137,19 +122,12 @@ class Engine:
         with self._wake:
             self._scheduler.check()
 
-    @property
-    def free_pages(self) -> int:
-        return self._scheduler.pool.free_count
-
     def counters(self) -> EngineCounters:
         """A copy, as they are now."""
-        return replace(
-            copy.deepcopy(self.statistics.counters),
-            running=self.running_count,
-            waiting=self.waiting_count,
-            free_pages=self.free_pages,
-            page_count=self.limits.page_count,
-        )
+        noted, s = copy.deepcopy(self.statistics.counters), self._scheduler
+        with self._wake:
+            running, waiting, free = len(s.running()), len(s.queue), s.pool.free_count
+        return replace(noted, running=running, waiting=waiting, free_pages=free, page_count=s.limits.page_count)
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the thread; what is still running gets a Failed."""
@@ -195,7 +173,7 @@ class Engine:
                 self.statistics.forget(sequence_id, self.clock())
             prefill = None  # any number after a loss, until every interrupted stream is back
             if not self._scheduler.interrupted:
-                prefill = self._prefill_budget.prefill_tokens(self.running_count)
+                prefill = self._prefill_budget.prefill_tokens(len(self._scheduler.running()))
             plan = self._scheduler.plan(self._adoption.epoch, self._adoption.info.incarnation, prefill)
             if plan and plan.admit:
                 self.statistics.start(self._scheduler.running(), self.clock())
@@ -209,7 +187,7 @@ class Engine:
                 result = self._head.poll(_POLL_SECONDS)
         except HeadLost as error:
             self._said.warn(self.clock(), "the head is lost; its sequences will be run again", detail=error)
-            self._events.add(Kind.HEAD_LOST, str(error))
+            self._events.add(Event(Kind.HEAD_LOST, str(error)))
             with self._wake:
                 given_up = self._scheduler.head_lost()
             if given_up:
@@ -252,9 +230,9 @@ class Engine:
         if self._adoption.renew():
             if self._adoption.info.incarnation != before:
                 self.statistics.counters.head_restarts += 1
-                self._events.add(Kind.HEAD_RESTARTED)
+                self._events.add(Event(Kind.HEAD_RESTARTED))
             with self._wake:
-                unfit = self._scheduler.resize(self._config.limits(self._adoption.info))
+                unfit = self._scheduler.resize(self._config.limits_on(self._adoption.info))
             self._report_failure(unfit, "unavailable")
 
     def _report_failure(self, sequences: list[Sequence], kind: str) -> None:

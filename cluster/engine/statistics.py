@@ -13,7 +13,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self.counters = EngineCounters()  # but for what the scheduler holds
-        self.steps = self.retries = 0
+        self.retries = 0
         self._started: dict[str, tuple[float, int]] = {}  # when a sequence first ran, and `retries` then
         self._ended: collections.deque[float] = collections.deque(maxlen=64)  # in busy time
         self._idle = 0.0  # seconds in which nothing ran: busy time is the clock less these
@@ -32,7 +32,6 @@ class Statistics:
             self._idle_since = now
 
     def count(self, plan: StepPlan, result: StepResult) -> None:
-        self.steps += 1
         self.retries += result.retries
         decodes = sum(chunk.length == 1 and chunk.sample for chunk in plan.chunks)
         phase = "decode" if decodes == len(plan.chunks) else "mixed" if decodes else "prefill"

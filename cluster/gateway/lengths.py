@@ -1,13 +1,18 @@
 """How many tokens an output may have: as many as context, KV cache and one answer's message hold.
 
-`asked` is the client's own number, None for as many as there is room for. Raises ApiError if there is less.
+`asked` is the client's own number, None for as many as there is room for. Raises ApiError if there is less. gRPC
+clients refuse a message above 4 MiB unless they are told otherwise, so an answer in one message that may be larger is
+refused while its request is checked; a stream sends pieces that never are.
 """
 
-from cluster.engine.answer_size import MOST_BYTES, AnswerSize
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import Violation, invalid
 from cluster.policy.scheduling.limits import Limits
 from protos.eightwinds.v1 import inference_pb2 as pb
+
+MOST_BYTES = 4 << 20  # what clients take, grpc's default of max_receive_message_length
+PIECE_BYTES = 1 << 20  # from here on a stream begins another message
+_FRAME = 4096  # bytes of everything that is there once
 
 
 def context(served: ServedModel, limits: Limits) -> int:
@@ -34,15 +39,21 @@ def in_context(served: ServedModel, limits: Limits, prompt: int, asked: int | No
     raise invalid([Violation(path, text)], {"promptTokens": str(prompt), "contextLength": str(most)})
 
 
-def in_message(
-    size: AnswerSize, output: pb.OutputOptions, prompt: int, n: int, max_tokens: int, asked: int | None
-) -> int:
+def token_bytes(longest: int, alternatives: int, token_ids: bool = False) -> int:
+    """The most that a token adds to a message: its text, its id if asked for, and with `alternatives` >= 0 its
+    log-probability and as many of other tokens. A piece has at most `longest` bytes, an id below 2**21 takes 3.
+    """
+    info = 4 + longest + 2 + 5  # id, bytes, logprob, each with what says so
+    own = max(3, longest) + 5 * token_ids  # a byte that is no UTF-8 becomes three
+    return own if alternatives < 0 else own + 4 + info + alternatives * (3 + info)
+
+
+def in_message(longest: int, output: pb.OutputOptions, prompt: int, n: int, max_tokens: int, asked: int | None) -> int:
     """max_tokens for an answer of `n` outputs in one message, `max_tokens` at most."""
-    prompt_bytes = 0
-    if output.HasField("prompt_logprobs"):
-        prompt_bytes = prompt * size.token(output.prompt_logprobs)
-    each = size.token(output.logprobs if output.HasField("logprobs") else -1, output.token_ids)
-    most = size.fitting(n, prompt_bytes, each)
+    scored = output.HasField("prompt_logprobs")
+    prompt_bytes = prompt * token_bytes(longest, output.prompt_logprobs) if scored else 0
+    each = token_bytes(longest, output.logprobs if output.HasField("logprobs") else -1, output.token_ids)
+    most = (MOST_BYTES - _FRAME - prompt_bytes) // (n * each)
     if max_tokens <= most or (most >= 1 and asked is None):
         return min(max_tokens, most)
     path = "stopping.max_tokens" if most >= 1 else "output.prompt_logprobs" if prompt_bytes else "n"

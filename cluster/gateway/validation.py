@@ -4,7 +4,6 @@ import secrets
 from functools import cached_property
 from typing import Any
 
-from cluster.engine.answer_size import AnswerSize
 from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
@@ -35,9 +34,9 @@ class Validator:
         return Constraints(self._served.tokenizer, self._vocab, self._served.eos_ids)
 
     @cached_property
-    def _answer_size(self) -> AnswerSize:
+    def _longest_piece(self) -> int:
         tokenizer = self._served.tokenizer
-        return AnswerSize(max(len(tokenizer.token_bytes(i, special_tokens=True)) for i in range(tokenizer.vocab_size)))
+        return max(len(tokenizer.token_bytes(i, special_tokens=True)) for i in range(tokenizer.vocab_size))
 
     def generation(
         self, request: pb.GenerateRequest, limits: Limits, caller: Caller = ANYBODY, *, whole: bool = False
@@ -66,7 +65,7 @@ class Validator:
         found.raise_any()
         max_tokens = in_context(self._served, limits, len(ids), asked)
         if whole:
-            max_tokens = in_message(self._answer_size, output, len(ids), n, max_tokens, asked)
+            max_tokens = in_message(self._longest_piece, output, len(ids), n, max_tokens, asked)
         stop_ids = frozenset(stopping.stop_token_ids)
         if not stopping.ignore_eos:
             stop_ids |= frozenset(self._served.eos_ids)

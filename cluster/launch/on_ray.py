@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
@@ -31,22 +31,17 @@ log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
 _BEGIN_SECONDS = 120.0  # for a head whose process has not answered yet
-HEAD_NAME: Literal["head"] = "head"
-_EXPERT_NAME = re.compile(r"expert-(\d+)-(\d+)")
+_EXPERT = re.compile(r"expert-(\d+)-(\d+)")
 
 
-def expert_name(expert: int, index: int) -> str:
-    return f"expert-{expert}-{index}"
+def name_of(actor: Actor) -> str:
+    return "head" if actor == "head" else f"expert-{actor.expert}-{actor.index}"
 
 
-def _replica(name: str) -> ReplicaId | None:
-    """What `expert_name` was given, or None for another name."""
-    found = _EXPERT_NAME.fullmatch(name)
-    return ReplicaId(int(found[1]), int(found[2])) if found else None
-
-
-def _name(actor: Actor) -> str:
-    return HEAD_NAME if actor == "head" else expert_name(*actor)
+def _named(name: str) -> Actor | None:
+    """The actor that has this name; None if it is none of ours."""
+    found = _EXPERT.fullmatch(name)
+    return ReplicaId(int(found[1]), int(found[2])) if found else "head" if name == "head" else None
 
 
 def launch(
@@ -66,31 +61,31 @@ def launch(
         try:
             _wait_for_weights(readiness, handles, report, stop, config.cluster.start_timeout_s)
         finally:  # what failed is not to be found by the next launch, nor routed to by this one
-            for name, why in readiness.failed.items():
-                log.warning("%s is ended: %s", name, why)
-            stop_actors(list(readiness.failed), config.cluster.namespace)
+            for actor, why in readiness.failed.items():
+                log.warning("%s is ended: %s", name_of(actor), why)
+            stop_actors(list(map(name_of, readiness.failed)), config.cluster.namespace)
     except BaseException:
         _let_go(actors.new, config, local)
         raise
-    return RayDeployment(actors, local, {name: handles[name] for name in readiness.names}, readiness.pulses)
+    return RayDeployment(actors, local, {actor: handles[actor] for actor in readiness.actors}, readiness.pulses)
 
 
 class RayDeployment:
     """See `cluster.launch.runtime.Deployment`."""
 
     def __init__(
-        self, actors: "_Actors", local: LocalRay | None, handles: Mapping[str, Any], pulses: Mapping[str, Pulse]
+        self, actors: "_Actors", local: LocalRay | None, handles: Mapping[Actor, Any], pulses: Mapping[Actor, Pulse]
     ) -> None:
-        """`handles` and `pulses` of all actors that run, by name."""
+        """`handles` and `pulses` of all actors that run."""
         config = self._config = actors.config
         self._local = local
         self._essentials = daemon.essentials(local) if local is not None else {}
-        experts = {r: (name, handle) for name, handle in handles.items() if (r := _replica(name))}
-        self.pulses = {r: pulses[name] for r, (name, _) in experts.items()}
-        self.ops = RayReplicas(handles[HEAD_NAME], experts, actors.start, config.cluster.namespace)
+        experts = {actor: (name_of(actor), handle) for actor, handle in handles.items() if actor != "head"}
+        self.pulses = {actor: pulses[actor] for actor in experts}
+        self.ops = RayReplicas(handles["head"], experts, actors.start, config.cluster.namespace)
         self.ops.adopt(self.pulses)
         self.head = RemoteHead(
-            handles[HEAD_NAME], self.ops.routes, config.experts.grace_s, config.head.hang_s, _BEGIN_SECONDS
+            handles["head"], self.ops.routes, config.experts.grace_s, config.head.hang_s, _BEGIN_SECONDS
         )
 
     def broken(self) -> str:
@@ -99,7 +94,7 @@ class RayDeployment:
 
     def close(self, keep: bool) -> None:
         if not keep:
-            _let_go([HEAD_NAME, *self.ops.names()], self._config, self._local)
+            _let_go(["head", *self.ops.names()], self._config, self._local)
             return
         ray.shutdown()
         if self._local is not None:
@@ -136,22 +131,20 @@ class _Actors:
         self._head_spec, self._expert_specs = actor_specs(config, checkpoint)
         self.new: list[str] = []
 
-    def start_all(self, stop: threading.Event) -> tuple[dict[str, Any], Readiness]:
-        """Start what an earlier serve has not left; returns all handles by name, and which actors must be ready."""
+    def start_all(self, stop: threading.Event) -> tuple[dict[Actor, Any], Readiness]:
+        """Start what an earlier serve has not left; returns all handles, and which actors must be ready."""
         running = _running(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
         plan = plan_start(found, self._head_spec, self._expert_specs, self.config.experts.replicas)
-        if stale := [_name(actor) for actor in plan.replaced]:
+        if stale := [name_of(actor) for actor in plan.replaced]:
             log.info("replacing %s: they hold another checkpoint, run other code or do not answer", ", ".join(stale))
             stop_actors(stale, self._namespace)
-        self.new = [_name(r) for r in plan.missing] + ([] if plan.head_kept else [HEAD_NAME])
-        _, head = self.start(HEAD_NAME)
-        nodes = self._nodes(plan, head, stop)
-        experts = [self.start(r, nodes.get(r, "")) for r in [*plan.kept, *plan.missing]]
-        handles = {HEAD_NAME: head, **dict(experts)}
-        dispensable = {_name(r): [_name(other) for other in others] for r, others in plan.dispensable().items()}
-        return handles, Readiness(handles, dispensable)
+        self.new = [name_of(r) for r in plan.missing] + ([] if plan.head_kept else ["head"])
+        handles: dict[Actor, Any] = {"head": self.start("head")[1]}
+        nodes = self._nodes(plan, handles["head"], stop)
+        handles |= {r: self.start(r, nodes.get(r, ""))[1] for r in [*plan.kept, *plan.missing]}
+        return handles, Readiness(handles, plan.dispensable())
 
     def _nodes(self, plan: StartPlan, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
         """Nodes for new experts, once it is known what the head takes; none where there is no choice."""
@@ -168,13 +161,13 @@ class _Actors:
         s = self.config.head if actor == "head" else self.config.experts
         spec = self._head_spec if actor == "head" else self._expert_specs[actor.expert]
         reserved = {"num_cpus": s.num_cpus, "num_gpus": s.num_gpus, "resources": dict(s.resources) or None}
-        return _name(actor), start_actor(_name(actor), spec, reserved, self._namespace, node_id, avoided)
+        return name_of(actor), start_actor(name_of(actor), spec, reserved, self._namespace, node_id, avoided)
 
 
 def _running(namespace: str) -> dict[str, Actor]:
     named = ray.util.list_named_actors(all_namespaces=True)
     names = [entry["name"] for entry in named if entry["namespace"] == namespace]
-    return {name: actor for name in names if (actor := HEAD_NAME if name == HEAD_NAME else _replica(name))}
+    return {name: actor for name in names if (actor := _named(name))}
 
 
 def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
@@ -187,29 +180,29 @@ def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
 
 
 def _wait_for_weights(
-    readiness: Readiness, handles: Mapping[str, Any], report: ProgressReport, stop: threading.Event, timeout: float
+    readiness: Readiness, handles: Mapping[Actor, Any], report: ProgressReport, stop: threading.Event, timeout: float
 ) -> None:
     """Call all actors until all have their weights at the same time: one that had may have ended meanwhile."""
     end, known = time.monotonic() + timeout, memory_exits()
     while True:
-        refs = {handles[name].pulse.remote(): name for name in readiness.names}
+        refs = {handles[actor].pulse.remote(): actor for actor in readiness.actors}
         done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_POLL)
         pulses, lost, away = pulses_in((ref, refs[ref]) for ref in done)
         missed = readiness.note(pulses, lost, away, now=time.monotonic())
         full = [why for process, why in memory_exits().items() if process not in known] if lost or away else []
         if len(full) >= MOST_FAILURES:
             raise LaunchFailed(f"{len(full)} processes ended before all were ready: {full[-1]}")
-        report("loading weights", readiness.progress())
-        for name, why in missed.items():
-            raise LaunchFailed(f"{name} could not load: {why}")
+        report("loading weights", {name_of(actor): p for actor, p in readiness.progress().items()})
+        for actor, why in missed.items():
+            raise LaunchFailed(f"{name_of(actor)} could not load: {why}")
         if not (waiting := readiness.waiting):
             return
         if stop.wait(_POLL / 5):
             raise LaunchStopped
         if time.monotonic() > end:
             raise LaunchFailed(
-                f"{', '.join(sorted(waiting))} not ready after {timeout:g} s: does the cluster have the resources that "
-                "head.* and experts.* ask for? (`ray status` shows pending actors)"
+                f"{', '.join(sorted(map(name_of, waiting)))} not ready after {timeout:g} s: does the cluster have the "
+                "resources that head.* and experts.* ask for? (`ray status` shows pending actors)"
             )
 
 

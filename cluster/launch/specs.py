@@ -8,7 +8,7 @@ from actors.specs import ActorSpec
 from cluster.engine.engine import EngineConfig
 from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
-from cluster.policy.scheduling.limits import Limits
+from cluster.policy.scheduling.limits import Limits, QueueBounds
 from cluster.settings.config import ActorSection, Config
 from model.checkpoint.folder import Checkpoint, dtype_bytes
 
@@ -56,13 +56,11 @@ def served_dtype(config: Config, checkpoint: Checkpoint) -> str:
 
 def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
     """Unless the KV cache has a size: the most bytes that it could use, and its share of free memory."""
-    kv, scheduler, model = config.kv, config.scheduler, checkpoint.config
+    kv, model = config.kv, checkpoint.config
     if kv.memory_bytes is not None or kv.memory_share is not None:
         return 0, 0.0
-    limits = Limits(
-        scheduler.max_running_requests, scheduler.max_tokens_per_step, 0, kv.page_size, model.sliding_window
-    )
-    pages = scheduler.max_running_requests * limits.pages_of(model.max_position_embeddings)
+    limits = _limits(config, model.sliding_window)
+    pages = limits.max_running * limits.pages_of(model.max_position_embeddings)
     most = pages * kv.page_size * model.kv_token_bytes(dtype_bytes(served_dtype(config, checkpoint)))
     return most, _GPU_SHARE if config.head.num_gpus else _CPU_SHARE
 
@@ -75,16 +73,17 @@ def needs_of(section: ActorSection) -> dict[str, float]:
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:
     return EngineConfig(
-        max_running=config.scheduler.max_running_requests,
-        max_tokens_per_step=config.scheduler.max_tokens_per_step,
-        max_queued=config.gateway.max_queued_requests,
-        max_queued_tokens=config.gateway.max_queued_tokens,
-        window=window,
+        limits=_limits(config, window),
+        queue=QueueBounds(config.gateway.max_queued_requests, config.gateway.max_queued_tokens),
         head_grace=config.head.grace_s,
         prefill_slowdown=config.scheduler.prefill_slowdown,
-        prefix_caching=config.kv.prefix_caching,
         prefixes_by_tenant=config.kv.prefix_sharing == "tenant",
     )
+
+
+def _limits(config: Config, window: int | None) -> Limits:
+    s, kv = config.scheduler, config.kv
+    return Limits(s.max_running_requests, s.max_tokens_per_step, 0, kv.page_size, window, kv.prefix_caching)
 
 
 def replica_options(config: Config) -> ReplicaOptions:

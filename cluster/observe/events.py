@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from actors.usage import HeadUsage
@@ -34,16 +34,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`at` is in seconds since 1970; `requester` is the caller that asked for it, or `autoscaler`."""
+    """`requester` is the caller that asked for it, or `autoscaler`. The log gives it its number, and `at`, in seconds
+    since 1970.
+    """
 
-    sequence: int
-    at: float
     kind: Kind
     cause: str = ""
     expert: int | None = None
     replica: int | None = None
     node_id: str = ""
     requester: str = ""
+    sequence: int = 0
+    at: float = 0.0
 
 
 class EventLog:
@@ -53,20 +55,11 @@ class EventLog:
         self._events: deque[Event] = deque(maxlen=most)
         self._clock, self._lock, self._last = clock, threading.Lock(), 0
 
-    def add(
-        self,
-        kind: Kind,
-        cause: str = "",
-        *,
-        expert: int | None = None,
-        replica: int | None = None,
-        node_id: str = "",
-        requester: str = "",
-    ) -> None:
+    def add(self, event: Event) -> None:
+        cause = event.cause[:_LONGEST_CAUSE]
         with self._lock:
             self._last += 1
-            cause = cause[:_LONGEST_CAUSE]
-            self._events.append(Event(self._last, self._clock(), kind, cause, expert, replica, node_id, requester))
+            self._events.append(replace(event, cause=cause, sequence=self._last, at=self._clock()))
 
     def after(self, sequence: int) -> list[Event]:
         """The events with a higher number, oldest first; all if no event has had this number yet, because it is an
@@ -96,5 +89,5 @@ class HedgeWatch:
                 found = self._hedging.due(usage.incarnation, calls, usage.hedges, self._clock())
             for excess in found:
                 why = f"{excess.hedges} hedges among {excess.calls} calls within a minute"
-                self._events.add(Kind.EXPERT_HEDGED, why, expert=excess.expert)
+                self._events.add(Event(Kind.EXPERT_HEDGED, why, expert=excess.expert))
         return usage

@@ -185,15 +185,6 @@ class Config(_Section):
     security: SecuritySection = SecuritySection()
     limits: LimitsSection = LimitsSection()
 
-    @field_validator("transport", mode="before")
-    @classmethod
-    def _not_a_place(cls, value: object) -> object:
-        if value == "local":
-            raise ValueError(
-                "says how rows travel between actors on Ray; to have all of them in one process set runtime: in_process"
-            )
-        return value
-
 
 def load_config(file: Path | None, environment: Mapping[str, str], settings: Iterable[str] = ()) -> Config:
     """Merge the three sources. ValueError lists everything that is wrong, one line each."""

@@ -7,12 +7,12 @@ import ray
 import torch
 
 from actors.remote.actors import find_actor
-from actors.replica import Replica
+from actors.replica import Replica, ReplicaId
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter, StepCounts
 from actors.transport.object_refs import RayTransport
 from cluster.engine.served_model import DEMO_FOLDER
-from cluster.launch.on_ray import expert_name
+from cluster.launch.on_ray import name_of
 from model.checkpoint.folder import Checkpoint
 from model.routing import Dispatch, route
 from tests.integration.server import Server
@@ -35,7 +35,7 @@ def test_dispatches_are_combined_in_any_order(server: Server, order: Sequence[in
     ray.init(address=server.local.address, namespace="eightwinds", log_to_driver=False)
     try:
         transport = RayTransport()
-        handles = [find_actor(expert_name(e, 0), "eightwinds") for e in range(config.num_local_experts)]
+        handles = [find_actor(name_of(ReplicaId(e, 0)), "eightwinds") for e in range(config.num_local_experts)]
         table = tuple((transport.connect(Replica(e, 0, "", handle)),) for e, handle in enumerate(handles))
         router = ExpertRouter(transport, Replicas(table), grace=60.0)
         asked = dispatches(config.hidden_size, config.num_local_experts)

@@ -5,9 +5,10 @@ import pytest
 import ray
 
 from actors.remote.actors import find_actor, reports_of
+from actors.replica import ReplicaId
 from actors.specs import ActorReport
 from cluster.engine.served_model import DEMO_FOLDER
-from cluster.launch.on_ray import HEAD_NAME, expert_name
+from cluster.launch.on_ray import name_of
 from model.checkpoint.folder import Checkpoint
 from tests.integration.server import Server
 
@@ -16,7 +17,7 @@ def reports(server: Server) -> dict[str, ActorReport]:
     assert server.local is not None
     ray.init(address=server.local.address, namespace="eightwinds", log_to_driver=False)
     try:
-        names = [HEAD_NAME, *(expert_name(e, 0) for e in range(8))]
+        names = ["head", *(name_of(ReplicaId(e, 0)) for e in range(8))]
         return reports_of({name: find_actor(name, "eightwinds") for name in names})
     finally:
         ray.shutdown()
@@ -37,8 +38,8 @@ def test_nine_processes_hold_disjoint_weights_that_make_up_the_checkpoint(server
         held += report.tensors
     assert sorted(held) == sorted(checkpoint.tensors), "every tensor is held once, by one process"
 
-    assert not [tensor for tensor in found[HEAD_NAME].tensors if ".experts." in tensor]
+    assert not [tensor for tensor in found["head"].tensors if ".experts." in tensor]
     for expert in range(8):
         mine = f".experts.{expert}."
-        assert all(mine in tensor for tensor in found[expert_name(expert, 0)].tensors)
-        assert len(found[expert_name(expert, 0)].tensors) == 3 * checkpoint.config.num_hidden_layers
+        assert all(mine in tensor for tensor in found[name_of(ReplicaId(expert, 0))].tensors)
+        assert len(found[name_of(ReplicaId(expert, 0))].tensors) == 3 * checkpoint.config.num_hidden_layers

@@ -148,7 +148,7 @@ class Cluster:
 
     def scale(self, count: int) -> float:
         """Want so many replicas of each expert, and wait for them; how many seconds it took."""
-        self.client.scale(dict.fromkeys(range(EXPERTS), count), timeout=60)
+        self.client.scale(dict.fromkeys(range(EXPERTS), count))
         return self.wait_replicas(count)
 
     def spread(self) -> None:

@@ -5,12 +5,12 @@ from typing import TypeVar
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
-from cluster.engine.answer_size import MOST_BYTES
 from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.auth import Caller
 from cluster.gateway.errors import Violation, Violations, invalid
 from cluster.gateway.examination.fields import has_more_fields
+from cluster.gateway.lengths import MOST_BYTES
 from cluster.gateway.prompts import prompt_ids
 from cluster.gateway.validation import Validator
 from cluster.policy.scheduling.limits import Limits

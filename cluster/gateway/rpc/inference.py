@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from google.protobuf import timestamp
 
-from cluster.engine.answer_size import PIECE_BYTES
 from cluster.engine.generation import Generation
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
@@ -16,7 +15,7 @@ from cluster.gateway.backend import Backend
 from cluster.gateway.errors import Violation, invalid, unknown_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
-from cluster.gateway.lengths import context
+from cluster.gateway.lengths import PIECE_BYTES, context
 from cluster.gateway.rpc.times import duration
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives

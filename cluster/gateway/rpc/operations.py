@@ -94,7 +94,7 @@ class ClusterService:
                 done = controller.scale(wanted, request.validate_only, expected)
                 for expert, count in wanted.items() if not request.validate_only else ():
                     cause = f"{count} replicas wanted"
-                    self._backend.events.add(Kind.EXPERT_SCALED, cause, expert=expert, requester=caller.tenant)
+                    self._backend.events.add(Event(Kind.EXPERT_SCALED, cause, expert=expert, requester=caller.tenant))
                 return done
 
             revision, changes = await asyncio.to_thread(scale)
@@ -113,7 +113,7 @@ class ClusterService:
 
             def drain() -> None:  # with its event, as above
                 if controller.drain_node(request.node_id, deadline, request.cancel):
-                    self._backend.events.add(kind, node_id=request.node_id, requester=caller.tenant)
+                    self._backend.events.add(Event(kind, node_id=request.node_id, requester=caller.tenant))
 
             await asyncio.to_thread(drain)
         return pb.DrainNodeResponse(state=pb.Node.STATE_READY if request.cancel else pb.Node.STATE_DRAINING)
@@ -128,7 +128,7 @@ class ClusterService:
                 raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
             self._backend.require().autoscaler.set(policy)
             state = "on" if policy.enabled else "off"
-            self._backend.events.add(Kind.POLICY_CHANGED, f"scaling by load is {state}", requester=caller.tenant)
+            self._backend.events.add(Event(Kind.POLICY_CHANGED, f"scaling by load is {state}", requester=caller.tenant))
         return pb.SetScalingPolicyResponse(policy=_policy(policy))
 
     def _check_scale(self, request: pb.ScaleExpertsRequest) -> None:

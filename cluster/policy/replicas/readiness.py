@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from actors.vitals import Pulse
 from cluster.policy.replicas.lifecycle import MOST_FAILURES
+from cluster.policy.replicas.start_plan import Actor
 from model.batch import LoadProgress
 
 AWAY_SECONDS = 60.0  # until one that cannot be reached is given up; a restart takes a few
@@ -12,42 +14,42 @@ _NOTHING_YET = LoadProgress(0, 0)
 
 
 class Readiness:
-    """Start-up state by actor name. A process that dies while it loads may restart, but not for ever."""
+    """Start-up state by actor. A process that dies while it loads may restart, but not for ever."""
 
-    def __init__(self, names: Collection[str], dispensable: Mapping[str, Collection[str]] | None = None) -> None:
+    def __init__(self, actors: Collection[Actor], dispensable: Mapping[Any, Collection[Actor]] | None = None) -> None:
         """`dispensable` maps an actor to its alternatives: it may fail while one of them has not."""
-        self.names = list(names)  # without those that failed
-        self.pulses: dict[str, Pulse] = {}
-        self.failed: dict[str, str] = {}  # and why
+        self.actors = list(actors)  # without those that failed
+        self.pulses: dict[Actor, Pulse] = {}
+        self.failed: dict[Actor, str] = {}  # and why
         self._dispensable = dispensable or {}
-        self._incarnations: dict[str, str] = {}
-        self._ends = Counter[str]()
-        self._away: dict[str, float] = {}  # since when
+        self._incarnations: dict[Actor, str] = {}
+        self._ends = Counter[Actor]()
+        self._away: dict[Actor, float] = {}  # since when
 
     @property
-    def waiting(self) -> list[str]:
-        return [name for name, progress in self.progress().items() if not progress.ready]
+    def waiting(self) -> list[Actor]:
+        return [actor for actor, progress in self.progress().items() if not progress.ready]
 
-    def progress(self) -> dict[str, LoadProgress]:
-        return {name: self.pulses[name].progress if name in self.pulses else _NOTHING_YET for name in self.names}
+    def progress(self) -> dict[Actor, LoadProgress]:
+        return {actor: self.pulses[actor].progress if actor in self.pulses else _NOTHING_YET for actor in self.actors}
 
     def note(
-        self, pulses: Mapping[str, Pulse], lost: Mapping[str, str], away: Mapping[str, str], now: float
-    ) -> dict[str, str]:
+        self, pulses: Mapping[Actor, Pulse], lost: Mapping[Actor, str], away: Mapping[Actor, str], now: float
+    ) -> dict[Actor, str]:
         """Take in what the actors answered, or why they could not. Returns why those failed that are indispensable."""
         failed = dict(lost)
-        for name, pulse in pulses.items():
-            self._away.pop(name, None)
-            self._ends[name] += self._incarnations.get(name, pulse.incarnation) != pulse.incarnation
-            self._incarnations[name], self.pulses[name] = pulse.incarnation, pulse
+        for actor, pulse in pulses.items():
+            self._away.pop(actor, None)
+            self._ends[actor] += self._incarnations.get(actor, pulse.incarnation) != pulse.incarnation
+            self._incarnations[actor], self.pulses[actor] = pulse.incarnation, pulse
             if pulse.progress.error:
-                failed[name] = pulse.progress.error
-            elif self._ends[name] >= MOST_FAILURES:
-                failed[name] = f"its process ended {self._ends[name]} times before it was ready"
-        for name, why in away.items():
-            self.pulses.pop(name, None)
-            if now - self._away.setdefault(name, now) > AWAY_SECONDS:
-                failed[name] = why
+                failed[actor] = pulse.progress.error
+            elif self._ends[actor] >= MOST_FAILURES:
+                failed[actor] = f"its process ended {self._ends[actor]} times before it was ready"
+        for actor, why in away.items():
+            self.pulses.pop(actor, None)
+            if now - self._away.setdefault(actor, now) > AWAY_SECONDS:
+                failed[actor] = why
         self.failed |= failed
-        self.names = [name for name in self.names if name not in failed]
-        return {name: why for name, why in failed.items() if not set(self._dispensable.get(name, ())) & set(self.names)}
+        self.actors = [actor for actor in self.actors if actor not in failed]
+        return {a: why for a, why in failed.items() if not set(self._dispensable.get(a, ())) & set(self.actors)}

@@ -65,7 +65,7 @@ def serve_fake(demo: ServedModel) -> Iterator[ServeFake]:
     def serve(
         head: FakeHead, served: ServedModel = demo, max_message_bytes: int = MESSAGE_BYTES, **bounds: int
     ) -> Serving:
-        config = replace(engine_bounds(window=head.window), **bounds)  # type: ignore[arg-type]  # by field name
+        config = engine_bounds(window=head.window, **bounds)
         servers.append(Serving(served, max_message_bytes).ready(head, config))
         return servers[-1]
 

@@ -7,7 +7,7 @@ import pytest
 from actors.replica import ReplicaId
 from cluster.cli.status import line_of, state_of
 from cluster.control.controller import Controller
-from cluster.observe.events import Kind
+from cluster.observe.events import Event, Kind
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.commands import run
 from tests.serving import Serving
@@ -50,7 +50,7 @@ def test_top_shows_every_expert(serving: Serving, controlled: Controller) -> Non
 
 def test_events_are_lines_or_json(serving: Serving) -> None:
     events = serving.gateway.backend.events
-    events.add(Kind.REPLICA_LOST, "its [node] is gone", expert=3, replica=1, node_id="0123456789abcdef")
+    events.add(Event(Kind.REPLICA_LOST, "its [node] is gone", expert=3, replica=1, node_id="0123456789abcdef"))
     after = str(events.recent(1)[0].sequence - 1)
     ran = run("events", "--after", after, "--address", serving.address)
     assert ran.exit_code == 0
@@ -60,7 +60,7 @@ def test_events_are_lines_or_json(serving: Serving) -> None:
 
 
 def test_status_shows_the_last_ones(serving: Serving) -> None:
-    serving.gateway.backend.events.add(Kind.NODE_DRAINED, node_id="n9", requester="ops")
+    serving.gateway.backend.events.add(Event(Kind.NODE_DRAINED, node_id="n9", requester="ops"))
     ran = run("status", "--address", serving.address)
     assert "node drained node n9 by ops\n" in ran.stdout
 

@@ -14,7 +14,9 @@ def test_one_replica_of_each_expert_is_ready_and_the_head_answers() -> None:
     view = ClusterView(3.0, FixedReplicas(4).snapshot())
     assert (view.ready, view.replicas.desired) == ([1] * 4, (1,) * 4)
     assert [member.id for member in view.replicas.members] == [(e, 0) for e in range(4)]
-    assert FixedReplicas(4).usage() is not None and FixedReplicas(4).unserved() == [] and FixedReplicas(4).policy is None
+    assert (
+        FixedReplicas(4).usage() is not None and FixedReplicas(4).unserved() == [] and FixedReplicas(4).policy is None
+    )
 
 
 def test_every_change_is_refused_with_what_to_do() -> None:

@@ -6,7 +6,7 @@ from cluster.engine.engine import QueueFull
 from cluster.engine.events import Finish, FinishReason, Sampled
 from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import SamplingParams
-from tests.engines import Make, check_idle, expected, request
+from tests.engines import Make, check_idle, expected, request, steps_of
 from tests.fakes import Events, FakeHead
 
 
@@ -62,7 +62,7 @@ def test_log_probabilities_routing_and_counts_are_passed_on(make: Make, head: Fa
     assert first.routing == ((10, 10, 0, 0), (0, 0, 10, 10)), "all three chunks of the prompt count"
     assert last.routing == ((1, 1, 0, 0), (0, 0, 1, 1))
     assert (events.started["a"].retries, first.retries, last.retries) == (0, 9, 12), "in three and four steps"
-    assert (engine.statistics.steps, engine.statistics.retries) == (4, 12)
+    assert (steps_of(engine), engine.statistics.retries) == (4, 12)
     assert engine.statistics.counters.expert_rows == ((11, 11, 0, 0), (0, 0, 11, 11))
     check_idle(engine, events)
 
@@ -97,7 +97,7 @@ def test_one_that_waits_can_be_aborted(make: Make, head: FakeHead, events: Event
     head.hold()
     engine.submit([request("a"), request("b")])
     head.wait_for_plan()
-    assert (engine.running_count, engine.waiting_count) == (1, 1)
+    assert (engine.counters().running, engine.counters().waiting) == (1, 1)
     engine.abort("b")
     head.let_go()
     events.wait_for_end("a")
@@ -114,7 +114,7 @@ def test_a_full_queue_refuses_all_outputs_of_a_request(make: Make, head: FakeHea
     with pytest.raises(QueueFull) as refused:
         engine.submit([request("e"), request("f")])
     assert 1.0 <= refused.value.retry_seconds <= 60.0
-    assert engine.waiting_count == 2
+    assert engine.counters().waiting == 2
     head.let_go()
     events.wait_for_end("a", "b", "c", "d")
     assert not {"e", "f"} & set(events.by_id)

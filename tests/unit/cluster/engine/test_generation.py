@@ -14,7 +14,7 @@ from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import NewSequence, SampledToken, SamplingParams
-from tests.engines import engine_bounds, output_text
+from tests.engines import engine_bounds, output_text, steps_of
 from tests.fakes import PATIENCE, FakeHead, continuation, hashed, scripted
 
 SEQUENCE = SequenceRequest((1, 5, 6, 7), SamplingParams(seed=3), 6)
@@ -63,10 +63,10 @@ async def collect(generation: Generation) -> dict[int, list[int]]:
 async def freed(engine: Engine) -> None:
     """Wait until the engine has taken in what was aborted."""
     async with asyncio.timeout(PATIENCE):
-        while engine.running_count or engine.waiting_count:
+        while engine.counters().running or engine.counters().waiting:
             await asyncio.sleep(0)
     engine.check()
-    assert engine.free_pages == engine.limits.page_count
+    assert engine.counters().free_pages == engine.limits.page_count
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -97,7 +97,7 @@ async def test_requests_do_not_see_each_others_tokens(start: Start, head: FakeHe
 async def test_tokens_that_gathered_come_together(start: Start, head: FakeHead) -> None:
     generations, engine = start()
     with generations.running(REQUEST, engine) as generation:
-        while engine.statistics.steps < 6:
+        while steps_of(engine) < 6:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         batches = [pieces async for pieces in generation.pieces()]

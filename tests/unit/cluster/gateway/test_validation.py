@@ -189,7 +189,7 @@ def test_a_wrong_request_is_refused_with_every_wrong_field(name: str, method: st
     assert told.details == ["ErrorInfo", "BadRequest"]
     assert case.says in told.text
     assert case.metadata.items() <= told.metadata.items()
-    assert serving.engine.waiting_count == serving.engine.running_count == 0
+    assert serving.engine.counters().waiting == serving.engine.counters().running == 0
 
 
 def test_the_table_is_large_enough() -> None:

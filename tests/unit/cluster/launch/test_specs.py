@@ -51,11 +51,11 @@ def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("key", "text", "read"),
     [
-        ("scheduler.max_running_requests", "3", lambda c: engine_config(c, None).max_running),
-        ("scheduler.max_tokens_per_step", "3", lambda c: engine_config(c, None).max_tokens_per_step),
+        ("scheduler.max_running_requests", "3", lambda c: engine_config(c, None).limits.max_running),
+        ("scheduler.max_tokens_per_step", "3", lambda c: engine_config(c, None).limits.max_tokens_per_step),
         ("scheduler.prefill_slowdown", "3", lambda c: engine_config(c, None).prefill_slowdown),
-        ("gateway.max_queued_requests", "3", lambda c: engine_config(c, None).max_queued),
-        ("gateway.max_queued_tokens", "3", lambda c: engine_config(c, None).max_queued_tokens),
+        ("gateway.max_queued_requests", "3", lambda c: engine_config(c, None).queue.sequences),
+        ("gateway.max_queued_tokens", "3", lambda c: engine_config(c, None).queue.tokens),
         ("head.grace_s", "3", lambda c: engine_config(c, None).head_grace),
         ("scaling.placement_timeout_s", "3", lambda c: replica_options(c).placement_timeout),
         ("cluster.start_timeout_s", "3", lambda c: replica_options(c).start_timeout),
@@ -75,7 +75,7 @@ def test_a_key_reaches_the_part_that_it_is_of(key: str, text: str, read: Callabl
 def test_the_prefix_cache_is_shared_as_configured() -> None:
     assert engine_config(load_config(None, {}), None).prefixes_by_tenant
     assert not engine_config(load_config(None, {}, ["kv.prefix_sharing=all"]), None).prefixes_by_tenant
-    assert not engine_config(load_config(None, {}, ["kv.prefix_caching=false"]), None).prefix_caching
+    assert not engine_config(load_config(None, {}, ["kv.prefix_caching=false"]), None).limits.prefix_caching
 
 
 def test_a_scaling_policy_that_cannot_hold_is_refused_with_its_keys() -> None:

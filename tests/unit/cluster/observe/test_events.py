@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cluster.observe.events import EventLog, Kind
+from cluster.observe.events import Event, EventLog, Kind
 from protos.eightwinds.v1 import cluster_pb2 as pb
 
 
@@ -15,7 +15,7 @@ def numbers(log: EventLog, after: int) -> list[int]:
 def filled(count: int, most: int = 10) -> EventLog:
     log = EventLog(most, clock=lambda: 5.0)
     for i in range(count):
-        log.add(Kind.REPLICA_DIED, f"cause {i}", expert=i, replica=0, node_id="n0", requester="ops")
+        log.add(Event(Kind.REPLICA_DIED, f"cause {i}", expert=i, replica=0, node_id="n0", requester="ops"))
     return log
 
 
@@ -39,13 +39,13 @@ def test_the_oldest_are_forgotten_and_numbers_show_the_gap() -> None:
 def test_a_number_of_an_earlier_server_gets_everything() -> None:
     log = filled(0)
     assert numbers(log, 57) == []
-    log.add(Kind.HEAD_LOST)
+    log.add(Event(Kind.HEAD_LOST))
     assert numbers(log, 57) == [1]
 
 
 def test_a_cause_is_cut_short() -> None:
     log = EventLog()
-    log.add(Kind.HEAD_LOST, "x" * 100_000)
+    log.add(Event(Kind.HEAD_LOST, "x" * 100_000))
     assert len(log.recent(1)[0].cause) == 1000
 
 
@@ -54,7 +54,7 @@ def test_threads_do_not_share_a_number() -> None:
 
     def work() -> None:
         for _ in range(500):
-            log.add(Kind.HEAD_LOST)
+            log.add(Event(Kind.HEAD_LOST))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

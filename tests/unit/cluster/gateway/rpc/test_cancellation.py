@@ -37,8 +37,8 @@ def test_a_stream_that_is_cancelled_frees_what_it_holds(messages: int, n: int, s
     stream = serving.client.stub.GenerateStream(endless(n))
     for _ in range(messages):
         next(stream)
-    assert serving.engine.running_count + serving.engine.waiting_count == n
-    assert serving.engine.free_pages < serving.engine.limits.page_count
+    assert serving.engine.counters().running + serving.engine.counters().waiting == n
+    assert serving.engine.counters().free_pages < serving.engine.limits.page_count
     stream.cancel()
     serving.idle()
     serving.generations.check()
@@ -73,7 +73,7 @@ def test_a_client_that_is_gone_frees_what_it_holds(serving: Serving) -> None:
         stream, seen = client.stream(endless(2)), set[int]()
         while len(seen) < 2:
             seen.add(next(stream).index)
-        assert serving.engine.running_count == 2
+        assert serving.engine.counters().running == 2
     serving.idle()
     assert code_of(lambda: next(stream)) is StatusCode.CANCELLED
 

@@ -4,7 +4,7 @@ import grpc
 
 from cluster.control.controller import Controller
 from cluster.engine.served_model import ServedModel
-from cluster.observe.events import EventLog, Kind
+from cluster.observe.events import Event, EventLog, Kind
 from cluster.settings.config import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.engines import engine_bounds
@@ -52,10 +52,10 @@ def test_a_change_that_is_refused_is_no_event(serving: Serving) -> None:
 
 def test_a_reader_that_follows_gets_what_comes(serving: Serving) -> None:
     events = serving.gateway.backend.events
-    events.add(Kind.HEAD_LOST, "its node is gone")
+    events.add(Event(Kind.HEAD_LOST, "its node is gone"))
     stream = serving.client.events(last(events) - 1, follow=True)
     assert next(stream).cause == "its node is gone"
-    events.add(Kind.HEAD_RESTARTED)
+    events.add(Event(Kind.HEAD_RESTARTED))
     assert next(stream).kind == pb.Event.KIND_HEAD_RESTARTED
     stream.close()  # type: ignore[attr-defined]
 
@@ -68,7 +68,7 @@ def test_watches_are_bounded_together_with_those_of_load(demo: ServedModel, head
     server = Serving(demo, limits=LimitsSection(watches=1))
     assert failure(lambda: list(server.client.events())).reason == "STARTING"
     server.ready(head, engine_bounds(window=head.window))
-    server.gateway.backend.events.add(Kind.HEAD_LOST)
+    server.gateway.backend.events.add(Event(Kind.HEAD_LOST))
     stream = server.client.events(follow=True)
     next(stream)
     for call in (lambda: list(server.client.events()), lambda: list(server.client.watch_load(1.0))):

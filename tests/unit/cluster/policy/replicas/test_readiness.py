@@ -1,9 +1,12 @@
 """Which actors are ready, and which have failed."""
 
+from actors.replica import ReplicaId
 from actors.vitals import Pulse
 from cluster.policy.replicas.lifecycle import MOST_FAILURES
 from cluster.policy.replicas.readiness import AWAY_SECONDS, Readiness
 from model.batch import LoadProgress
+
+FIRST, SECOND = ReplicaId(0, 0), ReplicaId(0, 1)
 
 
 def pulse(incarnation: str = "a", ready: bool = False, error: str = "") -> Pulse:
@@ -11,20 +14,20 @@ def pulse(incarnation: str = "a", ready: bool = False, error: str = "") -> Pulse
 
 
 def test_all_are_awaited_until_they_have_their_weights() -> None:
-    start = Readiness(["head", "expert-0-0"])
-    assert start.waiting == ["head", "expert-0-0"]
+    start = Readiness(["head", FIRST])
+    assert start.waiting == ["head", FIRST]
     assert start.note({"head": pulse(ready=True)}, {}, {}, 1.0) == {}
-    assert start.waiting == ["expert-0-0"] and start.progress()["head"].ready
-    assert start.note({"expert-0-0": pulse()}, {}, {}, 2.0) == {}
-    assert start.progress()["expert-0-0"].loaded_bytes == 1
-    assert start.note({"expert-0-0": pulse(ready=True)}, {}, {}, 3.0) == {}
-    assert start.waiting == [] and set(start.pulses) == {"head", "expert-0-0"}
+    assert start.waiting == [FIRST] and start.progress()["head"].ready
+    assert start.note({FIRST: pulse()}, {}, {}, 2.0) == {}
+    assert start.progress()[FIRST].loaded_bytes == 1
+    assert start.note({FIRST: pulse(ready=True)}, {}, {}, 3.0) == {}
+    assert start.waiting == [] and set(start.pulses) == {"head", FIRST}
 
 
 def test_who_is_lost_or_cannot_load_will_not_come() -> None:
-    start = Readiness(["head", "expert-0-0"])
-    found = start.note({"head": pulse(error="OSError: gone")}, {"expert-0-0": "ValueError: no"}, {}, 1.0)
-    assert found == {"head": "OSError: gone", "expert-0-0": "ValueError: no"}
+    start = Readiness(["head", FIRST])
+    found = start.note({"head": pulse(error="OSError: gone")}, {FIRST: "ValueError: no"}, {}, 1.0)
+    assert found == {"head": "OSError: gone", FIRST: "ValueError: no"}
 
 
 def test_one_that_restarts_is_awaited_but_not_for_ever() -> None:
@@ -47,24 +50,24 @@ def test_one_that_cannot_be_reached_is_given_up_after_a_while() -> None:
 
 
 def test_a_dispensable_one_may_fail_as_long_as_another_of_its_expert_does_not() -> None:
-    dispensable = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
-    start = Readiness(["head", "expert-0-0", "expert-0-1"], dispensable)
-    assert start.note({"expert-0-1": pulse(error="no memory")}, {}, {}, 1.0) == {}
-    assert start.names == ["head", "expert-0-0"] and start.failed == {"expert-0-1": "no memory"}
-    assert start.note({"head": pulse(ready=True)}, {"expert-0-0": "gone"}, {}, 2.0) == {"expert-0-0": "gone"}
+    dispensable = {FIRST: [SECOND], SECOND: [FIRST]}
+    start = Readiness(["head", FIRST, SECOND], dispensable)
+    assert start.note({SECOND: pulse(error="no memory")}, {}, {}, 1.0) == {}
+    assert start.actors == ["head", FIRST] and start.failed == {SECOND: "no memory"}
+    assert start.note({"head": pulse(ready=True)}, {FIRST: "gone"}, {}, 2.0) == {FIRST: "gone"}
 
 
 def test_two_that_could_stand_in_for_each_other_do_not_fail_together() -> None:
-    dispensable = {"expert-0-0": ["expert-0-1"], "expert-0-1": ["expert-0-0"]}
-    start = Readiness(["expert-0-0", "expert-0-1"], dispensable)
-    assert set(start.note({}, dict.fromkeys(dispensable, "gone"), {}, 1.0)) == set(dispensable)
+    dispensable = {FIRST: [SECOND], SECOND: [FIRST]}
+    start = Readiness([FIRST, SECOND], dispensable)
+    assert set(start.note({}, {FIRST: "gone", SECOND: "gone"}, {}, 1.0)) == set(dispensable)
 
 
 def test_one_that_was_ready_and_restarts_is_awaited_again() -> None:
-    start = Readiness(["head", "expert-0-0"])
-    start.note({"head": pulse(ready=True), "expert-0-0": pulse("a", ready=True)}, {}, {}, 1.0)
+    start = Readiness(["head", FIRST])
+    start.note({"head": pulse(ready=True), FIRST: pulse("a", ready=True)}, {}, {}, 1.0)
     assert start.waiting == []
-    start.note({}, {}, {"expert-0-0": "it restarts"}, 2.0)
-    assert start.waiting == ["expert-0-0"]
-    start.note({"expert-0-0": pulse("b", ready=True)}, {}, {}, 3.0)
-    assert start.waiting == [] and start.pulses["expert-0-0"].incarnation == "b"
+    start.note({}, {}, {FIRST: "it restarts"}, 2.0)
+    assert start.waiting == [FIRST]
+    start.note({FIRST: pulse("b", ready=True)}, {}, {}, 3.0)
+    assert start.waiting == [] and start.pulses[FIRST].incarnation == "b"

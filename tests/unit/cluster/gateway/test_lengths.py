@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.engine.answer_size import AnswerSize
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.lengths import token_bytes
 from cluster.gateway.rpc import inference
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.serving import Serving
@@ -21,7 +21,7 @@ def test_no_token_is_larger_than_its_bound(alternatives: int) -> None:
         if alternatives >= 0:
             full.outputs[0].tokens.append(pb.TokenInfo(id=(1 << 21) - 1, bytes=piece.encode(), logprob=-1.5, top=tops))
     grown = full.ByteSize() - empty.ByteSize()
-    bound = 100 * AnswerSize(16).token(alternatives, token_ids=True)
+    bound = 100 * token_bytes(16, alternatives, token_ids=True)
     assert grown <= bound + 16
     assert bound < 1.4 * grown
 
