@@ -39,6 +39,7 @@ _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
 _NODE_LABEL = "ray.io/node-id"
 
+TRANSPORTS = {"object_refs": RayTransport}  # by the name that the configuration has for it
 K = TypeVar("K")
 
 
@@ -85,7 +86,8 @@ class HeadActor(_Actor):
         self._head = Head(spec)
         super().__init__(self._head)
         self._replicas, self._usage = Replicas(()), UsageCounter(self._head.expert_count)
-        self._routes = RouteTable(self._replicas, RayTransport, self._head.expert_count)
+        self._transport = TRANSPORTS[spec.transport]
+        self._routes = RouteTable(self._replicas, self._transport, self._head.expert_count)
         self._router: ExpertRouter | None = None
 
     @ray.method(concurrency_group="work")
@@ -93,7 +95,7 @@ class HeadActor(_Actor):
         """Route to these experts, and `begin` the epoch."""
         if self._router is None:
             link = host_link(self._head.spec.device)
-            self._router = ExpertRouter(RayTransport(), self._replicas, self._usage, link=link)
+            self._router = ExpertRouter(self._transport(), self._replicas, self._usage, link=link)
             self._head.connect(self._router)
         self._router.grace = grace  # a later engine may have another
         self._routes.adopt(update)

@@ -2,16 +2,7 @@
 
 import typer
 
-from cluster.cli.generate import chat, generate
-from cluster.cli.operate import drain, policy, scale
-from cluster.cli.options import Command
-from cluster.cli.serve import doctor, down, serve, token
-from cluster.cli.status import events, status, top
-
-COMMANDS: tuple[Command, ...] = (
-    *(serve, down, generate, chat, token, doctor),
-    *(status, top, scale, drain, policy, events),
-)
+from cluster.cli import generate, operate, serve, status
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -19,9 +10,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in COMMANDS:
-    app.command()(command)
-
-
-def main() -> None:
-    app()
+for family in (serve, generate, status, operate):
+    for command in family.COMMANDS:
+        app.command()(command)

@@ -171,3 +171,6 @@ def _patiently(call: Callable[[], T], client: "Client", retries: int) -> T:
             say(f"{error.text}; {retries} tries left")
             retries -= 1
             time.sleep(error.retry_seconds or 1.0)
+
+
+COMMANDS = (generate, chat)

@@ -127,3 +127,6 @@ def _changes(file: Path) -> dict[str, object]:
     if not isinstance(changes, dict) or not changes:
         raise refused(f"{file} must hold fields of the policy, such as `enabled: true`")
     return changes
+
+
+COMMANDS = (scale, drain, policy)

@@ -89,3 +89,6 @@ def _config(file: Path | None, settings: list[str] | None, **options: str | bool
         return load_config(file, os.environ, [*(settings or []), *given])
     except ValueError as error:
         raise refused(error) from None
+
+
+COMMANDS = (serve, down, doctor, token)

@@ -152,3 +152,6 @@ def _service_cells(load: "Load") -> list[object]:
     """The last cells of an expert's row: how long its calls compute, in ms, and how many were sent a second time."""
     times = [f"{t.ToMicroseconds() / 1000:.2f}" for t in (load.service_time_p50, load.service_time_p99)]
     return [*times, load.retry_count, load.hedge_count]
+
+
+COMMANDS = (status, top, events)

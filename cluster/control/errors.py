@@ -15,6 +15,3 @@ class RevisionMoved(Exception):
 
 class ReplicasFixed(Exception):
     """The replicas cannot be changed."""
-
-    def __init__(self) -> None:
-        super().__init__("with runtime=in_process all experts run in the server's process; serve with runtime=ray")

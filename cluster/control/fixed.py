@@ -32,7 +32,7 @@ class FixedReplicas:
         return []
 
     def refuse(self, *change: object, **options: object) -> NoReturn:
-        raise ReplicasFixed
+        raise ReplicasFixed("with runtime=in_process all experts run in the server's process; serve with runtime=ray")
 
     scale = drain_node = set = refuse
 

@@ -10,7 +10,6 @@ from cluster.policy.replicas.start_plan import Actor
 from model.batch import LoadProgress
 
 AWAY_SECONDS = 60.0  # until one that cannot be reached is given up; a restart takes a few
-_NOTHING_YET = LoadProgress(0, 0)
 
 
 class Readiness:
@@ -31,7 +30,7 @@ class Readiness:
         return [actor for actor, progress in self.progress().items() if not progress.ready]
 
     def progress(self) -> dict[Actor, LoadProgress]:
-        return {actor: self.pulses[actor].progress if actor in self.pulses else _NOTHING_YET for actor in self.actors}
+        return {a: self.pulses[a].progress if a in self.pulses else LoadProgress(0, 0) for a in self.actors}
 
     def note(
         self, pulses: Mapping[Actor, Pulse], lost: Mapping[Actor, str], away: Mapping[Actor, str], now: float
