@@ -107,16 +107,9 @@ class HeadActor(_Actor):
 
     @ray.method(concurrency_group="control")
     def usage(self) -> HeadUsage:
-        usage, replicas = self._usage, self._replicas
-        return HeadUsage(
-            self._head.incarnation,
-            usage.snapshot(),
-            replicas.queued(),
-            usage.retries[:],
-            usage.hedges[:],
-            replicas.doubted(),
-            self._node_id,
-        )
+        incarnation, queued, doubted = self._head.incarnation, self._replicas.queued(), self._replicas.doubted()
+        did, again, hedged = self._usage.snapshot(), self._usage.retries[:], self._usage.hedges[:]
+        return HeadUsage(incarnation, did, queued, again, hedged, doubted, self._node_id)
 
     @ray.method(concurrency_group="work")
     def step(self, plan: bytes) -> bytes:

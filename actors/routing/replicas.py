@@ -13,8 +13,9 @@ _LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
 
 
 class Replicas:
-    """Chooses among the replicas of a `table`, which another thread may replace; all else is for one thread. A replica
-    whose call failed or was late is doubted for a while, or until it answers: others are preferred to it.
+    """Chooses among the replicas of a `table`, which another thread may replace; all else but `queued` and `doubted`
+    is for one thread. A replica whose call failed or was late is doubted for a while, or until it answers: others are
+    preferred to it.
     """
 
     def __init__(

@@ -31,7 +31,9 @@ def encode_call(call: ExpertCall) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReply:
-    """The end of a call: rows [R, D], or why there are none. `service_seconds` is the expert's own time."""
+    """The end of a call: rows [R, D], or why there are none, although they may have been computed. `service_seconds` is
+    the expert's own time.
+    """
 
     call_id: int
     rows_RD: torch.Tensor | None
@@ -40,7 +42,7 @@ class ExpertReply:
 
 
 class ExpertTransport(Protocol):
-    """One thread uses a transport; another makes one of its own."""
+    """Replies come in any order. One thread uses a transport; another makes one of its own."""
 
     def connect(self, replica: Replica) -> Replica:
         """The replica with the endpoint that this transport's calls want, made from the one that it came with."""

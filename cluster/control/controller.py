@@ -27,10 +27,9 @@ _IDLE_SECONDS = 0.25  # ... and otherwise: the end of a process is seen within t
 
 
 class Controller:
-    """Any thread may call `scale`, `drain_node`, `snapshot`, `unserved` and `usage`, which take the lock. Members
+    """Any thread may call `usage`, and `scale`, `drain_node`, `snapshot` and `unserved`, which take the lock. Members
     change in the controller's own thread alone (`tick`): it changes them under the lock, and reads them without. Ray is
-    never called under the lock, because it may take seconds. Members are immutable, so that a snapshot may leave the
-    lock.
+    never called under the lock, because it may take seconds. Members are immutable: a snapshot may leave the lock.
     """
 
     def __init__(
@@ -74,8 +73,8 @@ class Controller:
         return revision, changes
 
     def drain_node(self, node_id: str, seconds: float, cancel: bool = False) -> bool:
-        """Move the replicas of a node to others, and put none there, until they could not move within `seconds` or with
-        `cancel`. False if there was nothing to cancel. Raises NoSuchNode or HeadNode.
+        """Move the replicas of a node to others and put none there. This ends with `cancel`, or if they have not moved
+        within `seconds`. False if there was nothing to cancel. Raises NoSuchNode or HeadNode.
         """
         if not any(node.alive and node.node_id == node_id for node in self._ops.nodes()):
             raise NoSuchNode(f"there is no node {node_id!r}; GetStatus lists them")
@@ -98,16 +97,10 @@ class Controller:
     def snapshot(self) -> Snapshot:
         nodes = self._nodes.fresh()
         with self._lock:
-            m = self._membership
-            return Snapshot(
-                m.desired.revision,
-                m.desired.counts,
-                tuple(member for _, member in sorted(m.members.items())),
-                m.remarks(),
-                nodes,
-                frozenset(m.desired.avoided),
-                tuple(m.restarts),
-            )
+            m, d = self._membership, self._membership.desired
+            members = tuple(member for _, member in sorted(m.members.items()))
+            avoided, restarts = frozenset(d.avoided), tuple(m.restarts)
+            return Snapshot(d.revision, d.counts, members, m.remarks(), nodes, avoided, restarts)
 
     def unserved(self) -> list[int]:
         with self._lock:
@@ -160,7 +153,8 @@ class Controller:
         for replica_id, member in before.items():
             current = members.get(replica_id)  # None, or another replica that has its index again
             another = replica_id in pulses and pulses[replica_id].incarnation != member.incarnation
-            if member.state in (State.READY, State.UNREACHABLE) and (another or replica_id in lost):
+            ended = another or replica_id in lost or replica_id in actions.given_up
+            if ended and member.state in (State.READY, State.UNREACHABLE):
                 self._tell(Kind.REPLICA_DIED, member)  # not if only its watch broke: that may be the network's
             if replica_id in lost and member.state is not State.RETIRING:  # no other is started for a retired one
                 self._tell(Kind.REPLICA_LOST, member, lost[replica_id])

@@ -4,8 +4,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-_STOP_SECONDS = 15.0  # for the turn that is under way
-
 
 class Ticker:
     """Calls `turn` in a thread of its own, `pause()` seconds after it has returned (None: never) or when woken. A turn
@@ -26,11 +24,12 @@ class Ticker:
     def wake(self) -> None:
         self._wake.set()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = 15.0) -> None:
+        """End the thread, after the turn that is under way if that ends within `timeout` seconds."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(_STOP_SECONDS)
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:

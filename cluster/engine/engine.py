@@ -36,7 +36,7 @@ class QueueFull(Exception):
 
 
 class EngineStopped(Exception):
-    pass
+    """The engine takes no requests any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Health:
         self._ticker.start()
 
     def stop(self) -> None:
-        self._ticker.stop()
+        self._ticker.stop(5.0)
 
     @property
     def good(self) -> bool:

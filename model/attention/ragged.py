@@ -38,7 +38,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
-    """Tensors (int64) that a step's layers share. `kv_rows_T`: each token's cache row, page * page_size + offset."""
+    """Tensors (int64) that a step's layers share. `kv_rows_T`: each token's cache row, page * page_size + offset;
+    `logit_rows`: the tokens whose logits are needed.
+    """
 
     segments: tuple[Segment, ...]
     token_ids_T: torch.Tensor

@@ -34,8 +34,9 @@ class StateFolders:
         """Make and lock both; ValueError if others can reach into one."""
         while True:
             for folder in (self.records, self.files):
+                folder.parent.mkdir(parents=True, exist_ok=True)  # what is in its place is told
                 with contextlib.suppress(FileExistsError):
-                    folder.mkdir(mode=0o700, parents=True)
+                    folder.mkdir(mode=0o700)
             with contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(self.locked())
@@ -51,8 +52,9 @@ class StateFolders:
             name = secrets.token_hex(_NAME_BYTES // 2)
             with contextlib.suppress(FileExistsError):
                 (self.files / name).mkdir(mode=0o700)
-                (self.records / name).mkdir(mode=0o700, exist_ok=True)
-                return name
+                break
+        (self.records / name).mkdir(mode=0o700, exist_ok=True)
+        return name
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -68,6 +68,10 @@ def _mark_of(pid: int) -> str:
 
 def _signal(value: str, signum: signal.Signals) -> None:
     for pid in marked().get(value, ()):
+        if not hasattr(os, "pidfd_open"):  # a Python that was built for an old kernel
+            with contextlib.suppress(OSError):
+                os.kill(pid, signum)
+            continue
         with contextlib.suppress(OSError), closing(os.pidfd_open(pid)) as fd:  # else it has ended
             if _mark_of(pid) == value:  # while `fd` is open the number cannot become another's
                 signal.pidfd_send_signal(fd, signum)

@@ -97,6 +97,15 @@ def test_a_process_that_dies_and_whose_successor_cannot_load() -> None:
     assert told(events_of(rig.controller)) == wanted
 
 
+def test_a_process_that_dies_and_whose_successor_finds_no_room() -> None:
+    rig = Rig(2)
+    rig.cluster.kill((0, 0))
+    rig.cluster.away[0, 0] = "it waits for room"
+    rig.tick(3, seconds=200.0)
+    kinds = [kind for kind, *_ in told(events_of(rig.controller))]
+    assert kinds[:2] == [Kind.REPLICA_DIED, Kind.REPLICA_FAILED]
+
+
 def test_a_drain_that_is_taken_back() -> None:
     rig = Rig(1, nodes=("n1", "n0"))  # the head is on n1
     rig.cluster.held = {(0, index) for index in range(9)}

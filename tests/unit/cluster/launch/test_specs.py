@@ -96,13 +96,13 @@ def test_only_the_head_has_a_cache_and_each_expert_its_number(checkpoint: Checkp
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name in ("actors/head.py", "model/trunk.py", "model/sampling/draw.py", "cluster/engine/engine.py"):
+    for name in ("actors/head.py", "model/trunk.py", "model/sampling/sampler.py", "cluster/engine/engine.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["actors/head.py", "model/trunk.py", "model/sampling/draw.py"])
+@pytest.mark.parametrize("name", ["actors/head.py", "model/trunk.py", "model/sampling/sampler.py"])
 def test_what_runs_in_actors_counts_in_whatever_folder(checkout: Path, name: str) -> None:
     before = code_digest(checkout)
     assert before == code_digest(checkout)

@@ -129,3 +129,10 @@ def test_the_lock_holds_although_the_folder_is_removed_and_made_again_meanwhile(
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+def test_a_parent_that_is_no_folder_is_told_at_once(private: Path) -> None:
+    (private / "gone").symlink_to(private / "nowhere")
+    folders = StateFolders(private / "gone" / "records", private / "gone" / "files")
+    with pytest.raises(FileExistsError), folders.made_and_locked():
+        pass

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cluster.launch.local_ray.marks import end, holder, mark, marked
 
 
@@ -29,6 +31,14 @@ def test_those_that_carry_the_mark_are_found_and_ended_and_no_others() -> None:
     assert ours.wait(5) != 0 and other.poll() is None
     assert value not in marked()
     other.communicate("\n")
+
+
+def test_they_are_ended_where_python_knows_no_handles_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    value = f"test-old-{os.getpid()}"
+    ours = sleeper(value)
+    end(value)
+    assert ours.wait(5) != 0
 
 
 def test_a_child_of_a_marked_process_is_found_when_its_parent_has_ended() -> None:
