@@ -52,8 +52,8 @@ class Autoscaler:
 
     def look(self) -> dict[int, int]:
         """Decide on what came since the last look, and have it done; what was changed."""
-        usage = self._controller.usage()  # first, because it may take seconds
-        view = ClusterView(self._clock(), self._controller.snapshot(), usage)
+        used = self._controller.usage()  # first, because it may take seconds
+        view = ClusterView(self._clock(), self._controller.snapshot(), used)
         before, self._before = self._before, view
         now, head, snapshot, ready = view.at, view.head, view.replicas, view.ready
         self._note_changes(snapshot.desired, now)
