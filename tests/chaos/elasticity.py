@@ -88,9 +88,9 @@ def kill_node(stage: Stage, times: int, quiet: Tally) -> Row:
             assert there == 8, f"{there} replicas are on the second node"
             at = time.monotonic()
             node.kill()
-            time.sleep(1.0)
+            gone = v.wait_node_gone(node.node_id)  # scaling down before would end the living ones
             windows.append((at, at + 2.0))
-            back.append(1.0 + v.wait_ready(dict.fromkeys(EVERY, 2)))
+            back.append(gone + v.wait_ready(dict.fromkeys(EVERY, 2)))
             v.scale(dict.fromkeys(EVERY, 1))
         finally:
             node.close()

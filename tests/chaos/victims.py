@@ -84,6 +84,15 @@ class Victims:
             f"process {pid} of expert {expert} to be {pb.ReplicaState.Name(state)}",
         )
 
+    def wait_node_gone(self, node_id: str) -> float:
+        """Wait until no replica on a node is said to be ready; how many seconds it took."""
+
+        def gone() -> bool:
+            found = [r for expert in self.status().experts for r in expert.replicas if r.node_id == node_id]
+            return not any(r.state == pb.REPLICA_STATE_READY for r in found)
+
+        return wait(gone, f"no ready replica on {node_id}")
+
     def wait_gone(self, expert: int, pid: int) -> float:
         """Wait until a replica's process is no longer said to be ready; how many seconds it took."""
         return wait(lambda: all(r.pid != pid for r in self.ready(expert)), f"process {pid} to be seen as ended")
