@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Look(Enum):
-    """What to do about a call to the head that takes long."""
+    """The action that a long call to the head calls for."""
 
     ASK = "send a pulse request"
     WAIT = "wait for the pulse"
@@ -36,7 +36,7 @@ class HeadWatch:
             self.patience = self._hang_seconds
 
     def look(self, now: float) -> Look:
-        """What to do now; after ASK a pulse request counts as sent."""
+        """The action that is due; after ASK a pulse request counts as sent."""
         if self._asked_at is None:
             self._asked_at = now
             return Look.ASK

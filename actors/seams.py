@@ -1,4 +1,4 @@
-"""What the control plane sees of the data plane: a head to drive, replicas to start and stop, and their errors."""
+"""The data plane as the control plane sees it: a head to drive, replicas to start and stop, and their errors."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """What an actor is built from. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone;
+    """The parameters of an actor. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone;
     `transport` is how rows travel between head and experts.
 
     Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
@@ -38,7 +38,7 @@ def kv_bytes(spec: ActorSpec, free: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ActorReport:
-    """What a process is and holds: `tensors` gives the stored bytes by tensor name."""
+    """A process and its weights: `tensors` gives the stored bytes by tensor name."""
 
     pid: int
     node_id: str

@@ -41,7 +41,7 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What is known of replicas that were asked: answers, why replicas are gone for good, why others are away."""
+    """The state of replicas that were asked: answers, why replicas are gone for good, why others are away."""
 
     pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
     lost: Mapping[ReplicaId, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What Ray itself needs: `ray.init`, eight actors that import torch, all of them answering. Prints seconds.
+"""The time that Ray itself needs: `ray.init`, eight actors that import torch, all of them answering. Prints seconds.
 
 With an argument it then waits so many seconds, and prints the processor seconds that its idle actors used meanwhile.
 """

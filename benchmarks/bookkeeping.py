@@ -1,4 +1,4 @@
-"""What the router itself spends on being ready for failures and on counting the load, without Ray and experts.
+"""The router's own time for being ready for failures and for counting the load, without Ray and experts.
 
 Routers that differ in one setting take turns at the same dispatches, layer by layer, in one thread, with experts that
 answer at once. That leaves out nothing that the settings change while nothing fails: the calls that are sent are the
@@ -48,7 +48,7 @@ class _Echo:
 
 
 class _NoDeadlines(Deadlines):
-    """What the router would do without fault tolerance: no deadline, hedge or split, and nothing learnt."""
+    """The router without fault tolerance: no deadline, hedge or split, and nothing learnt."""
 
     def observe(self, rows: int, seconds: float) -> None:
         return

@@ -1,4 +1,4 @@
-"""What one layer's dispatch costs: the naive Ray fan-out, our object-ref path, and the in-process loop.
+"""The cost of one layer's dispatch: the naive Ray fan-out, our object-ref path, and the in-process loop.
 
     python -m benchmarks.dispatch [--rounds 8]
 

@@ -1,4 +1,4 @@
-"""What the engine costs beside the model, and what it keeps.
+"""The cost of the engine beside the model, and the memory it keeps.
 
     python -m benchmarks.engine [steps] [memory] [idle]     (default: all)
 

@@ -62,7 +62,7 @@ def long_tailed(
 
 @dataclass(slots=True)
 class Outcome:
-    """What one request met. Times are seconds on a monotonic clock; `arrivals` has one entry per token."""
+    """The course of one request. Times are seconds on a monotonic clock; `arrivals` has one entry per token."""
 
     sent: float
     arrivals: list[float] = field(default_factory=list)

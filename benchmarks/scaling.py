@@ -1,4 +1,4 @@
-"""What scaling by load does: computed from the real model's expert shares, and live on the demo model.
+"""The effect of scaling by load: computed from the real model's expert shares, and live on the demo model.
 
     python -m benchmarks.scaling simulate [--expert-shares FILE ...]
     python -m benchmarks.scaling live

@@ -34,7 +34,7 @@ class Server:
         return found
 
     def log(self) -> str:
-        """What it said on stderr."""
+        """Its standard error so far."""
         return (self.state / "stderr.log").read_text(encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class MixtralConfig:
-    """What serving needs of a checkpoint's `config.json` (transformers `MixtralConfig`)."""
+    """The settings that serving needs of a checkpoint's `config.json` (transformers `MixtralConfig`)."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096

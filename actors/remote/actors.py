@@ -44,7 +44,7 @@ K = TypeVar("K")
 
 
 class _Actor:
-    """What head and experts answer alike, also while `work` computes."""
+    """Head and experts both answer these calls, also while `work` computes."""
 
     def __init__(self, held: Expert | Head) -> None:
         self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
@@ -158,7 +158,7 @@ def start_actor(
 
 
 def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, str], dict[K, str]]:
-    """What calls of `pulse` that have ended say: answers, why actors are lost for good, and why others are away."""
+    """Sort calls of `pulse` that have ended: answers, why actors are lost for good, and why others are away."""
     pulses: dict[K, Pulse] = {}
     lost: dict[K, str] = {}
     away: dict[K, str] = {}
@@ -173,7 +173,7 @@ def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, s
 
 
 def reports_of(handles: Mapping[str, Any]) -> dict[str, ActorReport]:
-    """What actors hold that answer within 10 s; one that restarts may."""
+    """Reports of the actors that answer within 10 s; an actor that restarts may be among them."""
     refs = {handle.report.remote(): name for name, handle in handles.items()}
     faults, done = OwnFaults(), finished(refs, timeout=_PROBE_SECONDS)
     found = {refs[ref]: faults.answer(ref, "an actor was asked what it holds") for ref in done}

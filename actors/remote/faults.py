@@ -15,7 +15,7 @@ class OwnFaults:
         self._said: set[str] = set()
 
     def answer(self, ref: Any, doing: str, timeout: float | None = None) -> Any:
-        """What a call answers within `timeout` seconds; None if it fails, which is noted."""
+        """The answer of a call within `timeout` seconds; None if it fails, which is noted."""
         try:
             return ray.get(ref, timeout=timeout)
         except ray.exceptions.RayError as error:

@@ -1,4 +1,4 @@
-"""What a dispatch under way consists of: parts of an expert's rows, each with its attempts. R: rows, D: hidden size."""
+"""A dispatch under way: parts of each expert's rows, each part with its attempts. R: rows, D: hidden size."""
 
 import math
 from dataclasses import dataclass, field

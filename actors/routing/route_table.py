@@ -1,4 +1,4 @@
-"""What the head routes to: how replicas join and leave, which update counts, and what a restarted head is given."""
+"""The head's replicas: how they join and leave, which update counts, and what a restarted head is given."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""What a step is given: a device, sizes, a pen, a folder and a time to be done by."""
+"""The means of a step: a device, sizes, a pen, a folder and a time to be done by."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What the steps find, written down the moment it is known: a log of JSON lines, and a page rendered from it.
+"""The findings of the steps, written down the moment it is known: a log of JSON lines, and a page rendered from it.
 
 The log is only appended to, a line in one write, and the page is replaced whole: a run that is killed at any moment
 leaves both valid. Several processes may write to one log.

@@ -116,7 +116,7 @@ class Client:
         return iter(self.cluster.WatchExpertLoad(request))
 
     def events(self, after: int = 0, follow: bool = False) -> Iterator[Event]:
-        """What has happened since the event of this number, oldest first; with `follow`, then what happens."""
+        """The events after this number, oldest first; with `follow`, then new ones as they happen."""
         request = cluster_pb.WatchEventsRequest(after_sequence=after, follow=follow)
         for response in self.cluster.WatchEvents(request):
             yield from response.events

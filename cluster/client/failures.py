@@ -1,4 +1,4 @@
-"""What a failed call means at a terminal: a sentence, an exit code, and when the server wants the call again."""
+"""A failed call at a terminal: a sentence, an exit code, and when the server wants the call again."""
 
 import os
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ _TOLD = {"text", "token_ids", "tokens", "prompt_tokens", "finish", "usage"}
 
 
 class Resumption:
-    """What has come of a request, and which parts of a stream that begins anew are new."""
+    """The answer to a request so far, and which parts of a stream that begins anew are new."""
 
     def __init__(self, request: Request) -> None:
         self._request = Request()

@@ -39,7 +39,7 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
         events: EventLog | None = None,
     ) -> None:
-        """`membership` has adopted what runs already. `start` begins the work. What happens is noted in `events`."""
+        """`membership` has adopted what runs already. `start` begins the work. It notes in `events` what happens."""
         self._ops, self._membership, self._clock = ops, membership, clock
         self._lock = threading.Lock()
         self._events = events or EventLog()

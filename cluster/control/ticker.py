@@ -39,5 +39,5 @@ class Ticker:
                 return
             try:
                 self._turn()
-            except Exception:
+            except Exception:  # a bug of ours, or Ray's, must not end what runs
                 self._log.exception("the %s failed", self._name)

@@ -1,4 +1,4 @@
-"""What the engine tells of its sequences. Plain data."""
+"""Events that the engine tells of its sequences. Plain data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

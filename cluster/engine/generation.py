@@ -38,7 +38,7 @@ class GenerationFailed(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What a request has used so far; times are seconds since it was accepted. Cached tokens and scores of the prompt
+    """A request's progress so far; times are seconds since it was accepted. Cached tokens and scores of the prompt
     are those of the first output, which runs it.
     """
 

@@ -32,7 +32,7 @@ class ServedModel:
         return self.tokenizer.supports_chat and not self.chat_refusal
 
     def capacity(self, limits: Limits) -> str:
-        """What a KV cache holds, in a line for the operator."""
+        """The capacity of a KV cache, in a line for the operator."""
         whole = limits.page_count // limits.pages_of(self.context_length)
         tokens = limits.page_count * limits.page_size
         line = f"KV cache: {tokens:,} tokens, {whole} whole contexts of {self.context_length:,}"

@@ -1,4 +1,4 @@
-"""What the engine notes of its steps: when each sequence started, how fast requests end, what experts ran."""
+"""The engine's counts of its steps: when each sequence started, how fast requests end, the rows of each expert."""
 
 import collections
 

@@ -11,7 +11,7 @@ from model.text.detokenizer import Detokenizer
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one token adds to an output. `text` may lag behind the tokens: half a character and what may become
+    """The part that one token adds to an output. `text` may lag behind the tokens: half a character and what may become
     a stop string are held back.
     """
 

@@ -1,4 +1,4 @@
-"""What the services stand on: a server that starts, then serves, then drains."""
+"""The server behind the services: it starts, then serves, then drains."""
 
 import asyncio
 import time
@@ -52,7 +52,7 @@ class Backend:
         return self.serving is not None and not self.draining and self.serving.health.good
 
     def require(self, new_work: bool = True) -> Serving:
-        """What a call stands on, or UNAVAILABLE. A server that drains is still there for calls without `new_work`."""
+        """The parts that serve a call, or UNAVAILABLE. A server that drains still takes calls without `new_work`."""
         if new_work and self.draining:
             raise unavailable("DRAINING", "the server is shutting down; ask another, or this one later", 5.0)
         if self.serving is None:

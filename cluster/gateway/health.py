@@ -20,8 +20,8 @@ INTERVAL = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What a request would fail on. One that is `lasting` is not mended by a node that comes back: a server that cannot
-    get rid of it has to end. With one that is `final` there is nothing to wait for.
+    """The reason why a request would fail. A `lasting` one is not mended by a node that comes back: a server that
+    cannot get rid of it has to end. With a `final` one there is nothing to wait for.
     """
 
     why: str
@@ -76,7 +76,7 @@ class Health:
 
     @property
     def why(self) -> str:
-        """What a request would fail on; "" if it would be served."""
+        """Why a request would fail; "" if it would be served."""
         return self._obstacle.why if self._obstacle else ""
 
     @property

@@ -1,4 +1,4 @@
-"""What waits for its turn: each party has a queue of its own, and the parties take turns."""
+"""A queue for each party; the parties take turns."""
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator

@@ -1,4 +1,4 @@
-"""What is refused before anything starts: a configuration, a checkpoint, or a machine with too little memory or too few
+"""Refusals before anything starts: of a configuration, a checkpoint, or a machine with too little memory or too few
 open files. `doctor` and `serve` have the same words for it.
 """
 
@@ -69,7 +69,7 @@ class Memory:
         )
 
     def advice(self) -> str:
-        """What the operator can do about a lack of it."""
+        """A remedy for a lack of it, for the operator."""
         if self.room > 0:
             return "lower kv.memory_bytes, use a smaller dtype, or join a cluster"
         return "end what uses the memory, join a cluster, or move Ray's threshold with RAY_memory_usage_threshold=0.98"

@@ -75,7 +75,7 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
 
 
 def _checked(subject: str, check: Callable[[], str], advice: str = "") -> Finding:
-    """What a check says, or the ValueError or OSError that it raises, with advice."""
+    """The finding of a check, or the ValueError or OSError that it raises, with advice."""
     try:
         return Finding("ok", subject, check())
     except (ValueError, OSError) as error:

@@ -1,5 +1,5 @@
-"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing. What can be wrong early
-is said early, before any actor starts. Ray starts in a thread, so that a signal is heard at any moment.
+"""`eightwinds serve`: from configuration to the ready line, and from a signal back to nothing. It checks early what can
+be wrong early, before any actor starts. Ray starts in a thread, so that a signal is heard at any moment.
 """
 
 import asyncio

@@ -110,7 +110,7 @@ class Server:
             await asyncio.to_thread(self._deployment.close, keep_actors)
 
     def _replicas(self, deployment: Deployment) -> tuple[Controller, Autoscaler] | tuple[FixedReplicas, FixedReplicas]:
-        """What keeps the replicas that run, and what scales them; those of an earlier server are wanted still."""
+        """The controller and the autoscaler; they go on wanting the replicas of an earlier server."""
         count, least = self._config.experts.count, self._config.experts.replicas
         if deployment.ops is None:
             fixed = FixedReplicas(count)

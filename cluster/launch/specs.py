@@ -1,4 +1,4 @@
-"""What each part of a server is built from: the only place where keys of the configuration become options of a part."""
+"""The options of each part of a server: the only place where they are made of the keys of the configuration."""
 
 import functools
 import hashlib
@@ -66,7 +66,7 @@ def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
 
 
 def needs_of(section: ActorSection) -> dict[str, float]:
-    """What Ray reserves for such an actor, by resource."""
+    """The amounts that Ray reserves for such an actor, by resource."""
     needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
     return {name: amount for name, amount in needs.items() if amount}
 

@@ -1,1 +1,1 @@
-"""What can be seen of a running server, in plain numbers and lines."""
+"""The running server in plain numbers and lines."""

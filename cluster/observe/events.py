@@ -1,4 +1,4 @@
-"""What happened to the cluster, in the order in which it was noticed: the last events, each with a number."""
+"""The last events of the cluster, numbered in the order in which they were noticed."""
 
 import threading
 import time

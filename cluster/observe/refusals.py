@@ -1,4 +1,4 @@
-"""What was refused, counted by reason, and said in the log so seldom that a flood of it is no flood of lines."""
+"""Refusals, counted by reason, and logged so seldom that a flood of them is no flood of lines."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Refusals:
-    """Counts by UPPER_SNAKE reason, with a line for a reason at once. What comes within ten seconds of a line is named
+    """Counts by UPPER_SNAKE reason, with a line for a reason at once. Refusals within ten seconds of a line are named
     in the next one, which the next refusal brings.
     """
 

@@ -1,4 +1,4 @@
-"""What each expert did between two views, from counters that only grow."""
+"""Each expert's work between two views, from counters that only grow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Window:
 
 
 def between(before: ClusterView, after: ClusterView) -> Window:
-    """What came between. Utilization is the mean over an expert's replicas that are ready in the later view."""
+    """The window between two views. Utilization is the mean over the replicas that are ready in the later view."""
     seconds = max(after.at - before.at, 1e-9)
     rows, ready, head = after.engine.expert_rows, after.ready, after.head
     past = before.engine.expert_rows or [[0] * len(row) for row in rows]

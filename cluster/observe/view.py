@@ -49,7 +49,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class RequestStats:
-    """What all requests since the start have met, written on the event loop, read by any thread: seconds until a
+    """Counts of all requests since the start, written on the event loop, read by any thread: seconds until a
     request first ran, until its first token, between tokens and in all; tokens, and outputs by why they ended.
     """
 

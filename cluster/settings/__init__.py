@@ -1,1 +1,1 @@
-"""What an operator writes down: configuration, addresses, token files."""
+"""Everything that an operator writes: configuration, addresses, token files."""

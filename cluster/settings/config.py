@@ -75,7 +75,7 @@ class KvSection(_Section):
 
 
 class SchedulerSection(_Section):
-    """What bounds a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long."""
+    """Bounds of a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long."""
 
     max_running_requests: int = Field(default=64, ge=1, le=4096)
     max_tokens_per_step: int = Field(default=512, ge=1)

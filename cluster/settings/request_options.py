@@ -31,7 +31,7 @@ _constraint = partial(_option, "constraint", default="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a request asks for, by the names of its fields; None, "" and () are left to the server."""
+    """The options of a request, by the names of its fields; None, "" and () are left to the server."""
 
     max_tokens: int | None = _stopping("At most this many tokens.")
     min_tokens: int | None = _stopping("No end before this many tokens.")

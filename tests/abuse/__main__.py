@@ -24,8 +24,8 @@ HEADER = (
     *("MB before", "most", "after", "log bytes", "what was done"),
 )
 NOTES = """One server (`runtime=in_process`, `ulimit -n 1024`, tokens), each abuse from a process of its own on the same
-machine, `everything` from one process with a thread for each and six times as long. The streams are alice's. What costs
-work before the queue and beyond is tried by mallory, who has a token, too; what comes before the token by strangers.
+machine, `everything` from one process with a thread for each and six times as long. The streams are alice's.
+Abuse that costs work before the queue and beyond comes from mallory, who has a token, too; the rest from strangers.
 *Against calm*: the p99 of the gaps between messages, as a multiple of the same streams' with nothing else going on;
 *against a busy core*: of the same beside a process that only spins on one. A stream opens its own connection. *MB* are
 resident; *most* is looked at 20 times a second, *after* within 15 s of the end.

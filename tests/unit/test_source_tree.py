@@ -42,6 +42,12 @@ def test_modules_say_what_they_are() -> None:
     assert not silent, f"no docstring at the top of {', '.join(silent)}: say in a line what the module is and owns"
 
 
+def test_sentences_of_the_product_begin_with_their_subject() -> None:
+    begins = re.compile(r'("""|^ *# ?|\. |  # )(What|Who|Those) ', re.MULTILINE)
+    riddles = [source for source in sources("cluster", "actors", "model") if begins.search((ROOT / source).read_text())]
+    assert not riddles, f"a sentence begins with Who, What or Those in {riddles}: name the subject (CONTRIBUTING.md)"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_resolve_inside_this_checkout(package: str, tmp_path: Path) -> None:
     spec = importlib.util.find_spec(package)

@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parents[3]
 WHEELS, TOKENIZER, FLASH = "wheels", "tokenizer.model", "flash-attn-src.tar.xz"
 FOR_TESTS = ("pytest", "pytest-asyncio")  # pyproject.toml sets options of both, and pytest refuses unknown ones
 
-# What is there already of all that `eightwinds serve` and its packages need, in a version known to do. What may be
-# older there than our floors (grpcio, protobuf, rich, typer and so on) is not in this list and comes along.
+# Packages that are there already, of all that `eightwinds serve` and its packages need, in a version known to do.
+# Packages that may be older there than our floors (grpcio, protobuf, rich, typer and so on) are not in this list and
+# come along.
 PRESENT = (
     *("anyio", "attrs", "certifi", "charset-normalizer", "click", "filelock", "h11", "idna", "iniconfig"),
     *("markdown-it-py", "mdurl", "msgpack", "numpy", "packaging", "pluggy", "pygments", "pyyaml", "requests"),
@@ -36,7 +37,7 @@ PRESENT = (
 )
 
 
-# What the steps import only when they run, or the processes that they start.
+# Packages that the steps import only when they run, or the processes that they start.
 LATER = ("ray", "cluster.cli", "cluster.serve", "cluster.launch", "actors.remote", "actors.remote_head", "llguidance",
          "transformers.models.mixtral.modeling_mixtral", "matplotlib.figure", "torch.profiler")  # fmt: skip
 

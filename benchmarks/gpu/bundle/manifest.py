@@ -1,4 +1,4 @@
-"""What is in a bundle, written down and checked: version, size and hash of every file. Standard library only."""
+"""The contents of a bundle, written down and checked: version, size and hash of every file. Standard library only."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ MANIFEST = "manifest.json"
 
 
 class Entry(TypedDict):
-    """What the manifest says of a file."""
+    """The manifest's entry of a file."""
 
     version: str
     bytes: int

@@ -16,7 +16,7 @@ PYTHON = "3.12"
 PLATFORMS = ("2_34", "2_31", "2_28", "2_27", "2_24", "2_17", "2_12", "2_5")  # pip takes each of these by itself only
 OLD_PLATFORMS = ("manylinux2014", "manylinux2010", "manylinux1")
 
-# What is never loaded by a program that makes actors in Python and asks for no dashboard.
+# Files that are never loaded by a program that makes actors in Python and asks for no dashboard.
 RAY_UNUSED = (
     "ray/jars/",
     "ray/cpp/",
@@ -71,7 +71,7 @@ def required(requirements: Iterable[str]) -> list[str]:
 
 
 def requirements(wheel: Path) -> list[str]:
-    """What a wheel says that it needs. Ray's carries other packages' metadata too, deeper down."""
+    """The requirements that a wheel states. Ray's carries other packages' metadata too, deeper down."""
     with zipfile.ZipFile(wheel) as archive:
         own = next(n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA"))
         lines = archive.read(own).decode().split("\n\n")[0].splitlines()

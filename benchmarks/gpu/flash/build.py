@@ -1,8 +1,8 @@
 """Build flash-attn 2 for the card at hand: `python -m benchmarks.gpu.flash.build --source ARCHIVE --to FOLDER`.
 
 Only what `model/attention` calls of it: the forward pass, whole and split, in bfloat16 with heads of 64 and 128.
-That is eight of the package's 72 kernel files, and half of each: a minute on 16 cores instead of an hour. What was left
-out is refused when called, not computed wrongly. FOLDER then goes onto PYTHONPATH. What was compiled is kept in
+That is eight of the package's 72 kernel files, and half of each: a minute on 16 cores instead of an hour. The rest
+is refused when called, not computed wrongly. FOLDER then goes onto PYTHONPATH. Compiled files are kept in
 FOLDER/.build, so that a second run takes up where a first one was cut off.
 """
 

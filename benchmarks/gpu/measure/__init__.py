@@ -1,1 +1,1 @@
-"""What the steps measure with."""
+"""The instruments of the steps."""

@@ -12,7 +12,7 @@ from benchmarks.gpu.measure.timing import copy_bandwidth, median_ms
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What it did at best: bytes and floating-point operations a microsecond. NaN is not known."""
+    """Its best rates: bytes and floating-point operations a microsecond. NaN is not known."""
 
     bytes_a_us: float
     flops_a_us: float

@@ -1,4 +1,4 @@
-"""What the host asks of the device while some work runs, as torch's profiler sees it."""
+"""The calls that the host makes to the device while some work runs, as torch's profiler sees it."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class HostCalls:
 
 
 def watched(work: Callable[[], object], bench: Bench) -> HostCalls:
-    """Run `work` once under the profiler, which makes it slower. What the profiler itself waits for is not counted."""
+    """Run `work` once under the profiler, which makes it slower. The profiler's own waits are not counted."""
     activities = [ProfilerActivity.CPU]
     if bench.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

@@ -1,4 +1,4 @@
-"""What the system says of a process."""
+"""The system's account of a process."""
 
 from pathlib import Path
 

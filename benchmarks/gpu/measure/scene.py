@@ -67,7 +67,7 @@ class Scene:
         return Scene(cache, self.segments, self.q_THd.double())
 
     def attend(self, backend: AttentionBackend, parts: Iterable[Sequence[Segment]] | None = None) -> torch.Tensor:
-        """What each row gets when every part is a batch of its own, all at once by default: [T, H, d]. NaN where no
+        """The result of each row when every part is a batch of its own, all at once by default: [T, H, d]. NaN where no
         part has the row.
         """
         out_THd = torch.full_like(self.q_THd, torch.nan)

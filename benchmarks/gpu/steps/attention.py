@@ -92,7 +92,7 @@ def run(bench: Bench) -> None:
 
 
 def _backends(sizes: _Sizes, window: int | None, bench: Bench) -> list[AttentionBackend]:
-    """Those that are served, fastest first, and eager attention last: it is the one that may exhaust the memory."""
+    """The served backends, fastest first, and eager attention last, because it may exhaust the memory."""
     served = backends(sizes.dtype, bench.device, sizes.config.head_dim, window, sizes.page_size)
     return [*served, EagerBackend(window, sizes.page_size)]
 

@@ -1,4 +1,4 @@
-"""What one layer's dispatch costs between actors on the card, and where: device to host, Ray, host to device.
+"""The cost of one layer's dispatch between actors on the card, and where: device to host, Ray, host to device.
 
 The head's side is this process, and does what the head's actor does: rows leave the device in one transfer, go to eight
 actors as messages behind object refs, come back, go up in one transfer. The actors do what an expert does except to
@@ -115,7 +115,7 @@ class _Reading:
 
     @property
     def rest(self) -> float:
-        """What is left for Ray, messages, grouping and combining."""
+        """The time left for Ray, messages, grouping and combining."""
         return self.whole - self.down - self.up - self.expert
 
 

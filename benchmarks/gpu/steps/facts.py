@@ -1,4 +1,4 @@
-"""What the machine is: card, memory, driver, torch, and which attention libraries are there."""
+"""The machine: card, memory, driver, torch, and which attention libraries are there."""
 
 import importlib.metadata
 import os

@@ -1,7 +1,7 @@
 """Which results are the same to the bit alone and in a batch on this device, and what a fixed tile of rows would cost.
 
-The promise of identical tokens rests on it (docs/adr/0004-token-identity.md). What serving in bfloat16 rests on comes
-first, then the other dtypes and cuBLAS's switches.
+The promise of identical tokens rests on it (docs/adr/0004-token-identity.md). The part for serving in bfloat16
+comes first, then the other dtypes and cuBLAS's switches.
 """
 
 import random
@@ -44,7 +44,7 @@ _PROMPTS = {
 
 @dataclass(slots=True)
 class _Verdict:
-    """What the last sentence is made of; of the dtype that is served."""
+    """The findings for the last sentence; of the dtype that is served."""
 
     seams: list[str] = field(default_factory=list)
     tile_seams: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class _Verdict:
         return True
 
     def sentence(self, device: str) -> str:
-        """What the promise may say."""
+        """The promise that holds here."""
         looked = "of what was looked at " if self.missing else ""
         if not self.seams:
             return (

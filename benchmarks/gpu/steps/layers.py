@@ -1,4 +1,4 @@
-"""What a layer of a decode step takes on this card, part by part, against what the card could do; and the host's share.
+"""The time of a decode step's layer on this card, part by part, against what the card could do; and the host's share.
 
 The floor of a part is what it must read and write over the bandwidth of a large copy, or its arithmetic over the rate
 of a large matrix product, whichever takes longer. There are as many layers as no cache holds. The head's experts answer
@@ -70,7 +70,7 @@ def run(bench: Bench) -> None:
 
 
 def _tried(work: Callable[[], None], bench: Bench, part: str, rows: object) -> None:
-    """What fails says why in a row of its own, and the others go on."""
+    """A part that fails says why in a row of its own, and the others go on."""
     try:
         work()
     except MISHAPS as mishap:

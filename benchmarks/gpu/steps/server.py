@@ -42,8 +42,8 @@ _SMALL = mid.CONTENT | {
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is served. In `float32` every id must be transformers' and stay the same whatever happens; in bfloat16 the
-    share that is, is told.
+    """The server of a step. In `float32` every id must be transformers' and stay the same whatever happens; in bfloat16
+    the share that is, is told.
     """
 
     name: str
@@ -130,7 +130,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _status(bench: Bench, where: str, victims: Victims) -> None:
-    """What GetStatus says of devices and memory, against the processes themselves."""
+    """GetStatus' account of devices and memory, against the processes themselves."""
     status = victims.status()
     replicas = [replica for expert in status.experts for replica in expert.replicas]
     wanted = bench.device.type

@@ -1,4 +1,4 @@
-"""What experts did, interval by interval: computed and written once for all watchers of the same interval."""
+"""Experts' usage, interval by interval: computed and written once for all watchers of the same interval."""
 
 from __future__ import annotations  # grpc's generic types exist only in its type stubs
 

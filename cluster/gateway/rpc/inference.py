@@ -141,7 +141,7 @@ class InferenceService:
         return await self._examination.run(who, size, work, costly=constrained)
 
     def _about(self, generation: Generation) -> dict[str, Any]:
-        """What an answer says once."""
+        """Fields that an answer carries once."""
         wanted = generation.request
         return {
             "request_id": wanted.request_id,
@@ -192,7 +192,7 @@ def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
 
 
 def _totals(generation: Generation, traced: bool) -> dict[str, Any]:
-    """What an answer ends with."""
+    """Fields that end an answer."""
     p = generation.progress
     usage = pb.Usage(
         prompt_tokens=len(generation.request.sequence.prompt_ids),

@@ -23,7 +23,7 @@ class RayAuth:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], home: Path) -> "RayAuth":
-        """What Ray would find, in its own order. Without RAY_AUTH_MODE a token is used if there is one."""
+        """The token that Ray would find, in its own order. Without RAY_AUTH_MODE a token is used if there is one."""
         source = "RAY_AUTH_TOKEN" if environ.get("RAY_AUTH_TOKEN") else environ.get("RAY_AUTH_TOKEN_PATH", "")
         if not source and (default := home / ".ray" / "auth_token").is_file():
             source = str(default)

@@ -1,4 +1,4 @@
-"""What is wanted of the replicas, and what came of the last attempts to have it."""
+"""The replicas that are wanted, and how the last attempts to have them ended."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ class KnownRoutes:
         self._cold = Backoff()
 
     def due(self, routed: Mapping[ReplicaId, str], now: float) -> dict[ReplicaId, str] | None:
-        """What to tell the head so that it routes to these; None if there is nothing new."""
+        """The incarnations to tell the head so that it routes to these; None if there is nothing new."""
         self._cold.keep(routed.keys())  # a replica that left the table takes its back-off with it
         paused = {replica_id for replica_id in routed if self._cold.pauses(replica_id, now)}
         served = {replica_id.expert for replica_id in routed.keys() - paused}

@@ -33,7 +33,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """What a round does, in this order. `given_up` has the reason for each failed replica among those to `stop`.
+    """The actions of a round, in this order. `given_up` has the reason for each failed replica among those to `stop`.
     `undrained` nodes take replicas again, because these replicas could not be moved in time.
     """
 
@@ -149,7 +149,7 @@ class Membership:
         return Actions(sorted(self._stopping), start, publish, frozenset(self.desired.avoided), given_up, undrained)
 
     def done(self, actions: Actions, stopped: Collection[ReplicaId], started: Collection[ReplicaId]) -> None:
-        """What came of stops and starts; the next round tries again what did not succeed."""
+        """Take in which stops and starts succeeded; the next round tries the others again."""
         self._stopping.difference_update(stopped)
         for change in actions.start:
             if change.id in started:

@@ -1,4 +1,4 @@
-"""What there is to do so that the replicas become those that are wanted."""
+"""The changes that turn the replicas there are into the replicas that are wanted."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Change:
 
 
 def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Collection[str]) -> list[Change]:
-    """What to start and retire so that each expert has its desired count and no replica is on an avoided node. One that
+    """Starts and ends, after which each expert has its desired count and no replica is on an avoided node. One that
     is there is retired only after its successor is READY.
     """
     members = sorted(members, key=lambda member: member.id)

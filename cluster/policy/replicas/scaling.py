@@ -20,7 +20,7 @@ class ScalingPolicy:
     cooldown: float
 
     def problems(self, experts: int) -> list[tuple[str, str]]:
-        """What is wrong with it for so many experts: (field, why)."""
+        """Its wrong fields for so many experts: (field, why)."""
         found = []
         if self.min_replica_count < 1:
             found.append(("min_replica_count", "must be at least 1"))

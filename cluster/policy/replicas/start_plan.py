@@ -1,4 +1,4 @@
-"""What a start keeps of the actors of an earlier one, what it replaces, and what is missing."""
+"""Actors of an earlier start that are kept or replaced, and actors that are missing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What one step runs: which sequences, how much of each, in which pages."""
+"""The choice of one step: which sequences run, how much of each, in which pages."""

@@ -1,4 +1,4 @@
-"""What bounds a step, and what may wait."""
+"""The bounds of a step, and of the queue."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ def first_visible(position: int, window: int | None, page_size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """What may wait: sequences, and the tokens of their prompts."""
+    """How much may wait: sequences, and the tokens of their prompts."""
 
     sequences: int
     tokens: int
@@ -52,7 +52,7 @@ class QueueBounds:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits: sequences and their tokens, the sequences of the asking client, and slots that are free for them."""
+    """How much waits: sequences, their tokens, the sequences of the asking client; and the slots free for them."""
 
     sequences: int
     tokens: int

@@ -7,7 +7,7 @@ from model.batch import Chunk, NewSequence, StepPlan
 
 @dataclass(slots=True)
 class PlanDraft:
-    """What a step runs so far, and the `budget`: how many tokens more it may take. `copies` holds pairs of KV pages,
+    """A step's chunks so far, and the `budget`: how many tokens more it may take. `copies` holds pairs of KV pages,
     from and to, that are copied before any chunk runs.
     """
 

@@ -1,4 +1,4 @@
-"""What one output of a request runs, validated, tokenised and with every default filled in; and how far it is."""
+"""One output of a request, validated, tokenised and with every default filled in, and how far it is."""
 
 from dataclasses import dataclass, field
 

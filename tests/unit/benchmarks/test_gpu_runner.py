@@ -77,7 +77,7 @@ def test_a_step_that_hangs_is_ended_with_all_it_started(
     end = time.monotonic() + 5
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
         assert time.monotonic() < end, "what the step started outlives it"
-        time.sleep(0.02)
+        time.sleep(0.02)  # a real process ends when it ends: its time is no argument
 
 
 def test_what_there_is_no_time_for_is_named(tmp_path: Path, program: tuple[str, ...]) -> None:
@@ -131,7 +131,7 @@ def test_a_build_is_ended_with_its_compilers(tmp_path: Path, monkeypatch: pytest
     end = time.monotonic() + 5
     while any(p.status() != "zombie" for p in psutil.process_iter() if in_session(p, session)):
         assert time.monotonic() < end, "a compiler outlives the build"
-        time.sleep(0.02)
+        time.sleep(0.02)  # a real process ends when it ends: its time is no argument
     assert not library.site.parent.exists()
 
 
@@ -158,7 +158,7 @@ def test_killed_at_any_moment_it_leaves_valid_files(tmp_path: Path) -> None:
     end = time.monotonic() + 30
     while not (tmp_path / findings.LOG).exists():
         assert time.monotonic() < end and child.poll() is None
-        time.sleep(0.02)
+        time.sleep(0.02)  # a real process ends when it ends: its time is no argument
     child.send_signal(signal.SIGKILL)
     child.wait()
     lines = (tmp_path / findings.LOG).read_text().splitlines()
