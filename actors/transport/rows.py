@@ -32,10 +32,14 @@ class RowsHeader:
     service_ns: int = 0
 
 
+def encode_header(header: RowsHeader) -> bytes:
+    h = header
+    return _HEADER.pack(_MAGIC, h.dtype_code, h.layer, h.rows, h.columns, h.service_ns)
+
+
 def encode_rows(header: RowsHeader, rows: memoryview) -> Message:
     """One message; `rows` are copied into it once."""
-    h = header
-    prefix = _HEADER.pack(_MAGIC, h.dtype_code, h.layer, h.rows, h.columns, h.service_ns)
+    prefix = encode_header(header)
     if rows.nbytes < LARGE_BYTES:
         return b"".join((prefix, rows))
     message = np.empty(HEADER_BYTES + rows.nbytes, dtype=np.uint8)

@@ -23,10 +23,13 @@ class ExpertCall:
     rows_RD: torch.Tensor
 
 
-def encode_call(call: ExpertCall) -> Message:
+def header_of(call: ExpertCall) -> RowsHeader:
     rows, columns = call.rows_RD.shape
-    header = RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
-    return encode_rows(header, tensor_bytes(call.rows_RD))
+    return RowsHeader(DTYPE_CODES[call.rows_RD.dtype], call.layer, rows, columns)
+
+
+def encode_call(call: ExpertCall) -> Message:
+    return encode_rows(header_of(call), tensor_bytes(call.rows_RD))
 
 
 @dataclass(frozen=True, slots=True)

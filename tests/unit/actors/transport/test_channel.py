@@ -1,0 +1,168 @@
+"""The direct channel: calls over real sockets to experts that run in this process."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from actors.replica import Replica
+from actors.transport.channel import ChannelTransport
+from actors.transport.channel_server import ChannelAddress, ChannelServer
+from actors.transport.rows import RowsHeader
+from actors.transport.seam import ExpertCall, ExpertReply
+from model.wire import DTYPE_CODES
+
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+
+HERE, ELSEWHERE = "node-a", "node-b"
+PATIENCE = 20.0
+
+Serve = Callable[..., ChannelServer]
+Connect = Callable[[str], ChannelTransport]
+
+
+def echo(header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
+    return replace(header, service_ns=5_000), rows
+
+
+def refuse(header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
+    raise ValueError("no such layer")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    servers: list[ChannelServer] = []
+
+    def start(answer: object = echo, file: str = "e", host: str = "127.0.0.1") -> ChannelServer:
+        servers.append(ChannelServer(answer, HERE, str(tmp_path / file), host))  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    made: list[ChannelTransport] = []
+
+    def make(node_id: str = HERE) -> ChannelTransport:
+        made.append(ChannelTransport(node_id))
+        return made[-1]
+
+    yield make
+    for transport in made:
+        transport.close()
+
+
+def replica(transport: ChannelTransport, address: ChannelAddress, expert: int = 0) -> Replica:
+    return transport.connect(Replica(expert, 0, "", SimpleNamespace(address=address)))
+
+
+def ask(transport: ChannelTransport, to: Replica, rows_RD: torch.Tensor, call_id: int = 7) -> ExpertReply:
+    transport.submit([ExpertCall(call_id, 3, to, rows_RD)])
+    (reply,) = transport.poll(PATIENCE, [call_id])
+    assert reply.call_id == call_id
+    return reply
+
+
+@pytest.mark.parametrize("node_id", [HERE, ELSEWHERE])
+@pytest.mark.parametrize("dtype", list(DTYPE_CODES), ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 700])
+def test_rows_come_back_bit_for_bit(
+    serve: Serve, connect: Connect, node_id: str, dtype: torch.dtype, rows: int
+) -> None:
+    transport = connect(node_id)
+    sent = torch.randn(rows, 256).to(dtype)
+    reply = ask(transport, replica(transport, serve().address), sent)
+    assert reply.rows_RD is not None and torch.equal(reply.rows_RD, sent)
+    assert reply.service_seconds == pytest.approx(5e-6)
+
+
+def test_each_answer_finds_its_call(serve: Serve, connect: Connect) -> None:
+    transport = connect(HERE)
+    there = [replica(transport, serve(file=str(e)).address, e) for e in range(3)]
+    calls = [ExpertCall(i, 0, there[i % 3], torch.full((1, 8), float(i))) for i in range(30)]
+    transport.submit(calls)
+    replies = {reply.call_id: reply.rows_RD for reply in transport.poll(PATIENCE, range(30))}
+    assert sorted(replies) == list(range(30))
+    assert all(rows is not None and rows[0, 0] == call_id for call_id, rows in replies.items())
+
+
+def test_an_expert_that_refuses_says_why(serve: Serve, connect: Connect) -> None:
+    transport = connect(HERE)
+    reply = ask(transport, replica(transport, serve(refuse).address), torch.zeros(1, 8))
+    assert (reply.rows_RD, reply.error) == (None, "ValueError: no such layer")
+
+
+@pytest.mark.parametrize("node_id", [HERE, ELSEWHERE])
+def test_calls_to_a_process_that_ends_end_at_once_and_others_go_on(
+    serve: Serve, connect: Connect, node_id: str
+) -> None:
+    class Stuck:
+        def __call__(self, header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
+            time.sleep(0.3)  # the thread is in here while the server ends
+            return header, rows
+
+    transport = connect(node_id)
+    stuck, well = serve(Stuck(), "s"), serve(echo, "w")
+    dying, living = replica(transport, stuck.address), replica(transport, well.address, 1)
+    transport.submit([ExpertCall(i, 0, dying, torch.zeros(1, 8)) for i in (1, 2)])
+    transport.submit([ExpertCall(3, 0, living, torch.zeros(1, 8))])
+    stuck.close()
+    replies = {reply.call_id: reply for reply in transport.poll(PATIENCE, [1, 2, 3])}
+    assert sorted(replies) == [1, 2, 3]
+    assert replies[3].rows_RD is not None
+    assert replies[2].rows_RD is None and "connection" in replies[2].error
+
+
+def test_a_broken_connection_is_opened_anew_but_not_at_once(serve: Serve) -> None:
+    now = 0.0
+    transport = ChannelTransport(HERE, clock=lambda: now)
+    first = serve(host="")
+    there = replica(transport, first.address)
+    assert ask(transport, there, torch.zeros(1, 8)).rows_RD is not None
+    first.close()
+    assert ask(transport, there, torch.zeros(1, 8)).rows_RD is None
+    assert serve(host="").address == first.address
+    assert ask(transport, there, torch.zeros(1, 8)).error == "no connection"
+    now = 1.0
+    assert ask(transport, there, torch.zeros(1, 8)).rows_RD is not None
+    transport.close()
+
+
+def test_a_wrong_key_opens_nothing(serve: Serve, connect: Connect) -> None:
+    transport = connect(ELSEWHERE)
+    right = serve().address
+    wrong = replace(right, key=bytes(reversed(right.key)))
+    transport.submit([ExpertCall(1, 0, replica(transport, wrong), torch.zeros(1, 8))])
+    (reply,) = transport.poll(PATIENCE, [1])
+    assert reply.rows_RD is None
+
+
+def test_an_address_of_another_machine_without_tcp_is_no_way(serve: Serve, connect: Connect) -> None:
+    transport = connect(ELSEWHERE)
+    reply = ask(transport, replica(transport, serve(host="").address), torch.zeros(1, 8))
+    assert (reply.rows_RD, reply.error) == (None, "no connection")
+
+
+def test_the_first_of_two_is_enough(serve: Serve, connect: Connect) -> None:
+    def slow(header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
+        time.sleep(0.5)
+        return header, rows
+
+    transport = connect(HERE)
+    late, prompt = replica(transport, serve(slow, "s").address), replica(transport, serve(echo, "f").address)
+    transport.submit([ExpertCall(1, 0, late, torch.zeros(1, 8)), ExpertCall(2, 0, prompt, torch.zeros(1, 8))])
+    assert [reply.call_id for reply in transport.poll(PATIENCE, [1, 2], first=True)] == [2]
+    transport.abandon([1])
+    assert [reply.call_id for reply in transport.poll(PATIENCE, [1])] == [1], "a stray is told, too"
+
+
+def test_waiting_ends_after_its_time(serve: Serve, connect: Connect) -> None:
+    transport = connect(HERE)
+    assert transport.poll(0.01, [1]) == []
