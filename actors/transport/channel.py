@@ -137,6 +137,7 @@ class ChannelTransport:
         endpoint = address.endpoint(self._node_id)
         if not endpoint:
             return None
+        self._look_for_breaks()  # what is still told of the old connection must not end the new one
         self._names += 1
         peer = self._peers[address] = _Peer(self._names.to_bytes(4, "little"), endpoint)
         s = self._socket  # its options count for the connections that are opened after they were set
