@@ -31,7 +31,7 @@ class _Peer:
     name: bytes
     endpoint: str
     under_way: set[int] = field(default_factory=set)
-    broken_at: float | None = None
+    again_at: float | None = None  # when it may be opened anew, if it is broken
 
 
 class ChannelTransport:
@@ -43,7 +43,7 @@ class ChannelTransport:
     def __init__(self, node_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`node_id` is that of the caller's machine."""
         self._node_id, self._clock = node_id, clock
-        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         s = self._socket
         s.router_mandatory, s.reconnect_ivl = True, -1  # a lost peer is an error; it is opened anew by name
         s.linger = s.sndhwm = s.rcvhwm = 0
@@ -130,9 +130,9 @@ class ChannelTransport:
     def _peer(self, address: ChannelAddress) -> _Peer | None:
         """The connection to a process, None while it cannot be had."""
         peer = self._peers.get(address)
-        if peer is not None and peer.broken_at is None:
+        if peer is not None and peer.again_at is None:
             return peer
-        if peer is not None and self._clock() < peer.broken_at + _AGAIN_SECONDS:
+        if peer is not None and peer.again_at is not None and self._clock() < peer.again_at:
             return None
         endpoint = address.endpoint(self._node_id)
         if not endpoint:
@@ -153,10 +153,10 @@ class ChannelTransport:
         while self._monitor.poll(0):
             endpoint = recv_monitor_message(self._monitor)["endpoint"].decode()
             for peer in self._peers.values():
-                if peer.endpoint == endpoint and peer.broken_at is None:
+                if peer.endpoint == endpoint and peer.again_at is None:
                     self._break(peer)
 
     def _break(self, peer: _Peer) -> None:
-        peer.broken_at = self._clock()
+        peer.again_at = self._clock() + _AGAIN_SECONDS
         for call_id in list(peer.under_way):
             self._fail(call_id, "the connection broke")

@@ -171,10 +171,10 @@ class Engine:
                 sequence_id = self._gone.popleft()
                 self._scheduler.abort(sequence_id)
                 self.statistics.forget(sequence_id, self.clock())
-            prefill = None  # any number after a loss, until every interrupted stream is back
-            if not self._scheduler.interrupted:
-                prefill = self._prefill_budget.prefill_tokens(len(self._scheduler.running()))
-            plan = self._scheduler.plan(self._adoption.epoch, self._adoption.info.incarnation, prefill)
+            prefill, s = None, self._scheduler  # any number after a loss, until every interrupted stream is back
+            if not s.interrupted:
+                prefill = self._prefill_budget.tokens(s.decode_count, s.newcomer_count)
+            plan = s.plan(self._adoption.epoch, self._adoption.info.incarnation, prefill)
             if plan and plan.admit:
                 self.statistics.start(self._scheduler.running(), self.clock())
             return plan

@@ -75,10 +75,13 @@ class KvSection(_Section):
 
 
 class SchedulerSection(_Section):
-    """Bounds of a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long."""
+    """Bounds of a step. Prefill that shares a step with decodes may make it `prefill_slowdown` times as long, and
+    more where many wait for their first token. The size of a step of prompts alone follows from what steps cost, up to
+    `max_tokens_per_step`.
+    """
 
     max_running_requests: int = Field(default=64, ge=1, le=4096)
-    max_tokens_per_step: int = Field(default=512, ge=1)
+    max_tokens_per_step: int = Field(default=2048, ge=1)
     prefill_slowdown: float = Field(default=1.5, gt=1)
 
 

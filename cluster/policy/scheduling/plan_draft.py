@@ -21,8 +21,8 @@ class PlanDraft:
         self.budget -= chunk.length
 
     def bound_prefill(self, tokens: int | None) -> None:
-        """Run at most this many more tokens if the step has chunks already: these are decodes, which must not wait."""
-        if self.chunks and tokens is not None:
+        """Run at most this many more tokens; 0 only bounds a step that has chunks already."""
+        if tokens is not None and (self.chunks or tokens):
             self.budget = min(self.budget, tokens)
 
     def plan(self, step: int, epoch: int, incarnation: str, release: list[int]) -> StepPlan:

@@ -10,6 +10,8 @@ from model.batch import StepPlan
 _FORGET = 0.98  # weight of a step against the one after it: about 50 count
 _PROBE_EVERY = 16  # steps with prefill before one goes without, so that what it adds stays visible
 _GROWTH = 4  # a step has at most this many times the recent prefill, while its cost is not known well
+_FIXED_SHARE = 0.1  # of a step of prompts alone: what it costs however few tokens it has
+_LEAST_ALONE, _UNKNOWN = 128, 512  # tokens of such a step: at least, and before its cost is known
 _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: an expert may have restarted
 
 
@@ -53,7 +55,16 @@ class StepCost:
 
 
 class PrefillBudget:
-    """Keeps steps that mix prefill and decode below `slowdown` times the duration of the same decodes alone."""
+    """How many prompt tokens the next step may take, alone or beside decodes.
+
+    **Beside decodes.** Time is shared by heads: `newcomers`, which have no token yet, get as much of it for their
+    prompts as the sequences that decode get for their tokens, each counting once. So a step may take
+    1 + newcomers / decodes times as long as its decodes alone, and `slowdown` times in any case: a burst fills the
+    slots at nearly full speed, and one long prompt beside sixteen streams adds half of a step to them.
+
+    **Alone.** As many as make what a step costs in any case a tenth of it: more would gain little, and keep whoever
+    comes next, or leaves, waiting longer.
+    """
 
     def __init__(self, slowdown: float, least: int = 16) -> None:
         """At least `least` prefill tokens are always allowed, because a prompt must get on, too."""
@@ -72,10 +83,18 @@ class PrefillBudget:
         if prefill:
             self._lately += (prefill - self._lately) / 4
 
-    def prefill_tokens(self, decodes: int) -> int:
-        """Prompt tokens that may share a step with so many decodes; 0 at times, to see what decodes alone cost."""
+    def tokens(self, decodes: int, newcomers: int) -> int:
+        """Prompt tokens of a step with so many decodes; 0 at times, to see what decodes alone cost."""
+        if not decodes:
+            return self._alone()
         if self._mixed >= _PROBE_EVERY:
             return 0
         token, bound = self._cost.prefill, _GROWTH * max(self._least, self._lately)
-        room = (self._slowdown - 1) * self._cost.expect(decodes, 0)
+        room = (max(self._slowdown, 1 + newcomers / decodes) - 1) * self._cost.expect(decodes, 0)
         return max(self._least, int(min(bound, room / token if token > 0 else math.inf)))
+
+    def _alone(self) -> int:
+        token = self._cost.prefill
+        if token <= 0:
+            return _UNKNOWN
+        return max(_LEAST_ALONE, int(self._cost.expect(1, 0) / token / _FIXED_SHARE))

@@ -33,6 +33,18 @@ class Scheduler:
         self._steps = itertools.count()
         self.interrupted: set[Sequence] = set()  # they ran when a cache was lost, and have no token yet
 
+    @property
+    def decode_count(self) -> int:
+        """Sequences in slots that have one token to run."""
+        return sum(s.pending == 1 for s in self._running)
+
+    @property
+    def newcomer_count(self) -> int:
+        """Sequences that prefill would help: those in slots amid their tokens, and as many of the queue as there are
+        free slots for.
+        """
+        return len(self._running) - self.decode_count + min(len(self.queue), len(self._free_slots))
+
     def backlog(self, client: str) -> Backlog:
         free_slots = self.limits.max_running - len(self._running)
         return Backlog(len(self.queue), self.queue.tokens, self.queue.waiting_of(client), free_slots)

@@ -17,8 +17,12 @@ def test_chunks_use_the_budget_up() -> None:
     assert draft.budget == 1
 
 
-@pytest.mark.parametrize(("decodes", "prefill", "left"), [(2, 3, 3), (2, 0, 0), (2, 99, 6), (2, None, 6), (0, 3, 8)])
-def test_prefill_is_bounded_beside_decodes_only(decodes: int, prefill: int | None, left: int) -> None:
+@pytest.mark.parametrize(
+    ("decodes", "prefill", "left"), [(2, 3, 3), (2, 0, 0), (2, 99, 6), (2, None, 6), (0, 3, 3), (0, 0, 8)]
+)
+def test_prefill_is_bounded_and_never_to_nothing_in_a_step_without_decodes(
+    decodes: int, prefill: int | None, left: int
+) -> None:
     draft = PlanDraft(8)
     for slot in range(decodes):
         draft.run(chunk(slot, 1))

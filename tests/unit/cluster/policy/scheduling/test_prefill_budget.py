@@ -23,7 +23,7 @@ def drive(
     """Prefill tokens of each step, with so many of them waiting, on a machine with this cost of a step."""
     used = []
     for _ in range(steps):
-        used.append(min(budget.prefill_tokens(decodes), waiting))
+        used.append(min(budget.tokens(decodes, 0), waiting))
         waiting -= used[-1]
         budget.observe(plan(decodes, used[-1]), cost(decodes, used[-1]))
     return used
@@ -44,11 +44,11 @@ def test_the_cost_of_a_step_is_recovered_from_noisy_ones() -> None:
 
 def test_the_first_step_beside_decodes_goes_without_prefill_and_the_second_is_a_careful_one() -> None:
     budget = PrefillBudget(1.5, least=16)
-    assert budget.prefill_tokens(4) == 0
+    assert budget.tokens(4, 0) == 0
     budget.observe(plan(prefill=100), 3.0)
-    assert budget.prefill_tokens(4) == 0, "a step of prefill alone says nothing of one that decodes"
+    assert budget.tokens(4, 0) == 0, "a step of prefill alone says nothing of one that decodes"
     budget.observe(plan(decodes=4), 0.01)
-    assert budget.prefill_tokens(4) == 64
+    assert budget.tokens(4, 0) == 64
 
 
 @pytest.mark.parametrize(("slowdown", "tokens"), [(1.5, 65), (2.0, 130), (1.01, 16)])
@@ -87,7 +87,44 @@ def test_prefill_that_costs_nothing_is_held_back_by_its_growth_only() -> None:
 def test_one_hiccup_is_not_taken_for_the_rule() -> None:
     budget = PrefillBudget(1.5)
     drive(budget, 8, 60, machine)
-    before = budget.prefill_tokens(8)
+    before = budget.tokens(8, 0)
     budget.observe(plan(8, before), 60.0)
-    assert budget.prefill_tokens(8) >= before // 4
+    assert budget.tokens(8, 0) >= before // 4
     assert drive(budget, 8, 200, machine)[-2] == pytest.approx(before, rel=0.1)
+
+
+@pytest.mark.parametrize(("decodes", "newcomers", "factor"), [(4, 28, 8.0), (16, 1, 1.5), (8, 8, 2.0), (31, 1, 1.5)])
+def test_who_waits_counts_as_much_as_who_runs(decodes: int, newcomers: int, factor: float) -> None:
+    budget = PrefillBudget(1.5, least=1)
+    for used in (0, 30, 60, 90) * 20:
+        budget.observe(plan(decodes, used), machine(decodes, used))
+    budget._lately = 1e6  # no growth to wait for
+    tokens = budget.tokens(decodes, newcomers)
+    assert machine(decodes, tokens) == pytest.approx(factor * machine(decodes, 0), rel=0.02)
+
+
+def test_a_burst_fills_the_slots_soon_and_a_lone_prompt_does_not_hold_up_streams() -> None:
+    budget = PrefillBudget(1.5)
+    drive(budget, 4, 40, machine)
+    alone = drive(budget, 16, 10, machine)
+    assert sum(machine(16, p) for p in alone) <= 1.55 * sum(machine(16, 0) for _ in alone)
+    used = []
+    for _ in range(4):
+        used.append(budget.tokens(4, 60))
+        budget.observe(plan(4, used[-1]), machine(4, used[-1]))
+    assert used[-1] > 10 * alone[-1]
+
+
+def test_a_step_of_prompts_alone_makes_its_fixed_cost_a_tenth() -> None:
+    budget = PrefillBudget(1.5)
+    assert budget.tokens(0, 8) == 512, "nothing is known yet"
+    for decodes in (1, 4, 16, 2) * 5:
+        drive(budget, decodes, 4, machine)
+    tokens = budget.tokens(0, 8)
+    assert machine(1, 0) / (machine(1, 0) + 0.0002 * tokens) == pytest.approx(0.09, abs=0.01)
+
+
+def test_a_step_of_prompts_alone_stays_worth_its_while_where_a_step_costs_nothing_by_itself() -> None:
+    budget = PrefillBudget(1.5)
+    drive(budget, 4, 100, lambda d, p: 0.0001 * d + 0.001 * p)
+    assert budget.tokens(0, 8) == 128
