@@ -4,6 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -44,18 +45,22 @@ class Expert:
         return self._loading.progress()
 
     def forward(self, message: Message) -> Message:
-        """Apply one layer to the rows of a message (actors/transport/rows.py) and answer with as many.
+        """`answer` for a message (actors/transport/rows.py)."""
+        rows = memoryview(message)[HEADER_BYTES:]  # type: ignore[arg-type]  # numpy arrays are buffers
+        header, rows = self.answer(decode_header(message), rows)
+        return encode_rows(header, rows)
+
+    def answer(self, header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
+        """Apply one layer to rows and answer with as many.
 
         A pure function of its argument, so a call may be sent again or to another replica. Waits for the weights.
         """
-        header = decode_header(message)
-        rows = tensor_from(message, HEADER_BYTES, header.rows, header.columns, header.dtype_code)
+        rows_RD = tensor_from(rows, 0, header.rows, header.columns, header.dtype_code)
         weights = self._wait_for_weights()
         started = time.perf_counter_ns()
-        (answer,) = self._link.download(weights.forward(header.layer, self._link.upload([rows])))
+        (answer_RD,) = self._link.download(weights.forward(header.layer, self._link.upload([rows_RD])))
         took = time.perf_counter_ns() - started
-        reply = RowsHeader(header.dtype_code, header.layer, header.rows, header.columns, took)
-        return encode_rows(reply, tensor_bytes(answer))
+        return replace(header, service_ns=took), tensor_bytes(answer_RD)
 
     def apply(self, layer: int, rows_RD: torch.Tensor) -> torch.Tensor:
         return self._wait_for_weights().forward(layer, rows_RD.to(self.spec.device))

@@ -13,15 +13,34 @@ class ReplicaId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a process listens: a socket file for the processes of its node, and TCP with CURVE for those of others (""
+    if it has no address that they could reach). Only callers that know the server's public `key` get an answer: ZeroMQ
+    never sends it, and an address travels over Ray alone.
+    """
+
+    node_id: str
+    ipc: str
+    tcp: str = ""
+    key: bytes = b""
+
+    def endpoint(self, node_id: str) -> str:
+        """The way there from this node; "" if there is none."""
+        return self.ipc if node_id == self.node_id else self.tcp
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """One process that holds an expert. A restarted process has the same `expert` and `index` and another
-    `incarnation`. `endpoint` is how the transport reaches it.
+    `incarnation`. `endpoint` is how the transport reaches it, at first its actor's handle; `address` is where it
+    listens, if it does.
     """
 
     expert: int
     index: int
     incarnation: str = ""
     endpoint: Any = field(default=None, compare=False, repr=False)
+    address: Address | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> ReplicaId:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from actors.replica import ReplicaId
+from actors.replica import Address, ReplicaId
 from model.batch import LoadProgress
 
 
@@ -15,6 +15,7 @@ class Pulse:
     pid: int
     node_id: str
     progress: LoadProgress
+    address: Address | None = None  # where it listens, if it does
 
 
 @dataclass(frozen=True, slots=True)

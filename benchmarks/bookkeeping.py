@@ -43,6 +43,9 @@ class _Echo:
         calls, self._calls = self._calls, []
         return [ExpertReply(call.call_id, call.rows_RD, service_seconds=_SERVICE_SECONDS) for call in calls]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         """There never is one under way."""
 

@@ -23,7 +23,9 @@ def tensor_bytes(x_RD: torch.Tensor) -> memoryview:
     return memoryview(x_RD.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy arrays are buffers
 
 
-def tensor_from(buffer: bytes | NDArray[np.uint8], offset: int, rows: int, columns: int, code: int) -> torch.Tensor:
+def tensor_from(
+    buffer: bytes | memoryview | NDArray[np.uint8], offset: int, rows: int, columns: int, code: int
+) -> torch.Tensor:
     """[rows, columns] over `buffer` from `offset`, not copied; ValueError unless the buffer ends exactly there."""
     if code not in _DTYPES:
         raise ValueError(f"dtype code {code} is unknown")

@@ -5,12 +5,15 @@ Ray (`max_task_retries=0`): the router sends an expert's call again, the engine 
 
 import contextlib
 import dataclasses
+import functools
+import ipaddress
 import logging
 import os
 import pickle
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -20,13 +23,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from actors.expert import Expert
 from actors.head import Head
 from actors.remote.faults import OwnFaults
-from actors.replica import ReplicaId
+from actors.replica import Address, ReplicaId
 from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
 from actors.specs import ActorReport, ActorSpec
+from actors.transport.channel import ChannelTransport
+from actors.transport.channel_server import ChannelServer
 from actors.transport.object_refs import RayTransport
-from actors.transport.rows import Message
+from actors.transport.rows import Message, RowsHeader
+from actors.transport.seam import ExpertTransport
 from actors.usage import HeadUsage, UsageCounter
 from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
@@ -39,19 +45,25 @@ _GROUPS = {"work": 1, "control": 2, "watch": 1}
 _PROBE_SECONDS = 10.0
 _NODE_LABEL = "ray.io/node-id"
 
-TRANSPORTS = {"object_refs": RayTransport}  # by the name that the configuration has for it
+# Of a process on this node, by the name that the configuration has for it.
+TRANSPORTS: Mapping[str, Callable[[str], ExpertTransport]] = {
+    "object_refs": lambda node_id: RayTransport(),
+    "channel": ChannelTransport,
+}
 K = TypeVar("K")
 
 
 class _Actor:
     """Head and experts both answer these calls, also while `work` computes."""
 
+    _address: Address | None = None  # where it listens, if it does
+
     def __init__(self, held: Expert | Head) -> None:
         self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
 
     @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:
-        return Pulse(self._held.incarnation, os.getpid(), self._node_id, self._held.progress())
+        return Pulse(self._held.incarnation, os.getpid(), self._node_id, self._held.progress(), self._address)
 
     @ray.method(concurrency_group="control")
     def memory(self) -> HostMemory:
@@ -67,11 +79,17 @@ class ExpertActor(_Actor):
     def __init__(self, spec: ActorSpec) -> None:
         self._expert = Expert(spec)
         super().__init__(self._expert)
+        if spec.transport == "channel":
+            self._address = ChannelServer(self._answer, self._node_id, *_listening_place(self._node_id)).address
 
     @ray.method(concurrency_group="work")
     def forward(self, message: Message) -> Message:
         with _ending_without_device():
             return self._expert.forward(message)
+
+    def _answer(self, header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
+        with _ending_without_device():
+            return self._expert.answer(header, rows)
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
@@ -86,7 +104,7 @@ class HeadActor(_Actor):
         self._head = Head(spec)
         super().__init__(self._head)
         self._replicas, self._usage = Replicas(()), UsageCounter(self._head.expert_count)
-        self._transport = TRANSPORTS[spec.transport]
+        self._transport = functools.partial(TRANSPORTS[spec.transport], self._node_id)
         self._routes = RouteTable(self._replicas, self._transport, self._head.expert_count)
         self._router: ExpertRouter | None = None
 
@@ -116,6 +134,17 @@ class HeadActor(_Actor):
         """`Head.step` on pickled data: Ray moves `bytes` faster than objects."""
         with _ending_without_device():
             return pickle.dumps(self._head.step(pickle.loads(plan)))
+
+
+def _listening_place(node_id: str) -> tuple[str, str]:
+    """A socket's path beside those of Ray, with which it is removed, and the node's address for other machines, "" if
+    that is loopback.
+    """
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    node = next(node for node in nodes if node["NodeID"] == node_id)
+    file = Path(node["RayletSocketName"]).parent / f"ew{os.getpid()}"  # no longer than Ray's own names
+    host = str(node["NodeManagerAddress"])
+    return str(file), "" if ipaddress.ip_address(host).is_loopback else host
 
 
 @contextlib.contextmanager

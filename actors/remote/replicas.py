@@ -29,7 +29,7 @@ class RayReplicas:
         self._routes = RoutePublisher()
         self._watches: dict[Any, ReplicaId] = {}
         self._asked: dict[Any, ReplicaId] = {}
-        self._processes: dict[ReplicaId, tuple[str, int]] = {}  # node and pid, as they were seen last
+        self._processes: dict[ReplicaId, Pulse] = {}  # as they were seen last
         self._machines = Machines()
 
     def routes(self, epoch: int) -> RouteUpdate:
@@ -57,9 +57,9 @@ class RayReplicas:
         pulses, lost, away = pulses_in([(ref, self._asked.pop(ref)) for ref in finished(self._asked)])
         alive = {Replica(*replica_id, pulse.incarnation) for replica_id, pulse in pulses.items()}
         self._watch(r for r in self._routes.update.replicas if r in alive)  # a watch may break while its process lives
-        self._seen(pulses)
+        self._processes |= pulses
         if lost or away:
-            exits, at = memory_exits(), self._processes
+            exits, at = memory_exits(), {r: (pulse.node_id, pulse.pid) for r, pulse in self._processes.items()}
             lost, away = ({r: exits.get(at.get(r, ("", 0)), why) for r, why in d.items()} for d in (lost, away))
         return Vitals(pulses, lost, away)
 
@@ -78,13 +78,10 @@ class RayReplicas:
 
     def adopt(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
         """These are ready; the head that has none yet is given them when it is begun."""
-        self._seen(pulses)
+        self._processes |= pulses
         replicas = self._replicas({replica_id: pulse.incarnation for replica_id, pulse in pulses.items()})
         self._routes.told(self._routes.next(replicas), cold=())
         self._watch(replicas)
-
-    def _seen(self, pulses: Mapping[ReplicaId, Pulse]) -> None:
-        self._processes |= {replica_id: (pulse.node_id, pulse.pid) for replica_id, pulse in pulses.items()}
 
     def _watch(self, replicas: Iterable[Replica]) -> None:
         watched = set(self._watches.values())
@@ -94,7 +91,7 @@ class RayReplicas:
 
     def _replicas(self, incarnations: Mapping[ReplicaId, str]) -> list[Replica]:
         return [
-            Replica(*replica_id, incarnation, self._handles[replica_id][1])
+            Replica(*replica_id, incarnation, self._handles[replica_id][1], self._processes[replica_id].address)
             for replica_id, incarnation in incarnations.items()
         ]
 
@@ -106,5 +103,5 @@ class RayReplicas:
     def nodes(self) -> list[NodeInfo]:
         there = list(self._processes.items())  # another thread may start or stop some
         random.shuffle(there)  # any of a node's processes: the one asked last may hang
-        actors = {node_id: entry[1] for replica_id, (node_id, _) in there if (entry := self._handles.get(replica_id))}
+        actors = {pulse.node_id: entry[1] for replica_id, pulse in there if (entry := self._handles.get(replica_id))}
         return self._machines.look((self._head, *actors.values()))

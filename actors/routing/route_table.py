@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,19 +54,19 @@ class RouteTable:
 
     def adopt(self, update: RouteUpdate) -> None:
         """Route to these at once: for a head that has no replicas yet, or a new engine's."""
-        transport = self._transport()
-        self._swap(update, [transport.connect(replica) for replica in update.replicas])
+        with closing(self._transport()) as transport:
+            self._swap(update, [transport.connect(replica) for replica in update.replicas])
 
     def update(self, update: RouteUpdate, rows_RD: torch.Tensor) -> list[ReplicaId] | None:
         """Route to these from the next choice on, and to no others from now on. Warm-up calls have the rows `rows_RD`.
         Returns the replicas that are left out because their warm-up failed, or None if a later update counts.
         """
-        transport = self._transport()
-        wanted = [transport.connect(replica) for replica in update.replicas]
-        known = set(itertools.chain(*self._replicas.table))
-        if known:
-            self._swap(update, [replica for replica in wanted if replica in known])
-        cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
+        with closing(self._transport()) as transport:
+            wanted = [transport.connect(replica) for replica in update.replicas]
+            known = set(itertools.chain(*self._replicas.table))
+            if known:
+                self._swap(update, [replica for replica in wanted if replica in known])
+            cold = self._warm_up(transport, [replica for replica in wanted if replica not in known], rows_RD)
         counts = self._swap(update, [replica for replica in wanted if replica not in cold])
         return [replica.id for replica in cold] if counts else None
 

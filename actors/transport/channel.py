@@ -12,8 +12,8 @@ from math import ceil
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from actors.replica import Replica
-from actors.transport.channel_server import ID_BYTES, ChannelAddress
+from actors.replica import Address, Replica
+from actors.transport.channel_server import ID_BYTES
 from actors.transport.rows import decode_header, encode_header
 from actors.transport.seam import ExpertCall, ExpertReply, header_of
 from model.wire import tensor_bytes, tensor_from
@@ -43,8 +43,8 @@ class ChannelTransport:
     def __init__(self, node_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`node_id` is that of the caller's machine."""
         self._node_id, self._clock = node_id, clock
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        s = self._socket
+        s: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket = s
         s.router_mandatory, s.reconnect_ivl = True, -1  # a lost peer is an error; it is opened anew by name
         s.linger = s.sndhwm = s.rcvhwm = 0
         s.connect_timeout = s.handshake_ivl = s.heartbeat_timeout = _SILENCE_MS
@@ -54,13 +54,13 @@ class ChannelTransport:
         self._poller = zmq.Poller()
         for socket in (s, self._monitor):
             self._poller.register(socket, zmq.POLLIN)
-        self._peers: dict[ChannelAddress, _Peer] = {}
+        self._peers: dict[Address, _Peer] = {}
         self._peer_of: dict[int, _Peer] = {}  # by the id of each call under way
         self._ended: deque[ExpertReply] = deque()  # calls that ended before they were waited for
         self._names = 0
 
     def connect(self, replica: Replica) -> Replica:
-        return replace(replica, endpoint=replica.endpoint.address)
+        return replace(replica, endpoint=replica.address)
 
     def submit(self, calls: Sequence[ExpertCall]) -> None:
         """A call that cannot be sent ends with an error."""
@@ -127,8 +127,10 @@ class ChannelTransport:
 
     # ---- connections ----
 
-    def _peer(self, address: ChannelAddress) -> _Peer | None:
+    def _peer(self, address: Address | None) -> _Peer | None:
         """The connection to a process, None while it cannot be had."""
+        if address is None:
+            return None
         peer = self._peers.get(address)
         if peer is not None and peer.again_at is None:
             return peer

@@ -8,34 +8,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import zmq
 
+from actors.replica import Address
 from actors.transport.rows import RowsHeader, decode_header, encode_header
 
 log = logging.getLogger("eightwinds.channel")
 
 ID_BYTES = 8
 Answer = Callable[[RowsHeader, memoryview], tuple[RowsHeader, memoryview]]  # an expert: rows in, as many rows out
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelAddress:
-    """Where an expert's process listens: a socket file for the processes of its node, and TCP with CURVE for those of
-    others ("" if it has no address that they could reach).
-
-    Whoever knows the server's public key may call. ZeroMQ never sends it, and this address travels over Ray alone.
-    """
-
-    node_id: str
-    ipc: str
-    tcp: str = ""
-    key: bytes = b""
-
-    def endpoint(self, node_id: str) -> str:
-        """The way there from this node; "" if there is none."""
-        return self.ipc if node_id == self.node_id else self.tcp
 
 
 class ChannelServer:
@@ -54,7 +36,7 @@ class ChannelServer:
             far.curve_server = True
             tcp = f"tcp://{host}:{far.bind_to_random_port(f'tcp://{host}')}"
             self._sockets.append(far)
-        self.address = ChannelAddress(node_id, f"ipc://{file}", tcp, key)
+        self.address = Address(node_id, f"ipc://{file}", tcp, key)
         threading.Thread(target=self._run, name="channel", daemon=True).start()
 
     def close(self) -> None:

@@ -39,3 +39,6 @@ class LocalTransport:
 
     def abandon(self, call_ids: Collection[int]) -> None:
         """Nothing is under way between two calls of this class."""
+
+    def close(self) -> None:
+        """There is no connection."""

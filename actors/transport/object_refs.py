@@ -55,6 +55,9 @@ class RayTransport:
             if call_id in self._under_way:
                 self._strays[call_id] = self._under_way.pop(call_id)
 
+    def close(self) -> None:
+        """Connections are Ray's."""
+
     def _ended_strays(self) -> list[ExpertReply]:
         if not self._strays or time.monotonic() < self._looked + _STRAY_SECONDS:
             return []

@@ -58,5 +58,8 @@ class ExpertTransport(Protocol):
         replies that have come, which may be those of other calls, too.
         """
 
+    def close(self) -> None:
+        """Let go of connections; it is not used any more."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         """Wait for these no longer. How they end is still reported by some later poll."""

@@ -177,7 +177,7 @@ class Config(_Section):
 
     model: ModelSection = ModelSection()
     runtime: Literal["ray", "in_process"] = "ray"
-    transport: Literal["object_refs"] = "object_refs"
+    transport: Literal["object_refs", "channel"] = "object_refs"
     head: HeadSection = HeadSection()
     experts: ExpertsSection = ExpertsSection()
     kv: KvSection = KvSection()

@@ -88,6 +88,9 @@ class WatchedTransport:
         self.slowest = max([self.slowest, *(reply.service_seconds for reply in replies)])
         return replies
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         self._transport.abandon(call_ids)
 

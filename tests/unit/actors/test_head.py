@@ -123,6 +123,9 @@ class Failing:
         replies, self.replies = self.replies + self.local.poll(timeout, call_ids), []
         return replies
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         pass
 

@@ -122,3 +122,6 @@ class ByBytes:
 
     def abandon(self, call_ids: Collection[int]) -> None:
         pass
+
+    def close(self) -> None:
+        pass

@@ -44,6 +44,9 @@ class Warming:
         replies, self._replies = self._replies, []
         return replies
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         pass
 

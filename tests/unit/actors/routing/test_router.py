@@ -74,6 +74,9 @@ class Scripted:
             self.clock.now += timeout
         return replies
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         self.abandoned += call_ids
 

@@ -59,6 +59,9 @@ class Timed:
             self.clock.now = end
         return replies
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def abandon(self, call_ids: Collection[int]) -> None:
         self._waited_for -= set(call_ids)
 

@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from actors.replica import Replica
+from actors.replica import Address, Replica
 from actors.transport.channel import ChannelTransport
-from actors.transport.channel_server import ChannelAddress, ChannelServer
+from actors.transport.channel_server import ChannelServer
 from actors.transport.rows import RowsHeader
 from actors.transport.seam import ExpertCall, ExpertReply
 from model.wire import DTYPE_CODES
@@ -59,8 +58,8 @@ def connect() -> Iterator[Connect]:
         transport.close()
 
 
-def replica(transport: ChannelTransport, address: ChannelAddress, expert: int = 0) -> Replica:
-    return transport.connect(Replica(expert, 0, "", SimpleNamespace(address=address)))
+def replica(transport: ChannelTransport, address: Address, expert: int = 0) -> Replica:
+    return transport.connect(Replica(expert, 0, address=address))
 
 
 def ask(transport: ChannelTransport, to: Replica, rows_RD: torch.Tensor, call_id: int = 7) -> ExpertReply:
