@@ -12,7 +12,7 @@ from actors.loading import Loading, open_checkpoint
 from actors.specs import ActorReport, ActorSpec
 from actors.transport.rows import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
-from model.checkpoint.weights import read_tensors, torch_dtype
+from model.checkpoint.weights import Tensors, torch_dtype
 from model.device.host_link import HostLink, NoLink, host_link
 from model.experts.dense import ExpertWeights
 from model.linear import keep_one_order
@@ -36,7 +36,7 @@ class Expert:
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
-        tensors = read_tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
+        tensors = Tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
         keep_one_order(torch.device(self.spec.device))
         self._link = host_link(self.spec.device)
         self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)

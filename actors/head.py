@@ -19,7 +19,7 @@ from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch
 from model.batch import Chunk, HeadInfo, LoadProgress, SequenceFault, StepFailure, StepPlan, StepResult
 from model.checkpoint.folder import eos_ids
-from model.checkpoint.weights import read_tensors, torch_dtype
+from model.checkpoint.weights import Tensors, torch_dtype
 from model.constraint.grammar import Constraints
 from model.device.failure import lost_device
 from model.device.memory import free_bytes
@@ -55,7 +55,7 @@ class Head:
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
-        tensors = read_tensors(self._checkpoint, self._names, self._dtype, self.spec.device, progress)
+        tensors = Tensors(self._checkpoint, self._names, self._dtype, self.spec.device, progress)
         self._trunk = Trunk(self._checkpoint.config, tensors)
 
     def _pages_in(self, memory: int) -> int:

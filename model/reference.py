@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from model.checkpoint.folder import Checkpoint
-from model.checkpoint.weights import read_tensors
+from model.checkpoint.weights import Tensors
 
 
 class Reference:
     def __init__(self, folder: Path) -> None:
         checkpoint = Checkpoint.open(folder)
         self.config = checkpoint.config
-        self.w = read_tensors(checkpoint, checkpoint.tensors, torch.float32)
+        self.w = dict(Tensors(checkpoint, checkpoint.tensors, torch.float32))
 
     @torch.inference_mode()
     def logits(self, token_ids: list[int]) -> torch.Tensor:

@@ -5,8 +5,7 @@ The trunk is a generator: it yields a layer's rows for its experts and is sent t
 T: tokens of the batch, D: hidden size, H/N: query/KV heads, d: head dimension, V: vocabulary.
 """
 
-from collections.abc import Generator, Mapping
-from itertools import chain
+from collections.abc import Callable, Generator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from model.attention.rope import inverse_frequencies, rotate, rotation
 from model.config import MixtralConfig
 from model.device.host_link import fetch
 from model.linear import linear
+from model.packed import Matrix, Packer
 from model.routing import Dispatch, route
 
 Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]
@@ -26,8 +26,8 @@ Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]
 
 class _Layer(NamedTuple):
     input_norm: torch.Tensor
-    qkv: torch.Tensor  # q, k and v stacked: one product instead of three
-    out: torch.Tensor
+    qkv: Matrix  # q, k and v stacked: one product instead of three
+    out: Matrix
     post_norm: torch.Tensor
     gate: torch.Tensor
 
@@ -35,12 +35,14 @@ class _Layer(NamedTuple):
 class Trunk:
     def __init__(self, config: MixtralConfig, tensors: Mapping[str, torch.Tensor]) -> None:
         """`tensors` holds everything outside `.experts.` under its HF name."""
-        self.config = config
+        self.config, pack = config, Packer().matrix
+        own_head = not config.tie_word_embeddings  # a shared one is not packed, because it would be held twice
+        lm_head = pack(tensors["lm_head.weight"]) if own_head else None  # first: it is large, and little else is held
         self.embedding = tensors["model.embed_tokens.weight"]
         self.final_norm = tensors["model.norm.weight"]
-        self.lm_head = self.embedding if config.tie_word_embeddings else tensors["lm_head.weight"]
+        self.lm_head = lm_head or Matrix(lambda x_RD: linear(x_RD, self.embedding), 0)
         self.inv_freq = inverse_frequencies(config.head_dim, config.rope_theta, self.embedding.device)
-        self.layers = [_layer(tensors, f"model.layers.{i}") for i in range(config.num_hidden_layers)]
+        self.layers = [_layer(tensors, f"model.layers.{i}", pack) for i in range(config.num_hidden_layers)]
 
     def forward(self, batch: RaggedBatch, cache: PagedKVCache, attention: AttentionBackend) -> Forward:
         """Run a batch: yield one `Dispatch` per layer, take [T, D] back, return fp32 logits [len(logit_rows), V]."""
@@ -51,21 +53,23 @@ class Trunk:
         splits = (c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads)
         for i, layer in enumerate(self.layers):
             h_TD = rms_norm(x_TD, layer.input_norm, c.rms_norm_eps)
-            qkv = linear(h_TD, layer.qkv).view(-1, sum(splits), c.head_dim)
+            qkv = layer.qkv(h_TD).view(-1, sum(splits), c.head_dim)
             q_THd, k_TNd, v_TNd = qkv.split(splits, dim=1)
             cache.write(i, batch.kv_rows_T, rotate(k_TNd, cos, sin), v_TNd)
             attended = attention.attend(rotate(q_THd, cos, sin), cache, i, prepared)
-            x_TD = x_TD + linear(attended.flatten(1), layer.out)
+            x_TD = x_TD + layer.out(attended.flatten(1))
             h_TD = rms_norm(x_TD, layer.post_norm, c.rms_norm_eps)
             experts_TK, weights_TK = route(linear(h_TD, layer.gate), c.num_experts_per_tok)
             x_TD = x_TD + (yield Dispatch(i, h_TD, experts_TK, weights_TK))
         last = rms_norm(x_TD[batch.logit_rows], self.final_norm, c.rms_norm_eps)
-        return linear(last, self.lm_head).float()
+        return self.lm_head(last).float()
 
     def nbytes(self) -> int:
         """Bytes held; a tied output head counts once."""
-        ends = [self.embedding, self.final_norm, *([] if self.config.tie_word_embeddings else [self.lm_head])]
-        return sum(t.nbytes for t in (*ends, *chain.from_iterable(self.layers)))
+        held: list[torch.Tensor | Matrix] = [self.embedding, self.final_norm, self.lm_head]
+        for layer in self.layers:
+            held += layer
+        return sum(part.nbytes for part in held)
 
 
 def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
@@ -78,11 +82,11 @@ def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Te
     return weight_D * x.to(x_TD.dtype)
 
 
-def _layer(tensors: Mapping[str, torch.Tensor], at: str) -> _Layer:
+def _layer(tensors: Mapping[str, torch.Tensor], at: str, pack: Callable[[torch.Tensor], Matrix]) -> _Layer:
     return _Layer(
         tensors[f"{at}.input_layernorm.weight"],
-        torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"]),
-        tensors[f"{at}.self_attn.o_proj.weight"],
+        pack(torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"])),
+        pack(tensors[f"{at}.self_attn.o_proj.weight"]),
         tensors[f"{at}.post_attention_layernorm.weight"],
         tensors[f"{at}.block_sparse_moe.gate.weight"],
     )

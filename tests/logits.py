@@ -17,7 +17,7 @@ from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch, Segment
 from model.attention.sdpa import SdpaBackend
 from model.checkpoint.folder import Checkpoint
-from model.checkpoint.weights import read_tensors, torch_dtype
+from model.checkpoint.weights import Tensors, torch_dtype
 from model.device.host_link import host_link
 from model.trunk import Trunk
 from tests.by_message import ByMessage
@@ -54,7 +54,7 @@ def chunked_logits(
     """
     checkpoint = Checkpoint.open(folder)
     config = checkpoint.config
-    trunk = Trunk(config, read_tensors(checkpoint, checkpoint.head_names(), torch_dtype(dtype), device))
+    trunk = Trunk(config, Tensors(checkpoint, checkpoint.head_names(), torch_dtype(dtype), device))
     experts = [Expert(replace(spec(folder, e, dtype), device=device)) for e in range(config.num_local_experts)]
     router = ExpertRouter(ByMessage(), Replicas(one_each(experts)), link=host_link(device))
     backend = make_backend(config.sliding_window, page_size)

@@ -1,7 +1,8 @@
 """Reads tensors of a verified checkpoint by name, so that a process touches only its own."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -18,23 +19,33 @@ def torch_dtype(name: str) -> torch.dtype:
     return TORCH_DTYPES[name]
 
 
-def read_tensors(
-    checkpoint: Checkpoint,
-    names: Iterable[str],
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int], None] = lambda nbytes: None,
-) -> dict[str, torch.Tensor]:
-    """Load tensors by name; `progress` is told the stored bytes of each. Every tensor is copied out of the file's
-    mapping, so that no page of its neighbours stays resident.
+class Tensors(Mapping[str, torch.Tensor]):
+    """These tensors of a checkpoint, each read when it is asked for and not kept: a matrix may be packed and its stored
+    form let go before the next one is read. `progress` is told the stored bytes of each.
     """
-    by_file: dict[Path, list[str]] = {}
-    for name in names:
-        by_file.setdefault(checkpoint.tensors[name].file, []).append(name)
-    loaded: dict[str, torch.Tensor] = {}
-    for file, wanted in by_file.items():
-        with safe_open(file, framework="pt") as reader:
-            for name in wanted:
-                loaded[name] = reader.get_tensor(name).to(device=device, dtype=dtype, copy=True)
-                progress(checkpoint.tensors[name].nbytes)
-    return loaded
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        names: Iterable[str],
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        progress: Callable[[int], None] = lambda nbytes: None,
+    ) -> None:
+        self._stored = {name: checkpoint.tensors[name] for name in names}
+        self._dtype, self._device, self._progress = dtype, device, progress
+        self._open = cache(lambda file: safe_open(file, framework="pt"))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Copied out of the file's mapping, so that no page of its neighbours stays resident."""
+        stored = self._stored[name]
+        reader: Any = self._open(stored.file)  # untyped in safetensors
+        tensor: torch.Tensor = reader.get_tensor(name)
+        self._progress(stored.nbytes)
+        return tensor.to(device=self._device, dtype=self._dtype, copy=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
-from model.linear import linear
+from model.packed import Matrix, Packer
 
 
 class ExpertWeights:
@@ -15,15 +15,19 @@ class ExpertWeights:
 
     def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """`tensors` holds the expert's tensors under their HF names."""
-        places = [f"model.layers.{layer}.block_sparse_moe.experts.{expert}" for layer in range(layers)]
-        self.w13 = [torch.cat((tensors[f"{at}.w1.weight"], tensors[f"{at}.w3.weight"])) for at in places]
-        self.w2 = [tensors[f"{at}.w2.weight"] for at in places]
+        pack = Packer().matrix
+        self.w13: list[Matrix] = []
+        self.w2: list[Matrix] = []
+        for layer in range(layers):
+            at = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
+            self.w13.append(pack(torch.cat((tensors[f"{at}.w1.weight"], tensors[f"{at}.w3.weight"]))))
+            self.w2.append(pack(tensors[f"{at}.w2.weight"]))
 
     @torch.inference_mode()
     def forward(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:
         """w2(silu(w1 x) * w3 x) for rows [R, D]; a pure function of (layer, rows), so a call may be repeated."""
-        gate, up = linear(x_RD, self.w13[layer]).chunk(2, dim=-1)
-        return linear(F.silu(gate) * up, self.w2[layer])
+        gate, up = self.w13[layer](x_RD).chunk(2, dim=-1)
+        return self.w2[layer](F.silu(gate) * up)
 
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (*self.w13, *self.w2))
+        return sum(matrix.nbytes for matrix in (*self.w13, *self.w2))

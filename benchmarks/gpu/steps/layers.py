@@ -145,7 +145,7 @@ def _head_at(rows: int, head: DecodeHead, sizes: _Sizes, card: Card, bench: Benc
 
     matrix = head.flat.lm_head
     moved = matrix.nbytes + 2 * zeros_TD.nbytes + 4 * rows * c.vocab_size  # logits are in fp32
-    ends = Part("head, embedding and output", rows, moved, 2 * rows * matrix.numel())
+    ends = Part("head, embedding and output", rows, moved, 2 * rows * matrix.nbytes // item)
     bench.findings.row(TIMES, ends.row(card, flat[0] - us, flat[1] - host_us if on_gpu else None))
 
     tables = 1e3 * median_ms(lambda: head.attention.prepare(batch), bench, repeat=3, warmup=1)

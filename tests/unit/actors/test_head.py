@@ -183,7 +183,7 @@ def test_weights_that_cannot_be_loaded_refuse_the_engine(folder: Path, monkeypat
     def fail(*_arguments: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(module, "read_tensors", fail)
+    monkeypatch.setattr(module, "Tensors", fail)
     head = Head(spec(folder))
     with pytest.raises(RuntimeError, match="OSError: the disk is gone"):
         head.begin(1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.checkpoint.folder import Checkpoint
-from model.checkpoint.weights import read_tensors, torch_dtype
+from model.checkpoint.weights import Tensors, torch_dtype
 from tests.checkpoints import random_weights, tiny, write
 
 
@@ -16,7 +16,7 @@ from tests.checkpoints import random_weights, tiny, write
 def test_tensors_come_in_the_dtype_wanted(stored: str, wanted: str, tmp_path: Path) -> None:
     weights = random_weights(tiny(dtype=stored))
     checkpoint = Checkpoint.open(write(tmp_path, tiny(dtype=stored), weights, shards=2))
-    read = read_tensors(checkpoint, checkpoint.tensors, torch_dtype(wanted))
+    read = Tensors(checkpoint, checkpoint.tensors, torch_dtype(wanted))
     assert read.keys() == weights.keys()
     for name, tensor in read.items():
         assert torch.equal(tensor, weights[name].to(torch_dtype(wanted)))
@@ -28,7 +28,7 @@ def test_files_without_own_tensors_are_not_touched(tmp_path: Path) -> None:
     for file in tmp_path.glob("*.safetensors"):
         if not file.name.startswith("model-00002"):
             file.unlink()
-    assert read_tensors(checkpoint, own, torch.float32).keys() == set(own)
+    assert dict(Tensors(checkpoint, own, torch.float32)).keys() == set(own)
 
 
 def test_tensors_outlive_their_file(tmp_path: Path) -> None:
@@ -36,18 +36,18 @@ def test_tensors_outlive_their_file(tmp_path: Path) -> None:
     weights = random_weights(tiny())
     checkpoint = Checkpoint.open(write(tmp_path, tiny(), weights))
     name = "model.norm.weight"
-    read = read_tensors(checkpoint, [name], torch.float32)
+    tensor = Tensors(checkpoint, [name], torch.float32)[name]
     file = tmp_path / "model.safetensors"
     with file.open("r+b") as stream:
         stream.write(b"\0" * os.path.getsize(file))
-    assert torch.equal(read[name], weights[name])
-    assert read[name].untyped_storage().nbytes() == weights[name].nbytes
+    assert torch.equal(tensor, weights[name])
+    assert tensor.untyped_storage().nbytes() == weights[name].nbytes
 
 
 def test_progress_is_told_the_stored_bytes_of_each_tensor(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(write(tmp_path, tiny(dtype="bfloat16"), shards=3))
     names, told = checkpoint.expert_names(5), list[int]()
-    read_tensors(checkpoint, names, torch.float32, progress=told.append)
+    dict(Tensors(checkpoint, names, torch.float32, progress=told.append))
     assert sum(told) == checkpoint.nbytes(names) and len(told) == len(names)
 
 

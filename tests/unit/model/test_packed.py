@@ -1,0 +1,58 @@
+"""Packed matrices give the bits of the stored ones, and each row the same bits in any batch."""
+
+import pytest
+import torch
+
+from model import packed
+from model.linear import linear
+from model.packed import Packer, rows_agree
+
+
+def weight(outputs: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(5)).to(dtype)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(512, 128), (256, 512), (1000, 96), (97, 1024), (2048, 256)], ids=str)
+def test_a_packed_matrix_gives_the_same_bits(shape: tuple[int, int], threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        stored, x = weight(*shape), torch.randn(70, shape[1]).bfloat16()
+        matrix = Packer().matrix(stored)
+        for rows in (0, 1, 2, 3, 8, 17, 33, 64, 70):
+            assert torch.equal(matrix(x[:rows]), linear(x[:rows], stored)), rows
+        assert torch.equal(matrix(x)[5:6], matrix(x[5:6]))
+    finally:
+        torch.set_num_threads(before)
+    assert matrix.nbytes == stored.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_other_dtypes_and_small_weights_stay_as_they_are(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_packed", lambda stored: pytest.fail("it was packed"))
+    for stored in (weight(512, 256, dtype), weight(8, 256)):
+        x = torch.randn(3, 256).to(stored.dtype)
+        assert torch.equal(Packer().matrix(stored)(x), linear(x, stored))
+
+
+def test_a_product_whose_rows_depend_on_their_batch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def leaky(stored: torch.Tensor) -> packed.Product:
+        tried.append(stored.shape)
+        return lambda x: linear(x, stored) + len(x)
+
+    monkeypatch.setattr(packed, "_packed", leaky)
+    packer, x = Packer(), torch.randn(4, 256).bfloat16()
+    for _ in range(2):
+        stored = weight(512, 256)
+        assert torch.equal(packer.matrix(stored)(x), linear(x, stored))
+    assert len(tried) == 1, "one trial for weights of one shape"
+    assert not rows_agree(leaky(weight(512, 256)), 256)
+
+
+def test_a_torch_without_the_operators_multiplies_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_can_pack", lambda stored: False)
+    stored, x = weight(512, 256), torch.randn(4, 256).bfloat16()
+    assert torch.equal(Packer().matrix(stored)(x), linear(x, stored))
