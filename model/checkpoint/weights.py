@@ -1,8 +1,8 @@
 """Reads tensors of a verified checkpoint by name, so that a process touches only its own."""
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -34,18 +34,24 @@ class Tensors(Mapping[str, torch.Tensor]):
     ) -> None:
         self._stored = {name: checkpoint.tensors[name] for name in names}
         self._dtype, self._device, self._progress = dtype, device, progress
-        self._open = cache(lambda file: safe_open(file, framework="pt"))
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """Copied out of the file's mapping, so that no page of its neighbours stays resident."""
+        """Copied out of the file's mapping, which is closed at once, so that none of its pages stays resident."""
         stored = self._stored[name]
-        reader: Any = self._open(stored.file)  # untyped in safetensors
-        tensor: torch.Tensor = reader.get_tensor(name)
+        _give_back()
+        with safe_open(stored.file, framework="pt") as reader:
+            tensor: torch.Tensor = reader.get_tensor(name).to(device=self._device, dtype=self._dtype, copy=True)
         self._progress(stored.nbytes)
-        return tensor.to(device=self._device, dtype=self._dtype, copy=True)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
 
     def __len__(self) -> int:
         return len(self._stored)
+
+
+def _give_back() -> None:
+    """Return freed blocks to the system: C's library would keep those of tensors that were packed and let go of."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

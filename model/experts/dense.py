@@ -20,7 +20,7 @@ class ExpertWeights:
         self.w2: list[Matrix] = []
         for layer in range(layers):
             at = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
-            self.w13.append(pack(torch.cat((tensors[f"{at}.w1.weight"], tensors[f"{at}.w3.weight"]))))
+            self.w13.append(pack(_stacked(tensors, f"{at}.w1.weight", f"{at}.w3.weight")))
             self.w2.append(pack(tensors[f"{at}.w2.weight"]))
 
     @torch.inference_mode()
@@ -31,3 +31,14 @@ class ExpertWeights:
 
     def nbytes(self) -> int:
         return sum(matrix.nbytes for matrix in (*self.w13, *self.w2))
+
+
+def _stacked(tensors: Mapping[str, torch.Tensor], *names: str) -> torch.Tensor:
+    """Matrices of one shape, one below the other; no two of them are held beside the result."""
+    whole_ED = torch.empty(0)
+    for i, name in enumerate(names):
+        part_ID = tensors[name]
+        if not i:
+            whole_ED = part_ID.new_empty(len(names) * len(part_ID), part_ID.shape[1])
+        whole_ED[i * len(part_ID) : (i + 1) * len(part_ID)] = part_ID
+    return whole_ED
