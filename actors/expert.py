@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -15,8 +15,14 @@ from model.batch import LoadProgress
 from model.checkpoint.weights import Tensors, torch_dtype
 from model.device.host_link import HostLink, NoLink, host_link
 from model.experts.dense import ExpertWeights
+from model.int4 import int4_matrix
+from model.int8 import int8_matrix
 from model.linear import keep_one_order
+from model.matrix import Make
 from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
+
+# By the name that the configuration has for it; None is the dtype's own.
+MATRICES: Mapping[str, Make | None] = {"none": None, "int8": int8_matrix, "int4": int4_matrix}
 
 
 class Expert:
@@ -39,7 +45,8 @@ class Expert:
         tensors = Tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
         keep_one_order(torch.device(self.spec.device))
         self._link = host_link(self.spec.device)
-        self._weights = ExpertWeights(self.expert, self._checkpoint.config.num_hidden_layers, tensors)
+        layers, make = self._checkpoint.config.num_hidden_layers, MATRICES[self.spec.quantization]
+        self._weights = ExpertWeights(self.expert, layers, tensors, make)
 
     def progress(self) -> LoadProgress:
         return self._loading.progress()

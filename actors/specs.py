@@ -24,6 +24,7 @@ class ActorSpec:
     kv_memory_most: int = 0
     page_size: int = 0
     transport: str = ""
+    quantization: str = "none"
     digest: str = ""
     code: str = ""
 

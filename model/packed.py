@@ -4,27 +4,15 @@ oneDNN reads a bf16 weight faster when it is packed into the layout of its kerne
 (docs/adr/0015-packed-weights.md). The packed form replaces the stored one. fp32 and CUDA keep theirs.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from model.linear import linear
+from model.matrix import Matrix, Product
 
 _LEAST = 1 << 16  # numbers in a weight; a smaller one is not worth it
 _ROWS = (1, 2, 3, 7, 16, 33)  # row counts that a trial compares
-
-Product = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Matrix:
-    """A weight [E, D]; a call gives `x @ weight.T` for rows [R, D], each row with the same bits in any batch."""
-
-    def __init__(self, product: Product, nbytes: int) -> None:
-        self._product, self.nbytes = product, nbytes
-
-    def __call__(self, x_RD: torch.Tensor) -> torch.Tensor:
-        return self._product(x_RD)
 
 
 class Packer:

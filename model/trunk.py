@@ -18,7 +18,8 @@ from model.attention.rope import inverse_frequencies, rotate, rotation
 from model.config import MixtralConfig
 from model.device.host_link import fetch
 from model.linear import linear
-from model.packed import Matrix, Packer
+from model.matrix import Matrix
+from model.packed import Packer
 from model.routing import Dispatch, route
 
 Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]

@@ -38,7 +38,10 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
     )
     device = "cuda" if config.experts.num_gpus else "cpu"
     count = checkpoint.config.num_local_experts
-    return head, [spec(device=device, threads=config.experts.threads, expert=expert) for expert in range(count)]
+    expert = functools.partial(
+        spec, device=device, threads=config.experts.threads, quantization=config.experts.quantization
+    )
+    return head, [expert(expert=number) for number in range(count)]
 
 
 def code_digest(root: Path = _ROOT) -> str:

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
-from model.packed import Matrix, Packer
+from model.matrix import Make, Matrix
+from model.packed import Packer
 
 
 class ExpertWeights:
     """One expert's matrices: w1 and w3 of a layer as one [2I, D] (one product instead of two), w2 as [D, I]."""
 
-    def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """`tensors` holds the expert's tensors under their HF names."""
-        pack = Packer().matrix
+    def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor], make: Make | None = None) -> None:
+        """`tensors` holds the expert's tensors under their HF names; `make` holds a matrix in another form."""
+        make = make or Packer().matrix
         self.w13: list[Matrix] = []
         self.w2: list[Matrix] = []
         for layer in range(layers):
             at = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
-            self.w13.append(pack(_stacked(tensors, f"{at}.w1.weight", f"{at}.w3.weight")))
-            self.w2.append(pack(tensors[f"{at}.w2.weight"]))
+            self.w13.append(make(_stacked(tensors, f"{at}.w1.weight", f"{at}.w3.weight")))
+            self.w2.append(make(tensors[f"{at}.w2.weight"]))
 
     @torch.inference_mode()
     def forward(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:

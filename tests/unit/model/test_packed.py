@@ -5,6 +5,7 @@ import torch
 
 from model import packed
 from model.linear import linear
+from model.matrix import Product
 from model.packed import Packer, rows_agree
 
 
@@ -39,7 +40,7 @@ def test_other_dtypes_and_small_weights_stay_as_they_are(dtype: torch.dtype, mon
 def test_a_product_whose_rows_depend_on_their_batch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def leaky(stored: torch.Tensor) -> packed.Product:
+    def leaky(stored: torch.Tensor) -> Product:
         tried.append(stored.shape)
         return lambda x: linear(x, stored) + len(x)
 
