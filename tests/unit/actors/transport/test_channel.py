@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zmq
 
 from actors.replica import Address, Replica
 from actors.transport.channel import ChannelTransport
@@ -137,7 +138,7 @@ def test_a_broken_connection_is_opened_anew_but_not_at_once(serve: Serve) -> Non
 def test_a_wrong_key_opens_nothing(serve: Serve, connect: Connect) -> None:
     transport = connect(ELSEWHERE)
     right = serve().address
-    wrong = replace(right, key=bytes(reversed(right.key)))
+    wrong = replace(right, key=zmq.curve_keypair()[0])
     transport.submit([ExpertCall(1, 0, replica(transport, wrong), torch.zeros(1, 8))])
     (reply,) = transport.poll(PATIENCE, [1])
     assert reply.rows_RD is None
