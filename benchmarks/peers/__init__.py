@@ -1,0 +1,1 @@
+"""This project beside what a user would run instead, on the same cores and requests, in turns."""
