@@ -31,8 +31,6 @@ class Expert:
     def __init__(self, spec: ActorSpec) -> None:
         """Raises ValueError if the checkpoint is not what it should be."""
         assert spec.expert is not None
-        if spec.threads:
-            torch.set_num_threads(spec.threads)
         allow_read_only_buffers()
         self.spec, self.expert, self.incarnation = spec, spec.expert, uuid.uuid4().hex
         self._checkpoint = open_checkpoint(spec)
@@ -50,6 +48,10 @@ class Expert:
 
     def progress(self) -> LoadProgress:
         return self._loading.progress()
+
+    @property
+    def expert_count(self) -> int:
+        return self._checkpoint.config.num_local_experts
 
     def forward(self, message: Message) -> Message:
         """`answer` for a message (actors/transport/rows.py)."""

@@ -35,8 +35,6 @@ class Head:
 
     def __init__(self, spec: ActorSpec) -> None:
         """Raises ValueError if the checkpoint or the KV memory is not what it should be."""
-        if spec.threads:
-            torch.set_num_threads(spec.threads)
         allow_read_only_buffers()
         self.spec, self.incarnation = spec, uuid.uuid4().hex
         self._checkpoint = open_checkpoint(spec)

@@ -14,19 +14,15 @@ class ReplicaId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a process listens: a socket file for the processes of its node, and TCP with CURVE for those of others (""
-    if it has no address that they could reach). Only callers that know the server's public `key` get an answer: ZeroMQ
-    never sends it, and an address travels over Ray alone.
+    """Where a process listens: a socket's file for the processes of its node, and TCP with CURVE for those of others
+    ("" if it has no address that they could reach). Only callers that know the server's public `key` get an answer:
+    ZeroMQ never sends it, and an address travels over Ray alone.
     """
 
     node_id: str
-    ipc: str
+    file: str
     tcp: str = ""
     key: bytes = b""
-
-    def endpoint(self, node_id: str) -> str:
-        """The way there from this node; "" if there is none."""
-        return self.ipc if node_id == self.node_id else self.tcp
 
 
 @dataclass(frozen=True, slots=True)

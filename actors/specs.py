@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """The parameters of an actor. `expert` is None for the head; `threads` bounds torch, 0 leaves it alone;
-    `transport` is how rows travel between head and experts.
+    """The parameters of an actor. `expert` is None for the head; `threads` is how many its process computes with, 0 for
+    what its machine allows; `transport` is how rows travel between head and experts.
 
     Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
     `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's, `code`

@@ -9,13 +9,16 @@ from model.batch import LoadProgress
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """Which process an actor is now, where, and how far its weights are. A restarted one has another incarnation."""
+    """Which process an actor is now, where, and how far its weights are. A restarted one has another incarnation.
+    `threads` is how many it computes with.
+    """
 
     incarnation: str
     pid: int
     node_id: str
     progress: LoadProgress
     address: Address | None = None  # where it listens, if it does
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.pace
 
-The real scheduler plans each step, and a step takes what it takes on a machine like that of the other benchmarks'
-`mid`: so long in any case, so long a decode, so long a prompt's token. `fixed 1.5 x` is the rule up to now: prefill
-makes a step at most that much longer. `by heads` is the one in `cluster.policy.scheduling.prefill_budget`.
+The real scheduler plans each step, and a step takes what it takes with the other benchmarks' `mid`: so long in any
+case, so long if every expert has a token, so long a decode, so long a prompt's token. `fixed 1.5 x` lets prefill make
+a step at most that much longer. `by heads` is the one in `cluster.policy.scheduling.prefill_budget`.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from cluster.policy.scheduling.sequence import SequenceRequest
 from model.batch import SampledToken, SamplingParams, StepPlan, StepResult
 
 _LIMITS = Limits(64, 2048, 1 << 16, 16, prefix_caching=False)
-_BASE, _DECODE, _PREFILL = 0.035, 0.003, 0.0012  # seconds
+_BASE, _TOUCHED, _DECODE, _PREFILL = 0.015, 0.05, 0.0008, 0.00065  # seconds
 
 Rule = Callable[[PrefillBudget, Scheduler], int | None]
 
@@ -64,15 +64,18 @@ LOADS: dict[str, Callable[[], list[Arrival]]] = {
 def seconds(plan: StepPlan) -> float:
     """What a step takes."""
     prefill = sum(chunk.length for chunk in plan.chunks if chunk.length > 1)
-    return _BASE + _DECODE * sum(chunk.length == 1 for chunk in plan.chunks) + _PREFILL * prefill
+    return _cost(sum(chunk.length == 1 for chunk in plan.chunks), prefill)
+
+
+def _cost(decodes: int, prefill: int) -> float:
+    return _BASE + _TOUCHED * (1 - 0.75 ** (decodes + prefill)) + _DECODE * decodes + _PREFILL * prefill
 
 
 def simulate(arrivals: Sequence[Arrival], rule: Rule) -> None:
     """Note when the tokens of all of them come."""
     scheduler, budget, now = Scheduler(_LIMITS), PrefillBudget(1.5), 0.0
     for decodes, prefill in ((1, 0), (4, 0), (4, 40), (16, 0), (1, 64), (16, 30), (32, 0)) * 4:  # it has run before
-        warm = _BASE + _DECODE * decodes + _PREFILL * prefill
-        budget._cost.observe(decodes, prefill, warm)
+        budget._cost.observe(decodes, prefill, _cost(decodes, prefill))
     coming = sorted(enumerate(arrivals), key=lambda pair: pair[1].at)
     while coming or scheduler.has_work:
         if not scheduler.has_work:

@@ -4,6 +4,7 @@ oneDNN reads a bf16 weight faster when it is packed into the layout of its kerne
 (docs/adr/0015-packed-weights.md). The packed form replaces the stored one. fp32 and CUDA keep theirs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,26 +12,30 @@ import torch
 from model.linear import linear
 from model.matrix import Matrix, Product
 
+Pack = Callable[[torch.Tensor], Product]
+
 _LEAST = 1 << 16  # numbers in a weight; a smaller one is not worth it
-_ROWS = (1, 2, 3, 7, 16, 33)  # row counts that a trial compares
+_ROWS = (1, 2, 3, 4, 6, 7, 8, 12, 16, 17, 31, 33)  # row counts that a trial compares
 
 
 class Packer:
-    """Makes matrices of weights. Of each shape the first packed one is tried with rows alone and together: where a
+    """Makes matrices of weights. The first of each shape is preceded by a trial with rows alone and together: where a
     row's bits depend on its batch, or the operator is missing, weights of that shape stay as they are.
     """
 
     def __init__(self) -> None:
-        self._trusted: dict[tuple[int, ...], bool] = {}
+        self._ways: dict[tuple[int, ...], Pack | None] = {}  # by shape
 
     def matrix(self, weight_ED: torch.Tensor) -> Matrix:
         """The caller lets go of the weight: it may be copied."""
-        if _can_pack(weight_ED) and self._trusted.get(tuple(weight_ED.shape), True):
-            product = _packed(weight_ED)
-            if tuple(weight_ED.shape) not in self._trusted:
-                self._trusted[tuple(weight_ED.shape)] = rows_agree(product, weight_ED.shape[1])
-            if self._trusted[tuple(weight_ED.shape)]:
-                return Matrix(product, weight_ED.nbytes)
+        if _can_pack(weight_ED):
+            outputs, inputs = shape = tuple(weight_ED.shape)
+            if shape not in self._ways:
+                numbers_ED = cancelling(outputs, inputs)
+                ways: tuple[Pack, ...] = (_packed, _packed_for_two)
+                self._ways[shape] = next((pack for pack in ways if rows_agree(pack(numbers_ED), inputs)), None)
+            if pack := self._ways[shape]:
+                return Matrix(pack(weight_ED), weight_ED.nbytes)
         return Matrix(lambda x_RD: linear(x_RD, weight_ED), weight_ED.nbytes)
 
 
@@ -52,10 +57,25 @@ def _packed(weight_ED: torch.Tensor) -> Product:
     return lambda x_RD: operators._linear_pointwise(x_RD, weight, None, "none", [], "")
 
 
-def rows_agree(product: Product, columns: int) -> bool:
-    """Whether rows have the same bits alone, in batches of other sizes, and at other places of a batch."""
-    source = torch.Generator().manual_seed(0)
-    x_RD = torch.randn(max(_ROWS), columns, generator=source).bfloat16()
+def _packed_for_two(weight_ED: torch.Tensor) -> Product:
+    """Where a single row is summed in another order (seen on Zen 5 with more than 1,024 inputs) it gets company."""
+    product = _packed(weight_ED)
+    return lambda x_RD: product(x_RD) if len(x_RD) != 1 else product(x_RD.expand(2, -1))[:1]
+
+
+def cancelling(outputs: int, inputs: int, seed: int = 0) -> torch.Tensor:
+    """Random numbers [outputs, inputs] of which the second half repeats the first."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(outputs, inputs // 2, generator=source).bfloat16().repeat(1, 3)[:, :inputs]
+
+
+def rows_agree(product: Product, inputs: int) -> bool:
+    """Whether rows have the same bits alone, in batches of other sizes, and at other places of a batch. The product is
+    one of `cancelling` numbers: with rows whose halves have opposite signs, exact sums are (nearly) 0 and what is left
+    are errors of rounding, which another order of adding changes for certain, and not in one of ten weights.
+    """
+    x_RD = cancelling(max(_ROWS), inputs, seed=1)
+    x_RD[:, inputs // 2 :] *= -1
     whole = product(x_RD)
     places = [(first, count) for count in _ROWS for first in (0, max(_ROWS) - count)]
     return all(torch.equal(product(x_RD[f : f + n].clone()), whole[f : f + n]) for f, n in places)

@@ -13,11 +13,13 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 from actors.expert import Expert
@@ -28,6 +30,7 @@ from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
 from actors.specs import ActorReport, ActorSpec
+from actors.threads import cores, share_of
 from actors.transport.channel import ChannelTransport
 from actors.transport.channel_server import ChannelServer
 from actors.transport.object_refs import RayTransport
@@ -58,12 +61,16 @@ class _Actor:
 
     _address: Address | None = None  # where it listens, if it does
 
-    def __init__(self, held: Expert | Head) -> None:
+    def __init__(self, held: Expert | Head, beside: int) -> None:
+        """`beside` is how many processes of its machine compute while it does, itself included."""
         self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
+        self._threads = held.spec.threads or share_of(cores(), beside)
+        torch.set_num_threads(self._threads)
 
     @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:
-        return Pulse(self._held.incarnation, os.getpid(), self._node_id, self._held.progress(), self._address)
+        progress = self._held.progress()
+        return Pulse(self._held.incarnation, os.getpid(), self._node_id, progress, self._address, self._threads)
 
     @ray.method(concurrency_group="control")
     def memory(self) -> HostMemory:
@@ -78,7 +85,8 @@ class _Actor:
 class ExpertActor(_Actor):
     def __init__(self, spec: ActorSpec) -> None:
         self._expert = Expert(spec)
-        super().__init__(self._expert)
+        machines = sum(node["Alive"] for node in _nodes())
+        super().__init__(self._expert, beside=ceil(self._expert.expert_count / machines))
         if spec.transport == "channel":
             self._address = ChannelServer(self._answer, self._node_id, *_listening_place(self._node_id)).address
 
@@ -102,7 +110,7 @@ class HeadActor(_Actor):
 
     def __init__(self, spec: ActorSpec) -> None:
         self._head = Head(spec)
-        super().__init__(self._head)
+        super().__init__(self._head, beside=1)
         self._replicas, self._usage = Replicas(()), UsageCounter(self._head.expert_count)
         self._transport = functools.partial(TRANSPORTS[spec.transport], self._node_id)
         self._routes = RouteTable(self._replicas, self._transport, self._head.expert_count)
@@ -136,12 +144,16 @@ class HeadActor(_Actor):
             return pickle.dumps(self._head.step(pickle.loads(plan)))
 
 
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
 def _listening_place(node_id: str) -> tuple[str, str]:
     """A socket's path beside those of Ray, with which it is removed, and the node's address for other machines, "" if
     that is loopback.
     """
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    node = next(node for node in nodes if node["NodeID"] == node_id)
+    node = next(node for node in _nodes() if node["NodeID"] == node_id)
     file = Path(node["RayletSocketName"]).parent / f"ew{os.getpid()}"  # no longer than Ray's own names
     host = str(node["NodeManagerAddress"])
     return str(file), "" if ipaddress.ip_address(host).is_loopback else host

@@ -7,57 +7,63 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
-
-import zmq
-from zmq.utils.monitor import recv_monitor_message
+from typing import Protocol
 
 from actors.replica import Address, Replica
 from actors.transport.channel_server import ID_BYTES
+from actors.transport.far import FarLinks
+from actors.transport.near import NearLinks
 from actors.transport.rows import decode_header, encode_header
 from actors.transport.seam import ExpertCall, ExpertReply, header_of
+from actors.transport.stream import Received
 from model.wire import tensor_bytes, tensor_from
 
 _AGAIN_SECONDS = 0.2  # until a broken connection is opened anew
-_HEARTBEAT_MS, _SILENCE_MS = 1000, 5000  # a machine that went away closes no connection
-_BROKEN = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_BROKEN |= zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_LOOK_SECONDS = 0.5  # how often breaks are looked for while nothing comes
+
+
+class Links(Protocol):
+    """Connections of one kind. Each has a name; OSError says that it is broken, or cannot be had."""
+
+    def open(self, endpoint: str, key: bytes) -> int: ...
+
+    def send(self, name: int, head: bytes, rows: memoryview) -> None: ...
+
+    def wait(self, seconds: float) -> list[Received]:
+        """What has come, heads and rows, after at most so long a wait if there is nothing."""
+
+    def broken(self) -> list[int]:
+        """Links that broke since the last time."""
+
+    def drop(self, name: int) -> None:
+        """Close a link that is broken, as a `send` has shown."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class _Peer:
-    """A connection to one expert's process; `name` is how the socket knows it."""
+    """A connection to one expert's process."""
 
-    name: bytes
-    endpoint: str
+    links: Links
+    name: int = 0
     under_way: set[int] = field(default_factory=set)
     again_at: float | None = None  # when it may be opened anew, if it is broken
 
 
 class ChannelTransport:
-    """One ROUTER socket with a connection to each process. It implements `actors.transport.seam.ExpertTransport`.
-
-    A connection that breaks ends its calls with an error at once, and is opened anew by the next call to it.
+    """It implements `actors.transport.seam.ExpertTransport`. A connection that breaks ends its calls with an error at
+    once, and is opened anew by the next call to it.
     """
 
     def __init__(self, node_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`node_id` is that of the caller's machine."""
         self._node_id, self._clock = node_id, clock
-        s: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        self._socket = s
-        s.router_mandatory, s.reconnect_ivl = True, -1  # a lost peer is an error; it is opened anew by name
-        s.linger = s.sndhwm = s.rcvhwm = 0
-        s.connect_timeout = s.handshake_ivl = s.heartbeat_timeout = _SILENCE_MS
-        s.heartbeat_ivl = _HEARTBEAT_MS
-        self._keys = zmq.curve_keypair()
-        self._monitor = s.get_monitor_socket(_BROKEN)
-        self._poller = zmq.Poller()
-        for socket in (s, self._monitor):
-            self._poller.register(socket, zmq.POLLIN)
+        self._near = NearLinks()
+        self._far: FarLinks | None = None  # made when there is an expert on another machine
         self._peers: dict[Address, _Peer] = {}
         self._peer_of: dict[int, _Peer] = {}  # by the id of each call under way
         self._ended: deque[ExpertReply] = deque()  # calls that ended before they were waited for
-        self._names = 0
 
     def connect(self, replica: Replica) -> Replica:
         return replace(replica, endpoint=replica.address)
@@ -71,50 +77,57 @@ class ChannelTransport:
                 continue
             head = call.call_id.to_bytes(ID_BYTES, "little") + encode_header(header_of(call))
             try:
-                self._socket.send_multipart([peer.name, head, tensor_bytes(call.rows_RD)], copy=False)
-            except zmq.ZMQError as error:
+                peer.links.send(peer.name, head, tensor_bytes(call.rows_RD))
+            except OSError as error:
                 self._fail(call.call_id, str(error))
+                peer.links.drop(peer.name)
                 self._break(peer)
             else:
                 peer.under_way.add(call.call_id)
                 self._peer_of[call.call_id] = peer
 
     def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
-        waiting, end = set(call_ids), self._clock() + timeout
+        waiting, end, left = set(call_ids), self._clock() + timeout, 0.0
         replies: list[ExpertReply] = []
         while True:
-            self._receive()
             while self._ended:
                 replies.append(self._ended.popleft())
                 waiting.discard(replies[-1].call_id)
-            left = end - self._clock()
-            if not waiting or left <= 0 or (first and len(waiting) < len(call_ids)):
+            if not waiting or left < 0 or (first and len(waiting) < len(call_ids)):
                 return replies
-            for socket, _ in self._poller.poll(ceil(left * 1000)):
-                if socket is self._monitor:
-                    self._look_for_breaks()
+            left = end - self._clock()
+            self._wait(max(0.0, left))
 
     def abandon(self, call_ids: Collection[int]) -> None:
         """A stray answer is received like any other."""
 
     def close(self) -> None:
-        self._socket.disable_monitor()
-        self._socket.close()
+        self._near.close()
+        if self._far is not None:
+            self._far.close()
 
-    def _receive(self) -> None:
-        while True:
-            try:
-                _, head, rows = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            header = head.bytes
-            call_id = int.from_bytes(header[:ID_BYTES], "little")
-            if len(header) == ID_BYTES:
-                self._fail(call_id, bytes(rows.buffer).decode(errors="replace"))
+    def _wait(self, seconds: float) -> None:
+        """Take what comes, from near or far."""
+        seconds = min(seconds, _LOOK_SECONDS)
+        if self._far is None:
+            self._take(self._near, self._near.wait(seconds))
+        else:
+            self._take(self._far, self._far.wait(seconds))  # which also ends when something near can be read
+            self._take(self._near, self._near.wait(0.0))
+
+    def _take(self, links: Links, received: list[Received]) -> None:
+        for head, rows in received:
+            call_id = int.from_bytes(head[:ID_BYTES], "little")
+            if len(head) == ID_BYTES:
+                self._fail(call_id, bytes(rows).decode(errors="replace"))
                 continue
-            h = decode_header(header[ID_BYTES:])
-            rows_RD = tensor_from(rows.buffer, 0, h.rows, h.columns, h.dtype_code)
+            h = decode_header(head[ID_BYTES:])
+            rows_RD = tensor_from(rows, 0, h.rows, h.columns, h.dtype_code)
             self._end(ExpertReply(call_id, rows_RD, service_seconds=h.service_ns * 1e-9))
+        for name in links.broken():
+            for peer in self._peers.values():
+                if (peer.links, peer.name) == (links, name) and peer.again_at is None:
+                    self._break(peer)
 
     def _end(self, reply: ExpertReply) -> None:
         peer = self._peer_of.pop(reply.call_id, None)
@@ -127,36 +140,28 @@ class ChannelTransport:
 
     # ---- connections ----
 
-    def _peer(self, address: Address | None) -> _Peer | None:
+    def _peer(self, address: Address) -> _Peer | None:
         """The connection to a process, None while it cannot be had."""
-        if address is None:
-            return None
         peer = self._peers.get(address)
         if peer is not None and peer.again_at is None:
             return peer
         if peer is not None and peer.again_at is not None and self._clock() < peer.again_at:
             return None
-        endpoint = address.endpoint(self._node_id)
-        if not endpoint:
-            return None
-        self._look_for_breaks()  # what is still told of the old connection must not end the new one
-        self._names += 1
-        peer = self._peers[address] = _Peer(self._names.to_bytes(4, "little"), endpoint)
-        s = self._socket  # its options count for the connections that are opened after they were set
-        s.setsockopt(zmq.CONNECT_ROUTING_ID, peer.name)
-        if endpoint == address.ipc:
-            s.curve_server = False  # no keys: the socket's file is its owner's
+        if address.node_id == self._node_id:
+            links: Links = self._near
+            endpoint = address.file
+        elif address.tcp:
+            self._far = links = self._far or FarLinks(beside=self._near.fileno())
+            endpoint = address.tcp
         else:
-            s.curve_serverkey, (s.curve_publickey, s.curve_secretkey) = address.key, self._keys
-        s.connect(endpoint)
+            return None
+        peer = self._peers[address] = _Peer(links)
+        try:
+            peer.name = links.open(endpoint, address.key)
+        except OSError:
+            self._break(peer)
+            return None
         return peer
-
-    def _look_for_breaks(self) -> None:
-        while self._monitor.poll(0):
-            endpoint = recv_monitor_message(self._monitor)["endpoint"].decode()
-            for peer in self._peers.values():
-                if peer.endpoint == endpoint and peer.again_at is None:
-                    self._break(peer)
 
     def _break(self, peer: _Peer) -> None:
         peer.again_at = self._clock() + _AGAIN_SECONDS

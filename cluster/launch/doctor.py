@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from actors.threads import cores, share_of
 from cluster.launch.checks import (
     check_exposure,
     memory,
@@ -61,6 +62,7 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
         return
     yield Finding("ok", "configuration", "valid")
     yield _gpu(config)
+    yield _threads(config)
     for key, address in (("listen", config.gateway.listen), ("http", config.gateway.http)):
         yield _checked("port", partial(_port, address), f"stop what listens there, or set gateway.{key}")
     yield _checked("tokens", partial(_tokens, config), "eightwinds token NAME --file FILE makes a token and its file")
@@ -101,6 +103,15 @@ def _gpu(config: Config) -> Finding:
     if importlib.util.find_spec("flash_attn") is None:
         return Finding("warn", "gpu", "flash-attn is not installed", "pip install 'eightwinds[gpu]', else SDPA is used")
     return Finding("ok", "gpu", f"{wanted:g} asked for")
+
+
+def _threads(config: Config) -> Finding:
+    """As they would be if all actors ran on this machine."""
+    head = config.head.threads or cores()
+    expert = config.experts.threads or share_of(cores(), config.experts.count)
+    text = f"{head} in the head, {expert} in each expert, on the {cores()} cores here"
+    advice = "" if max(head, expert) <= cores() else "set head.threads and experts.threads to no more than the cores"
+    return Finding("warn" if advice else "ok", "threads", text, advice)
 
 
 def _port(address: str) -> str:

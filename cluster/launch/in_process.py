@@ -4,12 +4,15 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from actors.expert import Expert
 from actors.head import Head, LocalHead
 from actors.replica import ReplicaId, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
 from actors.seams import HeadHandle
+from actors.threads import cores
 from actors.transport.local import LocalTransport
 from actors.vitals import Pulse
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
@@ -41,6 +44,7 @@ class InProcess:
 
     def start(self, stop: threading.Event) -> HeadOnly:
         head_spec, expert_specs = actor_specs(self._config, self._checkpoint)
+        torch.set_num_threads(head_spec.threads or cores())  # of the whole process: head and experts take turns
         try:
             head, experts = Head(head_spec), [Expert(spec) for spec in expert_specs]
         except ValueError as error:

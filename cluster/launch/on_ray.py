@@ -82,6 +82,10 @@ class RayDeployment:
         self._essentials = daemon.essentials(local) if local is not None else {}
         experts = {actor: (name_of(actor), handle) for actor, handle in handles.items() if actor != "head"}
         self.pulses = {actor: pulses[actor] for actor in experts}
+        of_experts = sorted({pulse.threads for pulse in self.pulses.values()})
+        log.info(
+            "threads: %d in the head, %s in each expert", pulses["head"].threads, " or ".join(map(str, of_experts))
+        )
         self.ops = RayReplicas(handles["head"], experts, actors.start, config.cluster.namespace)
         self.ops.adopt(self.pulses)
         self.head = RemoteHead(

@@ -26,12 +26,14 @@ class ModelSection(_Section):
 
 
 class ActorSection(_Section):
-    """Resources that Ray reserves for an actor, and the threads of torch in it (0: torch decides)."""
+    """Resources that Ray reserves for an actor, and the threads that it computes with (0: what its machine
+    allows: all cores for the head, and the experts of a machine share its cores).
+    """
 
     num_cpus: float = Field(default=0.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
     resources: dict[str, float] = Field(default_factory=dict)
-    threads: int = Field(default=1, ge=0)
+    threads: int = Field(default=0, ge=0)
 
 
 class HeadSection(ActorSection):

@@ -10,8 +10,8 @@ from model.batch import StepPlan
 _FORGET = 0.98  # weight of a step against the one after it: about 50 count
 _PROBE_EVERY = 16  # steps with prefill before one goes without, so that what it adds stays visible
 _GROWTH = 4  # a step has at most this many times the recent prefill, while its cost is not known well
-_FIXED_SHARE = 0.1  # of a step of prompts alone: what it costs however few tokens it has
-_LEAST_ALONE, _UNKNOWN = 128, 512  # tokens of such a step: at least, and before its cost is known
+_FIXED_SHARE = 0.05  # of a step that holds nobody up: what it costs however few tokens it has
+_LEAST_FREE, _UNKNOWN = 256, 512  # tokens of such a step: at least, and before its cost is known
 _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: an expert may have restarted
 
 
@@ -55,28 +55,30 @@ class StepCost:
 
 
 class PrefillBudget:
-    """How many prompt tokens the next step may take, alone or beside decodes.
+    """How many prompt tokens the next step may take.
 
-    **Beside decodes.** Time is shared by heads: `newcomers`, which have no token yet, get as much of it for their
-    prompts as the sequences that decode get for their tokens, each counting once. So a step may take
-    1 + newcomers / decodes times as long as its decodes alone, and `slowdown` times in any case: a burst fills the
-    slots at nearly full speed, and one long prompt beside sixteen streams adds half of a step to them.
+    **Beside streams.** Time is shared by heads: a wave of requests, which came while others of it still waited for
+    their first token, gets as much of it for prompts as the streams that ran before get for their tokens, each counting
+    once. So a step may take 1 + wave / streams times as long as its decodes alone, and `slowdown` times in any case.
+    A burst fills the slots at nearly full speed; one long prompt beside sixteen streams adds half of a step to them.
 
-    **Alone.** As many as make what a step costs in any case a tenth of it: more would gain little, and keep whoever
-    comes next, or leaves, waiting longer.
+    **Beside none**, because nothing ran before the wave: as many as make what a step costs in any case a tenth of it.
+    More would gain little, and keep whoever comes next, or leaves, waiting longer.
     """
 
     def __init__(self, slowdown: float, least: int = 16) -> None:
         """At least `least` prefill tokens are always allowed, because a prompt must get on, too."""
         self._slowdown, self._least = slowdown, least
-        self._cost = StepCost()
+        self._cost, self._alone = StepCost(), StepCost()  # of steps that decode, and of prompts alone
         self._mixed = _PROBE_EVERY  # steps since one of decodes alone; the first is to be one
         self._lately = 0.0  # prefill tokens of mixed steps, a running mean
+        self._streams = 0  # that ran before the wave, and still do
 
     def observe(self, plan: StepPlan, seconds: float) -> None:
         prefill = sum(chunk.length for chunk in plan.chunks if chunk.length > 1)
         decodes = sum(chunk.length == 1 for chunk in plan.chunks)
         if not decodes:
+            self._alone.observe(0, prefill, seconds)
             return
         self._cost.observe(decodes, prefill, seconds)
         self._mixed = self._mixed + 1 if prefill else 0
@@ -84,17 +86,21 @@ class PrefillBudget:
             self._lately += (prefill - self._lately) / 4
 
     def tokens(self, decodes: int, newcomers: int) -> int:
-        """Prompt tokens of a step with so many decodes; 0 at times, to see what decodes alone cost."""
-        if not decodes:
-            return self._alone()
+        """Prompt tokens of a step with so many decodes, while so many others have no token yet; 0 at times, to see what
+        decodes alone cost.
+        """
+        self._streams = min(self._streams, decodes) if newcomers else decodes
+        if not self._streams:
+            return self._free()
         if self._mixed >= _PROBE_EVERY:
             return 0
+        wave = newcomers + decodes - self._streams
         token, bound = self._cost.prefill, _GROWTH * max(self._least, self._lately)
-        room = (max(self._slowdown, 1 + newcomers / decodes) - 1) * self._cost.expect(decodes, 0)
+        room = (max(self._slowdown, 1 + wave / self._streams) - 1) * self._cost.expect(decodes, 0)
         return max(self._least, int(min(bound, room / token if token > 0 else math.inf)))
 
-    def _alone(self) -> int:
-        token = self._cost.prefill
+    def _free(self) -> int:
+        token = self._alone.prefill
         if token <= 0:
             return _UNKNOWN
-        return max(_LEAST_ALONE, int(self._cost.expect(1, 0) / token / _FIXED_SHARE))
+        return max(_LEAST_FREE, int(self._alone.base / token / _FIXED_SHARE))

@@ -6,7 +6,7 @@ import torch
 from model import packed
 from model.linear import linear
 from model.matrix import Product
-from model.packed import Packer, rows_agree
+from model.packed import Packer, cancelling, rows_agree
 
 
 def weight(outputs: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -14,16 +14,20 @@ def weight(outputs: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> to
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shape", [(512, 128), (256, 512), (1000, 96), (97, 1024), (2048, 256)], ids=str)
+@pytest.mark.parametrize("shape", [(512, 128), (256, 512), (1000, 96), (97, 1024), (2048, 256), (64, 3584)], ids=str)
 def test_a_packed_matrix_gives_the_same_bits(shape: tuple[int, int], threads: int) -> None:
+    """Of numbers that cancel, so that another order of adding shows."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        stored, x = weight(*shape), torch.randn(70, shape[1]).bfloat16()
+        stored, x = cancelling(*shape), cancelling(70, shape[1], seed=1)
+        x[:, shape[1] // 2 :] *= -1
         matrix = Packer().matrix(stored)
         for rows in (0, 1, 2, 3, 8, 17, 33, 64, 70):
             assert torch.equal(matrix(x[:rows]), linear(x[:rows], stored)), rows
-        assert torch.equal(matrix(x)[5:6], matrix(x[5:6]))
+        whole = matrix(x)
+        for rows in range(1, 70):
+            assert torch.equal(whole[5 : 5 + rows], matrix(x[5 : 5 + rows])), rows
     finally:
         torch.set_num_threads(before)
     assert matrix.nbytes == stored.nbytes
@@ -42,15 +46,24 @@ def test_a_product_whose_rows_depend_on_their_batch_is_not_used(monkeypatch: pyt
 
     def leaky(stored: torch.Tensor) -> Product:
         tried.append(stored.shape)
-        return lambda x: linear(x, stored) + len(x)
+        return lambda x: linear(x, stored) + len(x) * len(x)
 
     monkeypatch.setattr(packed, "_packed", leaky)
     packer, x = Packer(), torch.randn(4, 256).bfloat16()
     for _ in range(2):
         stored = weight(512, 256)
         assert torch.equal(packer.matrix(stored)(x), linear(x, stored))
-    assert len(tried) == 1, "one trial for weights of one shape"
-    assert not rows_agree(leaky(weight(512, 256)), 256)
+    assert len(tried) == 2, "one trial for weights of one shape, alone and in company"
+
+
+def test_the_trial_finds_rows_that_are_added_up_in_another_order() -> None:
+    stored = cancelling(64, 2048)
+
+    def another_order(x: torch.Tensor) -> torch.Tensor:
+        return x.float() @ stored.float().t() if len(x) != 3 else x.flip(1).float() @ stored.flip(1).float().t()
+
+    assert rows_agree(lambda x: linear(x, stored), 2048)
+    assert not rows_agree(another_order, 2048)
 
 
 def test_a_torch_without_the_operators_multiplies_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

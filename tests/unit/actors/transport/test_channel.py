@@ -1,5 +1,6 @@
 """The direct channel: calls over real sockets to experts that run in this process."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 import zmq
 
 from actors.replica import Address, Replica
+from actors.transport import channel_server
 from actors.transport.channel import ChannelTransport
 from actors.transport.channel_server import ChannelServer
 from actors.transport.rows import RowsHeader
@@ -166,3 +168,33 @@ def test_the_first_of_two_is_enough(serve: Serve, connect: Connect) -> None:
 def test_waiting_ends_after_its_time(serve: Serve, connect: Connect) -> None:
     transport = connect(HERE)
     assert transport.poll(0.01, [1]) == []
+
+
+def test_another_user_of_the_machine_gets_nothing(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_server, "_user_of", lambda connection: os.getuid() + 1)
+    transport = connect(HERE)
+    reply = ask(transport, replica(transport, serve(host="").address), torch.zeros(1, 8))
+    assert reply.rows_RD is None and "connection" in reply.error
+
+
+def test_many_large_calls_at_once_come_back_whole(serve: Serve, connect: Connect) -> None:
+    """More than sockets hold, both ways."""
+    transport = connect(HERE)
+    there = [replica(transport, serve(file=str(e), host="").address, e) for e in range(3)]
+    sent = {i: torch.randn(600, 512) for i in range(12)}
+    transport.submit([ExpertCall(i, 0, there[i % 3], rows) for i, rows in sent.items()])
+    replies = {reply.call_id: reply.rows_RD for reply in transport.poll(PATIENCE, list(sent))}
+    assert all(rows is not None and torch.equal(rows, sent[i]) for i, rows in replies.items()) and len(replies) == 12
+
+
+def test_near_and_far_are_waited_for_together(serve: Serve, connect: Connect) -> None:
+    transport = connect(HERE)
+    near = replica(transport, serve(file="n").address)
+    far = replica(transport, replace(serve(file="f").address, node_id=ELSEWHERE), 1)
+    for round_ in range(5):
+        calls = [ExpertCall(10 * round_ + i, 0, (near, far)[i % 2], torch.ones(2, 8)) for i in range(6)]
+        transport.submit(calls)
+        replies = transport.poll(PATIENCE, [call.call_id for call in calls])
+        assert len(replies) == 6 and all(reply.rows_RD is not None for reply in replies)

@@ -99,6 +99,7 @@ def test_who_waits_counts_as_much_as_who_runs(decodes: int, newcomers: int, fact
     for used in (0, 30, 60, 90) * 20:
         budget.observe(plan(decodes, used), machine(decodes, used))
     budget._lately = 1e6  # no growth to wait for
+    budget.tokens(decodes, 0)  # they are streams, and not of the wave
     tokens = budget.tokens(decodes, newcomers)
     assert machine(decodes, tokens) == pytest.approx(factor * machine(decodes, 0), rel=0.02)
 
@@ -118,13 +119,28 @@ def test_a_burst_fills_the_slots_soon_and_a_lone_prompt_does_not_hold_up_streams
 def test_a_step_of_prompts_alone_makes_its_fixed_cost_a_tenth() -> None:
     budget = PrefillBudget(1.5)
     assert budget.tokens(0, 8) == 512, "nothing is known yet"
-    for decodes in (1, 4, 16, 2) * 5:
-        drive(budget, decodes, 4, machine)
+    for prefill in (512, 40, 512, 300):
+        budget.observe(plan(0, prefill), machine(0, prefill))
     tokens = budget.tokens(0, 8)
-    assert machine(1, 0) / (machine(1, 0) + 0.0002 * tokens) == pytest.approx(0.09, abs=0.01)
+    assert machine(0, 0) / machine(0, tokens) == pytest.approx(0.09, abs=0.01)
+    assert budget.tokens(5, 3) == tokens, "those that decode are of the wave: nothing ran before it"
+
+
+def test_a_wave_ends_when_none_of_it_waits() -> None:
+    budget = PrefillBudget(1.5)
+    for used in (0, 30, 60) * 20:
+        budget.observe(plan(16, used), machine(16, used))
+    budget._lately = 1e6
+    budget.tokens(16, 0)
+    few, many = budget.tokens(16, 1), budget.tokens(16, 32)
+    assert budget.tokens(40, 8) > 3 * few, "24 of the 40 came with the 8: they owe them what they had"
+    assert many > 4 * few
+    budget.tokens(48, 0)
+    assert budget.tokens(48, 1) < 3 * few, "all 48 are streams now"
 
 
 def test_a_step_of_prompts_alone_stays_worth_its_while_where_a_step_costs_nothing_by_itself() -> None:
     budget = PrefillBudget(1.5)
-    drive(budget, 4, 100, lambda d, p: 0.0001 * d + 0.001 * p)
-    assert budget.tokens(0, 8) == 128
+    for prefill in (512, 40, 512, 300):
+        budget.observe(plan(0, prefill), 0.001 * prefill)
+    assert budget.tokens(0, 8) == 256
