@@ -20,6 +20,7 @@ class PagedKVCache:
         # zero_() writes to it, so that missing memory shows now and not under load; zeros() would map it lazily.
         self.keys = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.values = torch.empty(shape, dtype=dtype, device=device).zero_()
+        self._read = (self.keys.new_empty(0), self.keys.new_empty(0))
 
     def write(self, layer: int, kv_rows_T: torch.Tensor, k_TNd: torch.Tensor, v_TNd: torch.Tensor) -> None:
         """Store one layer's keys and values at rows page * S + offset."""
@@ -33,8 +34,16 @@ class PagedKVCache:
             self.values[:, target] = self.values[:, source]
 
     def read(self, layer: int, kv_rows_L: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [L, N, d] at rows page * S + offset."""
-        keys, values = self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
+        """Keys and values [L, N, d] at rows page * S + offset, in memory that the next call overwrites: new memory for
+        every layer and step costs several times what the copy does (17 instead of 3 ms, 32 sequences of 4,096 keys).
+        """
+        width = self.keys[0, 0, 0].numel()
+        if self._read[0].numel() < len(kv_rows_L) * width:
+            self._read = (self.keys.new_empty(len(kv_rows_L) * width), self.keys.new_empty(len(kv_rows_L) * width))
         # Rows of one dimension: indexing [rows, N, d] moves the same bytes a dozen times slower on a CPU.
-        k_LX, v_LX = (x.flatten(1).index_select(0, kv_rows_L) for x in (keys, values))
-        return k_LX.view(-1, *keys.shape[1:]), v_LX.view(-1, *values.shape[1:])
+        k_LX, v_LX = (
+            torch.index_select(rows[layer].view(-1, width), 0, kv_rows_L, out=memory.view(-1, width)[: len(kv_rows_L)])
+            for rows, memory in zip((self.keys, self.values), self._read, strict=True)
+        )
+        shape = (-1, *self.keys.shape[3:])
+        return k_LX.view(shape), v_LX.view(shape)

@@ -27,7 +27,7 @@ class _Prefill:
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
-    """B sequences with one query each and up to L keys; the mask excludes the keys that pad a shorter one."""
+    """B sequences with one query each and L keys each; the mask excludes those that pad a shorter sequence."""
 
     rows_B: torch.Tensor
     kv_rows_BL: torch.Tensor
@@ -57,19 +57,26 @@ class SdpaBackend:
             if s.length > 1:
                 calls.append(self._prefill(s, device))
             else:
-                stacks.setdefault(padded(s.kv_length - self.first_key(s.start)), []).append(s)
-        for width, stack in stacks.items():
-            most = max(1, _STACKED_ROWS // width)
-            calls += [self._decode(stack[i : i + most], width, device) for i in range(0, len(stack), most)]
+                seen = s.kv_length - self._first_page(s.start) * self.page_size
+                stacks.setdefault(-(-padded(seen) // self.page_size), []).append(s)
+        for pages, stack in stacks.items():
+            most = max(1, _STACKED_ROWS // (pages * self.page_size))
+            calls += [self._decode(stack[i : i + most], pages, device) for i in range(0, len(stack), most)]
         return calls
 
     def first_key(self, position: int) -> int:
         """The first position that a query at `position` sees."""
         return 0 if self.window is None else max(0, position - self.window + 1)
 
+    def _first_page(self, position: int) -> int:
+        return self.first_key(position) // self.page_size
+
     def _prefill(self, s: Segment, device: torch.device) -> _Prefill:
         rows, first = slice(s.row, s.row + s.length), self.first_key(s.start)
-        kv_rows_L = put(s.kv_rows(first, self.page_size), device, torch.int64)
+        begin = self._first_page(s.start)
+        pages_P = put(list(s.pages[begin : -(-s.kv_length // self.page_size)]), device, torch.int64)
+        own = slice(first - begin * self.page_size, s.kv_length - begin * self.page_size)
+        kv_rows_L = self._rows_of(pages_P)[own]
         if s.start == 0 and (self.window is None or s.length <= self.window):
             return _Prefill(rows, kv_rows_L, None)
         queries = torch.arange(s.start, s.kv_length, device=device)[:, None]
@@ -79,14 +86,30 @@ class SdpaBackend:
             mask &= keys > queries - self.window
         return _Prefill(rows, kv_rows_L, mask)
 
-    def _decode(self, stack: Sequence[Segment], width: int, device: torch.device) -> _Decode:
-        """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
-        at rows 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
+    def _rows_of(self, pages: torch.Tensor) -> torch.Tensor:
+        """All cache rows of pages, [..., P] -> [..., P * page_size]."""
+        offsets = torch.arange(self.page_size, device=pages.device)
+        return (pages[..., None] * self.page_size + offsets).flatten(-2)
+
+    def _decode(self, stack: Sequence[Segment], count: int, device: torch.device) -> _Decode:
+        """Example with page_size 4 and 2 pages: a query at position 5 in pages [9, 5] that sees from 2 on has keys at
+        rows 9*4+2, 9*4+3, 5*4+0, 5*4+1. The last of them stands, masked, for the other rows of its pages, because
+        those may hold anything, NaN included.
         """
-        own_B = [s.kv_rows(self.first_key(s.start), self.page_size) for s in stack]
-        kv_rows_BL = put([own + own[-1:] * (width - len(own)) for own in own_B], device)
-        mask_BL = torch.arange(width, device=device)[None, :] < put([len(own) for own in own_B], device)[:, None]
-        return _Decode(put([s.row for s in stack], device, torch.int64), kv_rows_BL, mask_BL[:, None, None])
+        pages, bounds = list[int](), list[int]()
+        for s in stack:
+            begin = self._first_page(s.start)
+            own = list(s.pages[begin : -(-s.kv_length // self.page_size)])
+            pages += own + own[-1:] * (count - len(own))
+            bounds += [self.first_key(s.start) - begin * self.page_size, s.kv_length - begin * self.page_size]
+        numbers = put([*(s.row for s in stack), *bounds, *pages], device, torch.int64)  # one transfer
+        rows_B, bounds_2B, pages_BP = numbers.split([len(stack), 2 * len(stack), len(pages)])
+        first_B1, end_B1 = bounds_2B.view(-1, 2, 1).unbind(1)
+        keys_L = torch.arange(count * self.page_size, device=device)
+        mask_BL = (keys_L >= first_B1) & (keys_L < end_B1)
+        all_BL = self._rows_of(pages_BP.view(-1, count))
+        kv_rows_BL = torch.where(mask_BL, all_BL, all_BL.gather(1, end_B1 - 1))
+        return _Decode(rows_B, kv_rows_BL, mask_BL[:, None, None])
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Call]) -> torch.Tensor:
         out = torch.empty_like(q_THd)
@@ -115,9 +138,9 @@ class SdpaBackend:
     @staticmethod
     def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:
         """Query heads that share a KV head are passed as its queries, so that keys need no copy for each head."""
-        (count, width), (_, heads, d) = call.kv_rows_BL.shape, q_BHd.shape
+        count, heads, d = q_BHd.shape
         pair = cache.read(layer, call.kv_rows_BL.flatten())
-        k_BNLd, v_BNLd = (x.view(count, width, -1, d).transpose(1, 2) for x in pair)
+        k_BNLd, v_BNLd = (x.view(count, -1, *x.shape[1:]).transpose(1, 2) for x in pair)
         q_BNGd = q_BHd.view(count, k_BNLd.shape[1], -1, d)
         y_BNGd = F.scaled_dot_product_attention(q_BNGd, k_BNLd, v_BNLd, attn_mask=call.mask_B11L)
         return y_BNGd.reshape(count, heads, d)  # a view would fail: CUDA's kernels keep the queries outermost in memory

@@ -114,7 +114,9 @@ def _told(columns: Sequence[torch.Tensor], counts: Sequence[int]) -> list[tuple[
 
 
 def shape(logits_BV: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """A copy of the logits with penalties, bias and masks applied."""
+    """The logits with penalties, bias and masks applied: a copy, if there are any."""
+    if not any(s.seen is not None or s.mask is not None or s.params.logit_bias or s.banned for s in samplers):
+        return logits_BV
     scores_BV = logits_BV.clone()
     penalise(scores_BV, [(b, s.params, s.seen) for b, s in enumerate(samplers) if s.seen is not None])
     bias(scores_BV, [(b, s.params) for b, s in enumerate(samplers)])
