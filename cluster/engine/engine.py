@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from actors.seams import HeadHandle, HeadLost, HeadTaken
 from cluster.engine.adoption import Adoption
+from cluster.engine.events import Event as EngineEvent
 from cluster.engine.events import Failed, Sink
 from cluster.engine.statistics import Statistics
 from cluster.observe.events import Event, EventLog, Kind
@@ -76,6 +77,7 @@ class Engine:
         self._said = SaidOnce(log)
         self._wake = threading.Condition()
         self._gone: collections.deque[str] = collections.deque()
+        self._untold: list[EngineEvent] = []  # of the last step; told while the next one runs
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -143,6 +145,8 @@ class Engine:
             while self._wait_for_work():
                 if plan := self._plan():
                     self._step(plan)
+                else:
+                    self._tell()
         except HeadTaken as error:
             log.error("this engine ends: %s", error)
         except HeadLost as error:
@@ -159,6 +163,8 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         """Sleep while there is nothing to do; False: stop."""
+        if not self._scheduler.has_work:
+            self._tell()
         with self._wake:
             while not (self._stopping or self._gone or self._scheduler.has_work):
                 self._scheduler.check()
@@ -182,6 +188,7 @@ class Engine:
     def _step(self, plan: StepPlan) -> None:
         try:
             self._head.submit(plan)
+            self._tell()
             result = None
             while result is None and not self._stopping:
                 result = self._head.poll(_POLL_SECONDS)
@@ -210,8 +217,15 @@ class Engine:
             self._report_failure([sequence], fault.kind)
         self._prefill_budget.observe(plan, result.seconds)
         self.statistics.count(plan, result)
-        if sampled:
-            self._sink(self.statistics.events(sampled, self.clock()))
+        self._untold += self.statistics.events(sampled, self.clock())
+
+    def _tell(self) -> None:
+        """Hand the last step's events over. This comes behind the next step's submission, because the threads that take
+        them want the interpreter, and the head would wait for it: a stop string ends its output a step later.
+        """
+        if self._untold:
+            self._sink(self._untold)
+            self._untold = []
 
     def _fail(self, failure: StepFailure) -> None:
         """A step that was refused or failed: `stale` means a new head, which only needs the sequences again."""
@@ -236,6 +250,7 @@ class Engine:
             self._report_failure(unfit, "unavailable")
 
     def _report_failure(self, sequences: list[Sequence], kind: str) -> None:
+        self._tell()  # what they had comes first
         now = self.clock()
         for sequence in sequences:
             self.statistics.forget(sequence.id, now)

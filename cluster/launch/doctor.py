@@ -21,7 +21,7 @@ from cluster.launch.checks import (
 )
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, ray_auth
-from cluster.launch.specs import served_dtype
+from cluster.launch.specs import held_bytes, served_dtype
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
 from cluster.settings.tokens import TokenFile
@@ -159,7 +159,7 @@ def _checkpoint(config: Config, taken_over: bool) -> Iterator[Finding]:
         return
     checkpoint, dtype = served.checkpoint, served_dtype(config, served.checkpoint)
     stored = sum(t.nbytes for t in checkpoint.tensors.values())
-    held = checkpoint.held_bytes(dtype)
+    held = held_bytes(config, checkpoint)
     text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored"
     yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {dtype}")
     if needed := memory_needed(config, held):

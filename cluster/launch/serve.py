@@ -22,7 +22,7 @@ from cluster.launch.process.shutdown import Shutdown
 from cluster.launch.ray_runtime import RayRuntime
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, Runtime
 from cluster.launch.server import Server
-from cluster.launch.specs import scaling_policy, served_dtype
+from cluster.launch.specs import held_bytes, scaling_policy
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.address import bind, split
 from cluster.settings.config import Config
@@ -90,8 +90,7 @@ def _examined(config: Config) -> tuple[TokenFile | None, socket.socket, ServedMo
 
 def _check_machine(config: Config, served: ServedModel) -> None:
     left = [] if config.cluster.ray_address else daemon.left_behind(config.cluster.namespace)
-    held = served.checkpoint.held_bytes(served_dtype(config, served.checkpoint))
-    check_machine(config, held, taken_over=bool(left))
+    check_machine(config, held_bytes(config, served.checkpoint), taken_over=bool(left))
 
 
 def _runtime(config: Config, served: ServedModel) -> Runtime:

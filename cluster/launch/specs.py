@@ -14,6 +14,7 @@ from model.checkpoint.folder import Checkpoint, dtype_bytes
 
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
+_NUMBER_BYTES = {"int8": 1.01, "int4": 0.54}  # of a number of an expert's weights, scales included
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("actors", "model")
 
@@ -55,6 +56,16 @@ def code_digest(root: Path = _ROOT) -> str:
 
 def served_dtype(config: Config, checkpoint: Checkpoint) -> str:
     return checkpoint.config.dtype if config.model.dtype == "auto" else config.model.dtype
+
+
+def held_bytes(config: Config, checkpoint: Checkpoint) -> int:
+    """Of all weights as they are served, in all processes together, with one replica of each expert."""
+    dtype = served_dtype(config, checkpoint)
+    experts = checkpoint.held_bytes(dtype, [n for n in checkpoint.tensors if ".experts." in n])
+    others = checkpoint.held_bytes(dtype) - experts
+    return others + round(
+        experts / dtype_bytes(dtype) * _NUMBER_BYTES.get(config.experts.quantization, dtype_bytes(dtype))
+    )
 
 
 def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:

@@ -181,7 +181,7 @@ class Config(_Section):
 
     model: ModelSection = ModelSection()
     runtime: Literal["ray", "in_process"] = "ray"
-    transport: Literal["object_refs", "channel"] = "object_refs"
+    transport: Literal["channel", "object_refs"] = "channel"
     head: HeadSection = HeadSection()
     experts: ExpertsSection = ExpertsSection()
     kv: KvSection = KvSection()

@@ -5,7 +5,7 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,10 @@ class Checkpoint:
     def nbytes(self, names: list[str]) -> int:
         return sum(self.tensors[name].nbytes for name in names)
 
-    def held_bytes(self, dtype: str) -> int:
-        return sum(math.prod(tensor.shape) for tensor in self.tensors.values()) * dtype_bytes(dtype)
+    def held_bytes(self, dtype: str, names: Collection[str] | None = None) -> int:
+        """Of these tensors in a dtype; of all of them without names."""
+        chosen = self.tensors if names is None else names
+        return sum(math.prod(self.tensors[name].shape) for name in chosen) * dtype_bytes(dtype)
 
 
 def generation_config(folder: Path) -> dict[str, Any]:

@@ -55,18 +55,21 @@ def test_a_request_that_goes_on_between_losses_is_kept(make: Make, head: FakeHea
 
 
 def test_prefill_is_not_paced_while_streams_stand_still(make: Make, head: FakeHead, events: Events) -> None:
-    engine, long = make(max_running=2, budget=32), request("b", prompt=60, max_tokens=2)
+    engine, long = make(max_running=2, budget=100), request("b", prompt=150, max_tokens=2)
     a = request("a", prompt=20, max_tokens=12)
     head.hold()
-    engine.submit([a, long])
-    head.let(2)
+    engine.submit([a])
+    head.let(1)
+    head.wait_for_plan(lambda plan: plan.step >= 1)
+    engine.submit([long])
+    head.let(1)
     head.wait_for_plan(lambda plan: plan.step >= 2)
-    assert [c.length for c in head.plans[1].chunks] == [1], "beside decodes it is paced, which begins with nothing"
+    assert [c.length for c in head.plans[2].chunks] == [1, 64], "beside a stream it is paced"
     head.outcomes.append(HeadLost("killed"))
     head.let_go()
     events.wait_for_end("a", "b")
     again = [plan for plan in head.plans if plan.incarnation == "head-1"]
-    assert [[c.length for c in plan.chunks] for plan in again[:3]] == [[22, 10], [1, 31], [1, 19]]
+    assert [[c.length for c in plan.chunks] for plan in again[:3]] == [[22, 78], [1, 72], [1, 1]]
     assert events.tokens("b") == expected(head, long)
     check_idle(engine, events)
 

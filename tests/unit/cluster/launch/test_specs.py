@@ -4,12 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from actors.expert import MATRICES
 from actors.specs import ActorSpec, kv_bytes
 from cluster.launch import checks
-from cluster.launch.specs import actor_specs, code_digest, engine_config, replica_options, scaling_policy
+from cluster.launch.specs import (
+    actor_specs,
+    code_digest,
+    engine_config,
+    held_bytes,
+    replica_options,
+    scaling_policy,
+)
 from cluster.settings.config import Config, load_config
 from model.checkpoint.folder import Checkpoint
+from model.checkpoint.weights import Tensors
+from model.experts.dense import ExpertWeights
 from tests.checkpoints import tiny, write
 
 TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, KV heads, head_dim, bytes of fp32
@@ -45,7 +56,20 @@ def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatc
     monkeypatch.setattr(checks, "ACTOR_BYTES", 0)
     held = checkpoint.held_bytes(dtype)
     assert checks.memory_needed(config, held) == held + 4096
+    assert held == held_bytes(config, checkpoint)
     assert held == checkpoint.nbytes(list(checkpoint.tensors)) // (1 if dtype == "float32" else 2)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_quantized_experts_are_counted_as_they_are_held(quantization: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=512))
+    checkpoint = Checkpoint.open(folder)
+    settings = [f"model.path={folder}", "model.dtype=bfloat16", f"experts.quantization={quantization}"]
+    layers, names = checkpoint.config.num_hidden_layers, checkpoint.expert_names(0)
+    expert = ExpertWeights(0, layers, Tensors(checkpoint, names, torch.bfloat16), MATRICES[quantization])
+    wanted = checkpoint.held_bytes("bfloat16", checkpoint.head_names())
+    wanted += expert.nbytes() * checkpoint.config.num_local_experts
+    assert held_bytes(load_config(None, {}, settings), checkpoint) == pytest.approx(wanted, rel=0.03)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_without_anything_the_defaults_hold() -> None:
     assert Config().gateway.listen == "127.0.0.1:50051"
     assert Config().gateway.http == "127.0.0.1:8000"
     assert (Config().model.path, Config().cluster.namespace) == ("demo", "eightwinds")
-    assert (Config().runtime, Config().transport) == ("ray", "object_refs")
+    assert (Config().runtime, Config().transport) == ("ray", "channel")
 
 
 def test_settings_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
