@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration fuzz chaos chaos-short multihost multihost-short daily daily-short abuse abuse-short gpu gpu-rehearsal \
+.PHONY: help demo test unit integration refs-short fuzz chaos chaos-short multihost multihost-short daily daily-short abuse abuse-short gpu gpu-rehearsal \
         gpu-bundle check lint types contracts protos stubs proto bench bench-serve clean venv venv-runtime constraints
 
 help:
@@ -93,6 +93,11 @@ unit: $(DEVELOPER)
 fuzz: $(DEVELOPER)
 	@echo 'fuzz: $(or $(FUZZ),20000) requests'
 	@EIGHTWINDS_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -q -s tests/unit/cluster/gateway/test_fuzz.py
+
+refs-short: $(DEVELOPER)
+	@echo 'refs-short: kills, identity and life over object references, which are not the default'
+	@EIGHTWINDS_TRANSPORT=object_refs $(BIN)/python -m pytest -q tests/integration/test_kills.py \
+	    tests/integration/test_identity.py
 
 chaos: $(DEVELOPER)
 	@echo 'chaos: 280 kills, freezes, slow-downs and scalings, then some in bfloat16 (45 minutes)'

@@ -11,7 +11,9 @@ from functools import cached_property
 import torch
 
 from actors.loading import Loading, open_checkpoint
-from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.micro_batches import MicroBatches
+from actors.routing.router import ExpertRouter, ExpertUnavailable
+from actors.routing.step_counts import StepCounts
 from actors.seams import HeadTaken
 from actors.specs import ActorReport, ActorSpec, kv_bytes
 from model.attention.attention import choose_backend
@@ -48,6 +50,7 @@ class Head:
         self._epoch, self._slots = -1, Slots(lambda constraint: self._constraints.matcher(constraint))
         self._first_fault = ""
         config, device = self._checkpoint.config, torch.device(spec.device)
+        self.micro_batches = MicroBatches(spec.micro_batches)
         keep_one_order(device)
         self._attention = choose_backend(self._dtype, device, config.head_dim, config.sliding_window, spec.page_size)
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
@@ -118,11 +121,14 @@ class Head:
         try:
             self._slots.apply(plan)
             self._cache.copy(plan.copies)
-            batch = self._slots.batch(plan.chunks, self.spec.page_size, self.spec.device)
-            logits_RV = self._router.run(self._trunk.forward(batch, self._cache, self._attention), counts)
+            parts = self.micro_batches.parts(plan.chunks)
+            batches = [self._slots.batch(part, self.spec.page_size, self.spec.device) for part in parts]
+            forwards = [self._trunk.forward(batch, self._cache, self._attention) for batch in batches]
+            logits_RV = torch.cat(self._router.run(forwards, counts))
+            self.micro_batches.observe(time.perf_counter() - started)
             tokens, prompts, faults = self._slots.results(logits_RV, plan.chunks)
             if any(fault.kind == "numeric" for fault in faults):
-                faults = self._located(faults, plan.step, batch)
+                faults = self._located(faults, plan.step, batches)
         except ExpertUnavailable as error:
             return StepFailure(plan.step, "unavailable", str(error))
         except Exception as error:  # a bug of ours: the engine fails the requests and logs what is said here
@@ -133,7 +139,7 @@ class Head:
             plan.step,
             plan.epoch,
             tokens,
-            tuple(counts.expert_tokens),
+            counts.expert_tokens,
             self._routing(plan.chunks, counts),
             counts.retries,
             time.perf_counter() - started,
@@ -142,7 +148,9 @@ class Head:
             faults,
         )
 
-    def _located(self, faults: Sequence[SequenceFault], step: int, batch: RaggedBatch) -> tuple[SequenceFault, ...]:
+    def _located(
+        self, faults: Sequence[SequenceFault], step: int, batches: Sequence[RaggedBatch]
+    ) -> tuple[SequenceFault, ...]:
         """Faults that say where the first of this head's numbers came to be none: the step is run again, watched.
 
         What it writes to the cache is there already. Only the first fault is looked for: a checkpoint that overflows
@@ -151,7 +159,9 @@ class Head:
         assert self._trunk and self._cache and self._router
         if not self._first_fault:
             place: list[str] = []
-            self._router.run(watched(self._trunk.forward(batch, self._cache, self._attention), place), StepCounts())
+            for batch in batches:
+                forward = self._trunk.forward(batch, self._cache, self._attention)
+                self._router.run([watched(forward, place)], StepCounts())
             self._first_fault = f"first in step {step}, {place[0] if place else 'behind the last layer'}"
         place_of = {"numeric": f" ({self._first_fault})"}
         return tuple(replace(f, detail=f.detail + place_of.get(f.kind, "")) for f in faults)

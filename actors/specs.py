@@ -9,9 +9,10 @@ class ActorSpec:
     """The parameters of an actor. `expert` is None for the head; `threads` is how many its process computes with, 0 for
     what its machine allows; `transport` is how rows travel between head and experts.
 
-    Only the head has a KV cache, in pages of `page_size` tokens. `kv_memory_share` is of the free memory, at most
-    `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless it is 0. `digest` is the checkpoint's, `code`
-    that of this project's files. Running actors of an equal spec can be adopted, others are replaced.
+    Only the head has `micro_batches` (actors/micro_batches.py) and a KV cache, in pages of `page_size` tokens.
+    `kv_memory_share` is of the free memory, at most `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless
+    it is 0. `digest` is the checkpoint's, `code` that of this project's files. Running actors of an equal spec can be
+    adopted, others are replaced.
     """
 
     folder: str
@@ -24,6 +25,7 @@ class ActorSpec:
     kv_memory_most: int = 0
     page_size: int = 0
     transport: str = ""
+    micro_batches: int = 0
     quantization: str = "none"
     digest: str = ""
     code: str = ""

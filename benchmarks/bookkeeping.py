@@ -16,7 +16,8 @@ import torch
 from actors.replica import Replica, one_each
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.router import ExpertRouter
+from actors.routing.step_counts import StepCounts
 from actors.transport.seam import ExpertCall, ExpertReply
 from actors.usage import UsageCounter
 from model.routing import Dispatch, route

@@ -113,7 +113,8 @@ def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
 
     from actors.replica import one_each
     from actors.routing.replicas import Replicas
-    from actors.routing.router import ExpertRouter, StepCounts
+    from actors.routing.router import ExpertRouter
+    from actors.routing.step_counts import StepCounts
     from actors.transport.local import LocalTransport
     from actors.transport.object_refs import RayTransport
 

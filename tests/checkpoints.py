@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,10 @@ def spec(
     return ActorSpec(str(folder), dtype, "cpu", 1, expert=expert, kv_memory_bytes=memory, page_size=page_size)
 
 
-def load_experts(folder: Path, dtype: str = "float32") -> list[Expert]:
+def load_experts(folder: Path, dtype: str = "float32", quantization: str = "none") -> list[Expert]:
     """All experts of a checkpoint; their weights may still be loading."""
-    return [Expert(spec(folder, e, dtype)) for e in range(MixtralConfig.load(folder).num_local_experts)]
+    count = MixtralConfig.load(folder).num_local_experts
+    return [Expert(replace(spec(folder, e, dtype), quantization=quantization)) for e in range(count)]
 
 
 def load_head(
@@ -98,9 +99,12 @@ def load_head(
     pages: int = 64,
     page_size: int = 4,
     transport: Callable[[], ExpertTransport] = LocalTransport,
+    micro_batches: int = 0,
+    quantization: str = "none",
 ) -> Head:
     """A head connected to all experts of its checkpoint."""
-    head, experts = Head(spec(folder, None, dtype, pages, page_size)), load_experts(folder, dtype)
+    own = replace(spec(folder, None, dtype, pages, page_size), micro_batches=micro_batches)
+    head, experts = Head(own), load_experts(folder, dtype, quantization)
     head.connect(ExpertRouter(transport(), Replicas(one_each(experts))))
     return head
 

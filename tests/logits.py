@@ -11,7 +11,8 @@ from transformers import MixtralForCausalLM
 from actors.expert import Expert
 from actors.replica import one_each
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.router import ExpertRouter
+from actors.routing.step_counts import StepCounts
 from model.attention.attention import AttentionBackend
 from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch, Segment
@@ -73,8 +74,8 @@ def chunked_logits(
             done[i] += length
         batch = RaggedBatch.build(segments, token_ids, range(len(token_ids)), page_size, device)
         with torch.inference_mode():
-            logits = router.run(trunk.forward(batch, cache, backend), StepCounts()).cpu()
-        for i, part in zip(active, logits.split([s.length for s in segments]), strict=True):
+            (logits,) = router.run([trunk.forward(batch, cache, backend)], StepCounts())
+        for i, part in zip(active, logits.cpu().split([s.length for s in segments]), strict=True):
             found[i].append(part)
         steps += 1
     return [torch.cat(parts) for parts in found]

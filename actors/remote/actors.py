@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import psutil
 import ray
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 from actors.expert import Expert
@@ -41,6 +40,7 @@ from actors.vitals import HostMemory, Pulse
 from model.batch import HeadInfo
 from model.device.failure import lost_device
 from model.device.host_link import host_link
+from model.device.threads import compute_with
 
 log = logging.getLogger("eightwinds.actors")
 
@@ -65,7 +65,7 @@ class _Actor:
         """`beside` is how many processes of its machine compute while it does, itself included."""
         self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
         self._threads = held.spec.threads or share_of(cores(), beside)
-        torch.set_num_threads(self._threads)
+        compute_with(self._threads)
 
     @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:

@@ -6,8 +6,7 @@ hidden size.
 import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -15,6 +14,7 @@ from actors.replica import Replica
 from actors.routing.deadlines import Deadlines
 from actors.routing.receipt import Part, Receipt, Stray
 from actors.routing.replicas import Replicas
+from actors.routing.step_counts import StepCounts
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from actors.usage import UsageCounter
 from model.device.host_link import HostLink, NoLink
@@ -24,18 +24,6 @@ from model.trunk import Forward
 _RETRY_PAUSE = 0.05  # seconds until another attempt at an expert whose every replica has failed
 _HEDGE_SHARE = 0.02  # hedges per call, in the long run
 _MOST_HEDGES = 4.0  # ... and at once
-
-
-@dataclass(slots=True)
-class StepCounts:
-    """Of one step: `expert_tokens[layer][expert]` rows, `chosen[layer]` the experts of each token [T, K] (on the host),
-    retried calls, seconds spent waiting for experts.
-    """
-
-    expert_tokens: list[tuple[int, ...]] = field(default_factory=list)
-    chosen: list[torch.Tensor] = field(default_factory=list)
-    retries: int = 0
-    dispatch_seconds: float = 0.0
 
 
 class ExpertUnavailable(Exception):
@@ -73,20 +61,33 @@ class ExpertRouter:
         self._strays: dict[int, Stray] = {}
         self._hedges = 1.0  # how many may be sent now
 
-    def run(self, forward: Forward, counts: StepCounts) -> torch.Tensor:
-        """Drive a trunk to its end: answer each dispatch it yields, return what it returns."""
+    def run(self, forwards: Sequence[Forward], counts: StepCounts) -> list[torch.Tensor]:
+        """Drive trunks to their ends: answer each dispatch that they yield, return what they return. Of several, each
+        goes on while experts compute for the others.
+        """
+        logits: dict[int, torch.Tensor] = {}
+        under_way: dict[int, Receipt] = {}
+
+        def go_on(lane: int, total_TD: torch.Tensor | None) -> None:
+            try:
+                under_way[lane] = self.dispatch(forwards[lane].send(total_TD))  # type: ignore[arg-type]  # None begins
+            except StopIteration as end:
+                logits[lane] = end.value
+
         try:
-            dispatch = next(forward)
-            while True:
-                receipt = self.dispatch(dispatch)
-                counts.expert_tokens.append(receipt.grouping.counts)
-                counts.chosen.append(receipt.experts_TK)
-                total_TD = self.combine(receipt, counts)
-                counts.dispatch_seconds += self._clock() - receipt.sent_at
-                dispatch = forward.send(total_TD)
-        except StopIteration as end:
-            logits: torch.Tensor = end.value
-            return logits
+            for lane in range(len(forwards)):
+                go_on(lane, None)
+            while under_way:
+                for lane, receipt in list(under_way.items()):
+                    asked = self._clock() if len(forwards) > 1 else receipt.sent_at
+                    total_TD = self.combine(receipt, counts)
+                    counts.note(lane, receipt, self._clock() - asked)
+                    del under_way[lane]
+                    go_on(lane, total_TD)
+        finally:
+            for receipt in under_way.values():
+                self.abandon(receipt)
+        return [logits[lane] for lane in range(len(forwards))]
 
     # ---- dispatch ----
 

@@ -30,7 +30,7 @@ class Links(Protocol):
     def send(self, name: int, head: bytes, rows: memoryview) -> None: ...
 
     def wait(self, seconds: float) -> list[Received]:
-        """What has come, heads and rows, after at most so long a wait if there is nothing."""
+        """Heads and rows that have come, after a wait of at most so long if there are none."""
 
     def broken(self) -> list[int]:
         """Links that broke since the last time."""

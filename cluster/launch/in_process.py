@@ -2,9 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-import torch
+from dataclasses import dataclass, field, replace
 
 from actors.expert import Expert
 from actors.head import Head, LocalHead
@@ -19,6 +17,7 @@ from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
 from cluster.launch.specs import actor_specs
 from cluster.settings.config import Config
 from model.checkpoint.folder import Checkpoint
+from model.device.threads import compute_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,10 @@ class InProcess:
 
     def start(self, stop: threading.Event) -> HeadOnly:
         head_spec, expert_specs = actor_specs(self._config, self._checkpoint)
-        torch.set_num_threads(head_spec.threads or cores())  # of the whole process: head and experts take turns
+        compute_with(head_spec.threads or cores())  # of the whole process: head and experts take turns
         try:
-            head, experts = Head(head_spec), [Expert(spec) for spec in expert_specs]
+            head = Head(replace(head_spec, micro_batches=1))  # here experts compute while they are asked
+            experts = [Expert(spec) for spec in expert_specs]
         except ValueError as error:
             raise LaunchFailed(str(error)) from None
         self._wait_for_weights({"head": head, **{f"expert-{e.expert}": e for e in experts}}, stop)

@@ -36,6 +36,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         kv_memory_share=config.kv.memory_share or share,
         kv_memory_most=most,
         page_size=config.kv.page_size,
+        micro_batches=config.head.micro_batches,
     )
     device = "cuda" if config.experts.num_gpus else "cpu"
     count = checkpoint.config.num_local_experts

@@ -37,10 +37,12 @@ class ActorSection(_Section):
 
 
 class HeadSection(ActorSection):
-    """The head actor. The engine waits `grace_s` seconds for a head that restarts. A head that has work and does not
+    """The head actor. A step runs as so many `micro_batches` in turns, 0: one or two, as is measured to be faster. The
+    engine waits `grace_s` seconds for a head that restarts. A head that has work and does not
     answer a pulse for `hang_s` seconds is ended, and restarts.
     """
 
+    micro_batches: int = Field(default=0, ge=0, le=2)
     grace_s: float = Field(default=60.0, gt=0)
     hang_s: float = Field(default=30.0, gt=0)
 

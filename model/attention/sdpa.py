@@ -57,26 +57,19 @@ class SdpaBackend:
             if s.length > 1:
                 calls.append(self._prefill(s, device))
             else:
-                seen = s.kv_length - self._first_page(s.start) * self.page_size
-                stacks.setdefault(-(-padded(seen) // self.page_size), []).append(s)
-        for pages, stack in stacks.items():
-            most = max(1, _STACKED_ROWS // (pages * self.page_size))
-            calls += [self._decode(stack[i : i + most], pages, device) for i in range(0, len(stack), most)]
+                stacks.setdefault(padded(s.kv_length - self.first_key(s.start)), []).append(s)
+        for width, stack in stacks.items():
+            most = max(1, _STACKED_ROWS // width)
+            calls += [self._decode(stack[i : i + most], width, device) for i in range(0, len(stack), most)]
         return calls
 
     def first_key(self, position: int) -> int:
         """The first position that a query at `position` sees."""
         return 0 if self.window is None else max(0, position - self.window + 1)
 
-    def _first_page(self, position: int) -> int:
-        return self.first_key(position) // self.page_size
-
     def _prefill(self, s: Segment, device: torch.device) -> _Prefill:
         rows, first = slice(s.row, s.row + s.length), self.first_key(s.start)
-        begin = self._first_page(s.start)
-        pages_P = put(list(s.pages[begin : -(-s.kv_length // self.page_size)]), device, torch.int64)
-        own = slice(first - begin * self.page_size, s.kv_length - begin * self.page_size)
-        kv_rows_L = self._rows_of(pages_P)[own]
+        (kv_rows_L,) = self._kv_rows([s], s.kv_length - first, device)
         if s.start == 0 and (self.window is None or s.length <= self.window):
             return _Prefill(rows, kv_rows_L, None)
         queries = torch.arange(s.start, s.kv_length, device=device)[:, None]
@@ -86,30 +79,31 @@ class SdpaBackend:
             mask &= keys > queries - self.window
         return _Prefill(rows, kv_rows_L, mask)
 
-    def _rows_of(self, pages: torch.Tensor) -> torch.Tensor:
-        """All cache rows of pages, [..., P] -> [..., P * page_size]."""
-        offsets = torch.arange(self.page_size, device=pages.device)
-        return (pages[..., None] * self.page_size + offsets).flatten(-2)
-
-    def _decode(self, stack: Sequence[Segment], count: int, device: torch.device) -> _Decode:
-        """Example with page_size 4 and 2 pages: a query at position 5 in pages [9, 5] that sees from 2 on has keys at
-        rows 9*4+2, 9*4+3, 5*4+0, 5*4+1. The last of them stands, masked, for the other rows of its pages, because
-        those may hold anything, NaN included.
+    def _decode(self, stack: Sequence[Segment], width: int, device: torch.device) -> _Decode:
+        """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
+        at rows 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
         """
-        pages, bounds = list[int](), list[int]()
-        for s in stack:
-            begin = self._first_page(s.start)
-            own = list(s.pages[begin : -(-s.kv_length // self.page_size)])
-            pages += own + own[-1:] * (count - len(own))
-            bounds += [self.first_key(s.start) - begin * self.page_size, s.kv_length - begin * self.page_size]
-        numbers = put([*(s.row for s in stack), *bounds, *pages], device, torch.int64)  # one transfer
-        rows_B, bounds_2B, pages_BP = numbers.split([len(stack), 2 * len(stack), len(pages)])
-        first_B1, end_B1 = bounds_2B.view(-1, 2, 1).unbind(1)
-        keys_L = torch.arange(count * self.page_size, device=device)
-        mask_BL = (keys_L >= first_B1) & (keys_L < end_B1)
-        all_BL = self._rows_of(pages_BP.view(-1, count))
-        kv_rows_BL = torch.where(mask_BL, all_BL, all_BL.gather(1, end_B1 - 1))
-        return _Decode(rows_B, kv_rows_BL, mask_BL[:, None, None])
+        counts = [s.kv_length - self.first_key(s.start) for s in stack]
+        mask_BL = torch.arange(width, device=device)[None, :] < put(counts, device)[:, None]
+        rows_B = put([s.row for s in stack], device, torch.int64)
+        return _Decode(rows_B, self._kv_rows(stack, width, device), mask_BL[:, None, None])
+
+    def _kv_rows(self, stack: Sequence[Segment], width: int, device: torch.device) -> torch.Tensor:
+        """Cache rows of the keys of each sequence from the first one on that its first query sees, [B, width]. The last
+        one is repeated where there are fewer: the other rows of its page may hold anything, NaN included.
+        """
+        size, firsts = self.page_size, [self.first_key(s.start) for s in stack]
+        tables = [s.pages[first // size : -(-s.kv_length // size)] for s, first in zip(stack, firsts, strict=True)]
+        longest = max(map(len, tables))
+        pages = [page for table in tables for page in (*table, *(0,) * (longest - len(table)))]
+        ends = [s.kv_length for s in stack]
+        numbers = put([*firsts, *ends, *pages], device, torch.int64)  # one transfer
+        first_B, end_B, pages_BP = numbers.split([len(stack), len(stack), len(pages)])
+        positions_BL = first_B[:, None] + torch.arange(width, device=device)
+        positions_BL = torch.minimum(positions_BL, end_B[:, None] - 1)
+        index_BL = positions_BL // size - (first_B // size)[:, None]
+        rows_BL: torch.Tensor = pages_BP.view(-1, longest).gather(1, index_BL) * size + positions_BL % size
+        return rows_BL
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Call]) -> torch.Tensor:
         out = torch.empty_like(q_THd)

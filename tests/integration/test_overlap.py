@@ -9,7 +9,8 @@ import torch
 from actors.remote.actors import find_actor
 from actors.replica import Replica, ReplicaId
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.router import ExpertRouter
+from actors.routing.step_counts import StepCounts
 from actors.transport.object_refs import RayTransport
 from cluster.engine.served_model import DEMO_FOLDER
 from cluster.launch.on_ray import name_of

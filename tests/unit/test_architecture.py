@@ -19,6 +19,7 @@ HOMES = {
         "actors/routing/receipt.py",
         "actors/routing/router.py",
         "actors/routing/route_table.py",
+        "actors/routing/step_counts.py",
         "actors/transport/seam.py",
         "actors/transport/local.py",
     ),

@@ -17,7 +17,8 @@ import torch
 
 from actors.replica import Replica, one_each
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.router import ExpertRouter, ExpertUnavailable
+from actors.routing.step_counts import StepCounts
 from actors.transport.seam import ExpertCall, ExpertReply, ExpertTransport
 from actors.usage import UsageCounter
 from benchmarks.gpu.bench import Bench

@@ -17,7 +17,8 @@ import torch
 
 from actors.replica import one_each
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, StepCounts
+from actors.routing.router import ExpertRouter
+from actors.routing.step_counts import StepCounts
 from actors.transport.local import LocalTransport
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.measure.decode import DecodeHead, Prepared, random_expert
@@ -187,7 +188,7 @@ def _host(rows: int, head: DecodeHead, bench: Bench) -> None:
 
     def step(trunk: Trunk) -> None:
         forward = trunk.forward(head.batch(rows), head.cache, head.attention)
-        fetch(router.run(forward, StepCounts()).argmax(dim=-1))
+        fetch(router.run([forward], StepCounts())[0].argmax(dim=-1))
 
     ms = median_ms(lambda: step(head.deep), bench, repeat=10)
     watched(lambda: step(head.flat), bench)  # the first time the profiler makes itself ready

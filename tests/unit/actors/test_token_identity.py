@@ -12,6 +12,7 @@ from actors.head import Head
 from actors.replica import Replica
 from actors.transport.rows import HEADER_BYTES, decode_header
 from actors.transport.seam import ExpertCall, ExpertReply, encode_call
+from model import int8
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepPlan, StepResult
 from model.wire import tensor_from
 from tests.checkpoints import GREEDY, Driver, Request, load_head, tiny, write
@@ -75,6 +76,36 @@ def test_size_of_a_page_changes_no_bit(page_size: int, folder: Path) -> None:
         run(load_head(folder, pages=200, page_size=page_size), requests).results[-1].tokens
         == expected.results[-1].tokens
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_micro_batches_change_no_bit(dtype: str, folder: Path) -> None:
+    requests = [Request(prompt, 12, (7, 3, 1), SEEN, routing=True) for prompt in prompts(9)]
+    one, two = (run(load_head(folder, dtype, pages=200, micro_batches=n), requests) for n in (1, 2))
+    for a, b in zip(one.results, two.results, strict=True):
+        assert (a.tokens, a.expert_tokens, a.routing) == (b.tokens, b.expert_tokens, b.routing)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_quantized_experts_give_the_same_bits_in_any_batch(quantization: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, tiny(hidden_size=128, intermediate_size=192, sliding_window=WINDOW))
+    requests = [Request(prompt, 12, (7, 3, 1), SEEN) for prompt in prompts(7)]
+    together = run(load_head(folder, "bfloat16", pages=200, quantization=quantization), requests)
+    for slot, request in enumerate(requests):
+        alone = run(load_head(folder, "bfloat16", quantization=quantization), [request])
+        assert tokens(alone, 0) == tokens(together, slot)
+    assert together.results[-1].tokens != run(load_head(folder, "bfloat16", pages=200), requests).results[-1].tokens
+
+
+def test_int8_experts_give_the_same_bits_on_machines_with_other_engines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without fbgemm, or with one that saturates."""
+    requests = [Request(prompt, 12, (7, 3, 1), SEEN) for prompt in prompts(7)]
+    here = run(load_head(folder, "bfloat16", pages=200, quantization="int8"), requests)
+    monkeypatch.setattr(int8, "_fbgemm", int8._integers)
+    there = run(load_head(folder, "bfloat16", pages=200, quantization="int8"), requests)
+    assert [result.tokens for result in here.results] == [result.tokens for result in there.results]
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from actors.replica import Replica, Table, one_each
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.router import ExpertRouter, ExpertUnavailable
+from actors.routing.step_counts import StepCounts
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
 from actors.usage import UsageCounter
@@ -249,12 +250,12 @@ def test_answers_to_a_call_that_was_given_up_do_not_reach_a_later_one() -> None:
 
     router, counts = router_of(script, clock), StepCounts()
     with pytest.raises(ExpertUnavailable):
-        router.run(trunk(some_dispatch()), StepCounts())
+        router.run([trunk(some_dispatch())], StepCounts())
     transport = sent_by(router)
     assert sorted(transport.abandoned) == sorted(call.call_id for call in transport.sent)
     quiet[0] = False
     dispatch = some_dispatch(layer=1, seed=3)
-    assert torch.equal(router.run(trunk(dispatch), counts), dense(dispatch).sum(0))
+    assert torch.equal(router.run([trunk(dispatch)], counts)[0], dense(dispatch).sum(0))
     assert counts.retries == 0 and len({call.call_id for call in transport.sent}) == len(transport.sent)
     router.replicas.check()
 
@@ -268,15 +269,15 @@ def test_run_answers_each_layer_and_returns_what_the_trunk_returns() -> None:
         return calls
 
     router = router_of(slow, clock)
-    total = router.run(trunk(*dispatches), counts)
+    (total,) = router.run([trunk(*dispatches)], counts)
     assert torch.equal(total, sum((dense(d).sum(0) for d in dispatches), torch.zeros(HIDDEN)))
-    assert counts.expert_tokens == [
+    assert counts.expert_tokens == tuple(
         tuple(torch.bincount(d.experts_TK.flatten(), minlength=EXPERTS).tolist()) for d in dispatches
-    ]
+    )
     assert all(sum(row) == 9 * 3 for row in counts.expert_tokens)
     assert [chosen.tolist() for chosen in counts.chosen] == [d.experts_TK.tolist() for d in dispatches]
     assert (counts.retries, counts.dispatch_seconds) == (0, 1.0)
 
 
 def test_trunk_without_layers_is_run_to_its_end() -> None:
-    assert ExpertRouter(LocalTransport(), Replicas(())).run(trunk(), StepCounts()).tolist() == [0.0] * HIDDEN
+    assert ExpertRouter(LocalTransport(), Replicas(())).run([trunk()], StepCounts())[0].tolist() == [0.0] * HIDDEN

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import pytest
 import torch
@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.replica import Replica, one_each
+from actors.routing.receipt import Receipt
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.router import ExpertRouter, ExpertUnavailable
+from actors.routing.step_counts import StepCounts
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertCall, ExpertReply
 from actors.usage import UsageCounter
@@ -29,6 +31,7 @@ from tests.unit.actors.routing.test_router import (
     router_of,
     some_dispatch,
     table,
+    trunk,
 )
 from tests.unit.actors.routing.test_router_replicas import NEVER, Rig
 
@@ -159,3 +162,51 @@ def test_calls_that_could_not_be_sent_leave_nothing_behind() -> None:
     for reply in full.poll(0.0, ()):
         router._accept(reply)
     replicas.check()
+
+
+def test_trunks_run_in_turns_and_the_head_computes_for_one_while_experts_do_for_another() -> None:
+    """What is dispatched stands before what is waited for: B's layer is under way while A's is combined."""
+    done: list[str] = []
+
+    class Noting(ExpertRouter):
+        def dispatch(self, dispatch: Dispatch) -> Receipt:
+            done.append(f"ask {dispatch.layer}")
+            return super().dispatch(dispatch)
+
+        def combine(self, receipt: Receipt, counts: StepCounts) -> torch.Tensor:
+            done.append(f"take {receipt.dispatch.layer}")
+            return super().combine(receipt, counts)
+
+    router = Noting(LocalTransport(), Replicas(one_each([Scaling(e) for e in range(EXPERTS)])))
+    a, b = [some_dispatch(5, layer, seed=layer) for layer in (0, 1)], [some_dispatch(7, 10, seed=3)]
+    counts = StepCounts()
+    first, second = router.run([trunk(*a), trunk(*b)], counts)
+    assert torch.equal(first, dense(a[0]).sum(0) + dense(a[1]).sum(0)) and torch.equal(second, dense(b[0]).sum(0))
+    assert done == ["ask 0", "ask 10", "take 0", "ask 1", "take 10", "take 1"]
+
+
+def test_counts_of_two_trunks_are_those_of_one() -> None:
+    router = router_of(lambda calls: calls, Clock())
+    layers = [some_dispatch(12, layer, seed=layer) for layer in range(3)]
+    whole, halves = StepCounts(), StepCounts()
+    router.run([trunk(*layers)], whole)
+    router.run([trunk(*(part(d, rows) for d in layers)) for rows in (slice(0, 5), slice(5, 12))], halves)
+    assert halves.expert_tokens == whole.expert_tokens
+    assert all(torch.equal(a, b) for a, b in zip(halves.chosen, whole.chosen, strict=True))
+
+
+def part(dispatch: Dispatch, rows: slice) -> Dispatch:
+    return Dispatch(dispatch.layer, dispatch.x_TD[rows], dispatch.experts_TK[rows], dispatch.weights_TK[rows])
+
+
+def test_a_trunk_that_fails_leaves_nothing_under_way_of_another() -> None:
+    router = router_of(lambda calls: calls, Clock())
+
+    def broken() -> Generator[Dispatch, torch.Tensor, torch.Tensor]:
+        yield some_dispatch(5, 0)
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        router.run([broken(), trunk(some_dispatch(7, 1), some_dispatch(7, 2))], StepCounts())
+    assert router.run([trunk(some_dispatch(7, 1))], StepCounts())
+    router.replicas.check()

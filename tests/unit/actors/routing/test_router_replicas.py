@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from actors.replica import Replica
 from actors.routing.deadlines import Deadlines
 from actors.routing.replicas import Replicas
-from actors.routing.router import ExpertRouter, ExpertUnavailable, StepCounts
+from actors.routing.router import ExpertRouter, ExpertUnavailable
+from actors.routing.step_counts import StepCounts
 from actors.transport.seam import ExpertCall, ExpertReply
 from actors.usage import UsageCounter
 from tests.unit.actors.routing.test_router import EXPERTS, Clock, bad, dense, good, some_dispatch, table

@@ -1,0 +1,95 @@
+"""Whether a step runs as two micro-batches in turns: while experts compute for one, the head computes for the other.
+
+It hides the way to the experts and back, and costs a second reading of their weights: which is more depends on the
+machines, the links and the batch. So both ways are timed, for batches of about one size at a time. Pure: no torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from model.batch import Chunk
+
+_LEAST_TOKENS = 8
+_TRIALS = 3  # steps of either way before they are compared
+_AGAIN = 64  # steps until the way that lost is tried once more ...
+_FAR_BEHIND, _MUCH_LATER = 1.15, 8  # ... or that many times later, if it lost by so much
+_NEWEST = 0.2  # weight of the newest step in a mean
+_GAIN = 0.97  # two are chosen if they take at most so much of one's time, because noise must not decide
+
+Parts = list[tuple[Chunk, ...]]
+
+
+@dataclass(slots=True)
+class _Timing:
+    """Mean seconds of steps with one and with two micro-batches, and how many of each there were."""
+
+    mean: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    count: list[int] = field(default_factory=lambda: [0, 0])
+    since: int = 0  # steps since the way that loses was tried
+
+    def note(self, way: int, seconds: float) -> None:
+        first = not self.count[way]
+        self.count[way] += 1
+        self.mean[way] = seconds if first else self.mean[way] + _NEWEST * (seconds - self.mean[way])
+
+    def choose(self) -> int:
+        """0: one, 1: two."""
+        if min(self.count) < _TRIALS:
+            return int(self.count[0] >= _TRIALS)
+        one, two = self.mean
+        best = int(two < _GAIN * one)
+        behind = self.mean[1 - best] / self.mean[best]
+        self.since += 1
+        if self.since >= _AGAIN * (_MUCH_LATER if behind > _FAR_BEHIND else 1):
+            self.since = 0
+            return 1 - best
+        return best
+
+
+class MicroBatches:
+    """`fixed` is 1 or 2 for always so many (where a step can be cut), 0 for what is measured to be faster."""
+
+    def __init__(self, fixed: int = 0) -> None:
+        self._fixed = fixed
+        self._timings: dict[tuple[int, int], _Timing] = {}
+        self._last: tuple[_Timing, int] | None = None
+
+    def parts(self, chunks: Sequence[Chunk]) -> Parts:
+        """The chunks of a step in their order, as one run or two. `observe` tells how long it took."""
+        whole, self._last = tuple(chunks), None
+        cut = _cut(whole)
+        if not cut or self._fixed == 1:
+            return [whole]
+        if not self._fixed:
+            timing = self._timings.setdefault(_size(whole), _Timing())
+            self._last = timing, timing.choose()
+            if not self._last[1]:
+                return [whole]
+        return [whole[:cut], whole[cut:]]
+
+    def observe(self, seconds: float) -> None:
+        if self._last is not None:
+            timing, way = self._last
+            timing.note(way, seconds)
+
+
+def _cut(chunks: tuple[Chunk, ...]) -> int:
+    """Where to cut: between decodes and prefill if there are both, else in the middle; 0 if it is not worth it."""
+    tokens = sum(chunk.length for chunk in chunks)
+    if len(chunks) < 2 or tokens < _LEAST_TOKENS:
+        return 0
+    decodes = sum(chunk.length == 1 for chunk in chunks)
+    if 0 < decodes < len(chunks) and all(chunk.length == 1 for chunk in chunks[:decodes]):
+        return decodes
+    before = 0
+    for index, chunk in enumerate(chunks):
+        if before + chunk.length / 2 >= tokens / 2:
+            return max(1, index)
+        before += chunk.length
+    return len(chunks) - 1
+
+
+def _size(chunks: tuple[Chunk, ...]) -> tuple[int, int]:
+    """Of about one size are steps with as many eights of decodes, and prefill between two powers of two."""
+    decodes = sum(chunk.length == 1 for chunk in chunks)
+    return decodes // 8, (sum(chunk.length for chunk in chunks) - decodes).bit_length()
