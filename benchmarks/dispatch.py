@@ -1,12 +1,13 @@
-"""The cost of one layer's dispatch: the naive Ray fan-out, our object-ref path, and the in-process loop.
+"""The cost of one layer's dispatch: over Ray, naive and ours; over sockets, bare and ours; and in one process.
 
     python -m benchmarks.dispatch [--rounds 8]
 
 Experts only echo, so that nothing but dispatch is measured: gate result in, grouped rows out, eight calls, rows back,
-combined. The three run interleaved, a few fan-outs of each in turn, so that a noisy neighbour disturbs all alike.
-The naive one (benchmarks/naive.py) has a Ray of its own with Ray's defaults; ours runs in the Ray that `eightwinds
-serve` starts. "rows" are tokens of the batch with top-2, hidden 4096 in bf16; each expert gets a quarter of them, so
-that 8 rows make calls of 16 KiB and 128 rows calls of 256 KiB.
+combined. All run interleaved, a few fan-outs of each in turn, so that a noisy neighbour disturbs all alike. The naive
+one (benchmarks/naive.py) has a Ray of its own with Ray's defaults; ours runs in the Ray that `eightwinds serve` starts.
+Bare ZeroMQ is eight PAIR sockets over ipc://; the channel's TCP is encrypted, as between machines. "rows" are tokens
+of the batch with top-2, hidden 4096 in bf16; each expert gets a quarter of them, so that 8 rows make calls of 16 KiB
+and 128 rows calls of 256 KiB.
 """
 
 import argparse
@@ -19,13 +20,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.echoes import bare_zmq, channels
 from benchmarks.report import publish
 from cluster.launch.local_ray import daemon
 from model.routing import Dispatch
+
+if TYPE_CHECKING:
+    from actors.routing.router import ExpertRouter
 
 EXPERTS, TOP_K, HIDDEN = 8, 2, 4096
 ROWS = (1, 8, 32, 128, 512)
@@ -94,21 +99,38 @@ def main() -> None:
     local = daemon.wait(local, threading.Event(), 120)
     naive = Naive()
     try:
-        rows = _measure_all(naive, local.address, rounds)
+        with channels() as routers, bare_zmq() as bare:
+            rows = _measure_all(naive, local.address, routers, bare, rounds)
     finally:
         naive.close()
         local.remove()
     publish(
         "dispatch",
         "One layer's dispatch over eight echoing experts, microseconds (median)",
-        ("rows", "bytes a call", "calls", "naive Ray", "object refs", "ratio", "in process"),
+        (
+            "rows",
+            "bytes a call",
+            "calls",
+            "naive Ray",
+            "object refs",
+            "bare ZeroMQ",
+            "channel",
+            "over TCP",
+            "in process",
+        ),
         rows,
-        "naive Ray: eight calls of that many bytes as a torch tensor. Ratio: object refs / naive Ray; at 1 row ours "
-        "makes only the calls that it needs.",
+        "naive Ray: eight calls of that many bytes as a torch tensor. In brackets: object refs / naive Ray, and "
+        "channel / bare ZeroMQ. At 1 row ours makes only the calls that it needs.",
     )
 
 
-def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
+def _measure_all(
+    naive: Naive,
+    address: str,
+    routers: "tuple[ExpertRouter, ExpertRouter]",
+    bare: Callable[[int], None],
+    rounds: int,
+) -> list[list[str]]:
     import ray
 
     from actors.replica import one_each
@@ -122,6 +144,7 @@ def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
     methods = [actor.forward for actor in _echo_actors(EXPERTS)]
     remote = ExpertRouter(RayTransport(), Replicas(one_each(methods)))
     local = ExpertRouter(LocalTransport(), Replicas(one_each([Echo()] * EXPERTS)))
+    named = {"refs": remote, "near": routers[0], "far": routers[1], "local": local}
     table = []
     for tokens in ROWS:
         d = dispatch_of(tokens)
@@ -129,9 +152,10 @@ def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
         size = max(1, tokens * TOP_K // EXPERTS) * HIDDEN * 2
         kinds: dict[str, Callable[[int], list[float]]] = {
             "naive": lambda n, size=size: naive.measure(size, n),  # type: ignore[misc]
-            "refs": lambda n, d=d: measure(lambda: remote.combine(remote.dispatch(d), StepCounts()), n),  # type: ignore[misc]
-            "local": lambda n, d=d: measure(lambda: local.combine(local.dispatch(d), StepCounts()), n),  # type: ignore[misc]
+            "bare": lambda n, size=size: measure(lambda: bare(size), n),  # type: ignore[misc]
         }
+        for name, router in named.items():
+            kinds[name] = lambda n, d=d, r=router: measure(lambda: r.combine(r.dispatch(d), StepCounts()), n)  # type: ignore[misc]
         times: dict[str, list[float]] = {name: [] for name in kinds}
         for kind in kinds.values():
             kind(BURST)
@@ -139,9 +163,11 @@ def _measure_all(naive: Naive, address: str, rounds: int) -> list[list[str]]:
             for name, kind in kinds.items():
                 times[name] += kind(BURST)
         median = {name: statistics.median(values) for name, values in times.items()}
-        ratio = f"{median['refs'] / median['naive']:.2f}"
-        numbers = [f"{median[name]:.0f}" for name in ("naive", "refs", "local")]
-        table.append([str(tokens), str(size), str(calls), numbers[0], numbers[1], ratio, numbers[2]])
+        cells = {name: f"{value:.0f}" for name, value in median.items()}
+        cells["refs"] += f" ({median['refs'] / median['naive']:.2f} x)"
+        cells["near"] += f" ({median['near'] / median['bare']:.2f} x)"
+        shown = (cells[name] for name in ("naive", "refs", "bare", "near", "far", "local"))
+        table.append([str(tokens), str(size), str(calls), *shown])
         print(table[-1], file=sys.stderr, flush=True)
     ray.shutdown()
     return table

@@ -89,6 +89,8 @@ class ChannelTransport:
     def poll(self, timeout: float, call_ids: Collection[int], first: bool = False) -> list[ExpertReply]:
         waiting, end, left = set(call_ids), self._clock() + timeout, 0.0
         replies: list[ExpertReply] = []
+        if not waiting:
+            self._wait(0.0)
         while True:
             while self._ended:
                 replies.append(self._ended.popleft())

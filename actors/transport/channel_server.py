@@ -114,7 +114,7 @@ class _NearDoor:
             wanted = _READ | _WRITE if stream.unsent else _READ
             if wanted != watched:
                 self._selector.modify(stream, wanted)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             log.debug("a connection ended: %s", error)
             self._selector.unregister(stream)
             self._streams.pop(stream.fileno()).close()

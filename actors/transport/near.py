@@ -49,7 +49,7 @@ class NearLinks:
                         self._selector.modify(key.fd, _READ)
                 if message := stream.receive():  # if there are more, the next wait ends at once
                     received.append(message)
-            except (OSError, ValueError):
+            except (OSError, ValueError, MemoryError):
                 self.drop(key.fd)
                 self._dropped.append(key.fd)
         return received

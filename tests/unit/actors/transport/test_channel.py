@@ -198,3 +198,14 @@ def test_near_and_far_are_waited_for_together(serve: Serve, connect: Connect) ->
         transport.submit(calls)
         replies = transport.poll(PATIENCE, [call.call_id for call in calls])
         assert len(replies) == 6 and all(reply.rows_RD is not None for reply in replies)
+
+
+def test_strays_are_taken_when_nothing_is_waited_for(serve: Serve, connect: Connect) -> None:
+    transport = connect(HERE)
+    there = replica(transport, serve(host="").address)
+    transport.submit([ExpertCall(1, 0, there, torch.zeros(1, 8))])
+    transport.abandon([1])
+    end = time.monotonic() + PATIENCE
+    while not (replies := transport.poll(0.0, ())) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert [reply.call_id for reply in replies] == [1]
