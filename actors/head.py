@@ -4,6 +4,7 @@ import os
 import time
 import traceback
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -48,7 +49,7 @@ class Head:
         self._cache: PagedKVCache | None = None
         self._router: ExpertRouter | None = None
         self._epoch, self._slots = -1, Slots(lambda constraint: self._constraints.matcher(constraint))
-        self._first_fault = ""
+        self._first_fault, self._in_doubt = "", False
         config, device = self._checkpoint.config, torch.device(spec.device)
         self.micro_batches = MicroBatches(spec.micro_batches)
         keep_one_order(device)
@@ -105,7 +106,7 @@ class Head:
         if not progress.ready:
             raise RuntimeError(progress.error)
         self._cache = self._cache or self._allocate()
-        self._epoch = epoch
+        self._epoch, self._in_doubt = epoch, False
         self._slots.clear()
         return HeadInfo(self.incarnation, self._cache.page_count, self.spec.page_size)
 
@@ -116,31 +117,36 @@ class Head:
         """
         if (plan.epoch, plan.incarnation) != (self._epoch, self.incarnation):
             return StepFailure(plan.step, "stale", f"this head serves epoch {self._epoch}, not {plan.epoch}")
+        if self._in_doubt:
+            return StepFailure(plan.step, "stale", "a step before it failed: begin anew")
         assert self._trunk and self._cache and self._router, "begin and connect come first"
         started, counts = time.perf_counter(), StepCounts()
         try:
             self._slots.apply(plan)
             self._cache.copy(plan.copies)
-            parts = self.micro_batches.parts(plan.chunks)
+            chunks = self._slots.runnable(plan.chunks)
+            parts = self.micro_batches.parts(chunks)
             batches = [self._slots.batch(part, self.spec.page_size, self.spec.device) for part in parts]
             forwards = [self._trunk.forward(batch, self._cache, self._attention) for batch in batches]
             logits_RV = torch.cat(self._router.run(forwards, counts))
             self.micro_batches.observe(time.perf_counter() - started)
-            tokens, prompts, faults = self._slots.results(logits_RV, plan.chunks)
+            tokens, prompts, faults = self._slots.results(logits_RV, chunks)
             if any(fault.kind == "numeric" for fault in faults):
                 faults = self._located(faults, plan.step, batches)
         except ExpertUnavailable as error:
+            self._in_doubt = True
             return StepFailure(plan.step, "unavailable", str(error))
         except Exception as error:  # a bug of ours: the engine fails the requests and logs what is said here
             if lost_device(error):
                 raise
+            self._in_doubt = True
             return StepFailure(plan.step, "internal", traceback.format_exc())
         return StepResult(
             plan.step,
             plan.epoch,
             tokens,
             counts.expert_tokens,
-            self._routing(plan.chunks, counts),
+            self._routing(chunks, counts),
             counts.retries,
             time.perf_counter() - started,
             counts.dispatch_seconds,
@@ -188,16 +194,14 @@ class LocalHead:
 
     def __init__(self, head: Head) -> None:
         self._head = head
-        self._plan: StepPlan | None = None
+        self._plans: deque[StepPlan] = deque()
 
     def begin(self, epoch: int) -> HeadInfo:
+        self._plans.clear()
         return self._head.begin(epoch)
 
     def submit(self, plan: StepPlan) -> None:
-        self._plan = plan
+        self._plans.append(plan)
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        if self._plan is None:
-            return None
-        plan, self._plan = self._plan, None
-        return self._head.step(plan)
+        return self._head.step(self._plans.popleft()) if self._plans else None

@@ -25,16 +25,16 @@ class HeadTaken(Exception):
 
 
 class HeadHandle(Protocol):
-    """The engine's view of the head. One plan is under way at a time."""
+    """The engine's view of the head. It carries plans out in the order in which they were sent."""
 
     def begin(self, epoch: int) -> HeadInfo:
         """It forgets every sequence and refuses plans of other epochs. Raises HeadLost or HeadTaken."""
 
     def submit(self, plan: StepPlan) -> None:
-        """Send a plan; the answer is fetched with `poll`."""
+        """Send a plan; another may be under way."""
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        """The answer, or None after `timeout` seconds. Raises HeadLost."""
+        """The next answer, or None after `timeout` seconds. Raises HeadLost."""
 
 
 class ClusterOps(Protocol):

@@ -33,15 +33,21 @@ class Slots:
     def __init__(self, make_mask: MaskMaker) -> None:
         self._make_mask = make_mask
         self._slots: dict[int, _Slot] = {}
+        self._faulty: set[int] = set()  # they got no token, and run no more
 
     def apply(self, plan: StepPlan) -> None:
         for slot in plan.release:
             del self._slots[slot]
+            self._faulty.discard(slot)
         for new in plan.admit:
             assert new.slot not in self._slots, f"slot {new.slot} is taken"
             self._slots[new.slot] = _Slot(new, list(new.token_ids), Sampler(new, self._make_mask))
         for chunk in plan.chunks:
             self._slots[chunk.slot].pages.extend(chunk.new_pages)
+
+    def runnable(self, chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
+        """The chunks of slots without a fault: a plan that was made ahead knows of none."""
+        return tuple(chunk for chunk in chunks if chunk.slot not in self._faulty)
 
     def batch(self, chunks: Sequence[Chunk], page_size: int, device: str) -> RaggedBatch:
         """The ragged batch of these chunks, in their order. A chunk has a logit row for each prompt token to score
@@ -99,6 +105,7 @@ class Slots:
             else:
                 slot.token_ids.append(token.token_id)
                 tokens.append(token)
+        self._faulty.update(fault.slot for fault in faults)
         return tuple(tokens), tuple(prompts), tuple(faults)
 
     def routed(self, chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
@@ -111,3 +118,4 @@ class Slots:
     def clear(self) -> None:
         """Another engine takes over."""
         self._slots.clear()
+        self._faulty.clear()

@@ -81,7 +81,8 @@ class FakeHead:
         self._restarts = itertools.count(1)
         self._changed = threading.Condition()
         self._allowed: float = float("inf")
-        self._waiting: StepPlan | None = None
+        self._under_way: collections.deque[StepPlan] = collections.deque()
+        self._faulty: set[int] = set()
 
     # ---- the test's side ----
 
@@ -103,11 +104,10 @@ class FakeHead:
     def wait_for_plan(self, when: Callable[[StepPlan], bool] = lambda plan: True) -> StepPlan:
         """Wait until a plan for which `when` holds is under way, and return it."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._waiting is not None and when(self._waiting), PATIENCE), (
+            assert self._changed.wait_for(lambda: any(map(when, self._under_way)), PATIENCE), (
                 "the plan that was waited for did not come"
             )
-            assert self._waiting is not None
-            return self._waiting
+            return next(filter(when, self._under_way))
 
     def restart(self) -> None:
         """Die and come back with an empty cache and another incarnation."""
@@ -124,13 +124,14 @@ class FakeHead:
             raise HeadTaken(f"{epoch} is not above {self.epochs[-1]}", self.epochs[-1])
         self.epochs.append(epoch)
         self.slots.clear()
+        self._faulty.clear()
         return HeadInfo(self.incarnation, self.page_count, self.page_size)
 
     def submit(self, plan: StepPlan) -> None:
         with self._changed:
-            assert self._waiting is None, "a second plan is under way"
+            assert len(self._under_way) < 2, "a third plan is under way"
             self.plans.append(plan)
-            self._waiting = plan
+            self._under_way.append(plan)
             self._changed.notify_all()
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
@@ -139,8 +140,10 @@ class FakeHead:
             if not self._changed.wait_for(lambda: self._allowed > 0, wait):
                 return None
             self._allowed -= 1
-            plan, self._waiting = self._waiting, None
-            assert plan is not None, "nothing was submitted"
+            assert self._under_way, "nothing was submitted"
+            plan = self._under_way.popleft()
+            if self.outcomes and self.outcomes[0]:
+                self._under_way.clear()  # what comes behind is not asked for any more
         outcome = self.outcomes.popleft() if self.outcomes else ""
         if isinstance(outcome, HeadLost):
             self.restart()
@@ -156,6 +159,7 @@ class FakeHead:
             return StepFailure(plan.step, "stale", f"this is {self.incarnation}")
         for slot in plan.release:
             del self.slots[slot]
+            self._faulty.discard(slot)
         for new in plan.admit:
             assert new.slot not in self.slots, f"slot {new.slot} is taken"
             self.slots[new.slot] = _Held(new, list(new.token_ids))
@@ -163,13 +167,15 @@ class FakeHead:
         for source, target in plan.copies:
             for row in range(self.page_size):
                 self._written[target, row] = self._written.get((source, row), 0)
-        for chunk in plan.chunks:
+        chunks = [chunk for chunk in plan.chunks if chunk.slot not in self._faulty]
+        for chunk in chunks:
             self._write(chunk)
-        for chunk in plan.chunks:
+        for chunk in chunks:
             self._read(chunk)
-        sampled = [self._sampled(self.slots[chunk.slot]) for chunk in plan.chunks if chunk.sample]
+        sampled = [self._sampled(self.slots[chunk.slot]) for chunk in chunks if chunk.sample]
         tokens = [token for token in sampled if token.token_id >= 0]
         faults = [SequenceFault(t.slot, FAULTS[t.token_id], "as the test asked") for t in sampled if t.token_id < 0]
+        self._faulty.update(fault.slot for fault in faults)
         routing = [(c.slot, _counts(c.length)) for c in plan.chunks if self.slots[c.slot].new.routing]
         total = _counts(sum(chunk.length for chunk in plan.chunks))
         return StepResult(

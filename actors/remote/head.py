@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -28,12 +29,13 @@ class RemoteHead:
         """`routes` is asked at each `begin`, and told the epoch; `grace` is the router's."""
         self._head, self._routes, self._grace = head, routes, grace
         self._watch = HeadWatch(hang_seconds, begin_timeout)
-        self._ref: Any = None
+        self._refs: deque[Any] = deque()  # of the plans under way
         self._pulse: Any = None  # asked for because a call takes long
         self._exits = memory_exits()
 
     def begin(self, epoch: int) -> HeadInfo:
-        self._ref = self._pulse = None
+        self._refs.clear()
+        self._pulse = None
         self._watch.begun()
         ref = self._head.adopt.remote(epoch, self._routes(epoch), self._grace)
         while not ray.wait([ref], timeout=_LOOK_SECONDS)[0]:
@@ -44,17 +46,17 @@ class RemoteHead:
         return info
 
     def submit(self, plan: StepPlan) -> None:
-        self._ref = self._head.step.remote(pickle.dumps(plan))
+        self._refs.append(self._head.step.remote(pickle.dumps(plan)))
 
     def poll(self, timeout: float | None) -> StepResult | StepFailure | None:
-        if self._ref is None:
+        if not self._refs:
             return None
-        done, _ = ray.wait([self._ref], timeout=timeout)
+        done, _ = ray.wait([self._refs[0]], timeout=timeout)
         if not done:
             self._look_for_life()
             return None
-        ref, self._ref, self._pulse = self._ref, None, None
-        result: StepResult | StepFailure = pickle.loads(self._get(ref))
+        self._pulse = None
+        result: StepResult | StepFailure = pickle.loads(self._get(self._refs.popleft()))
         self._watch.called_back()
         return result
 

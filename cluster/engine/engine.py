@@ -49,6 +49,7 @@ class EngineConfig:
     head_grace: float
     prefill_slowdown: float
     prefixes_by_tenant: bool
+    plan_ahead: bool = False  # send a step while the one before it runs: for a head in a process of its own
 
     def limits_on(self, head: HeadInfo) -> Limits:
         return replace(self.limits, page_count=head.page_count, page_size=head.page_size)
@@ -78,6 +79,7 @@ class Engine:
         self._wake = threading.Condition()
         self._gone: collections.deque[str] = collections.deque()
         self._untold: list[EngineEvent] = []  # of the last step; told while the next one runs
+        self._under_way: collections.deque[StepPlan] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -143,10 +145,11 @@ class Engine:
         kind = "stopped"
         try:
             while self._wait_for_work():
-                if plan := self._plan():
-                    self._step(plan)
-                else:
-                    self._tell()
+                if not self._under_way:
+                    self._submit(self._plan())
+                self._tell()
+                if self._under_way:
+                    self._step()
         except HeadTaken as error:
             log.error("this engine ends: %s", error)
         except HeadLost as error:
@@ -166,17 +169,14 @@ class Engine:
         if not self._scheduler.has_work:
             self._tell()
         with self._wake:
-            while not (self._stopping or self._gone or self._scheduler.has_work):
+            while not (self._stopping or self._gone or self._scheduler.has_work or self._under_way):
                 self._scheduler.check()
                 self._wake.wait()
             return not self._stopping
 
     def _plan(self) -> StepPlan | None:
         with self._wake:
-            while self._gone:
-                sequence_id = self._gone.popleft()
-                self._scheduler.abort(sequence_id)
-                self.statistics.forget(sequence_id, self.clock())
+            self._drop_gone()
             prefill, s = None, self._scheduler  # any number after a loss, until every interrupted stream is back
             if not s.interrupted:
                 prefill = self._prefill_budget.tokens(s.decode_count, s.newcomer_count)
@@ -185,11 +185,31 @@ class Engine:
                 self.statistics.start(self._scheduler.running(), self.clock())
             return plan
 
-    def _step(self, plan: StepPlan) -> None:
-        try:
+    def _drop_gone(self) -> None:
+        while self._gone:
+            sequence_id = self._gone.popleft()
+            self._scheduler.abort(sequence_id)
+            self.statistics.forget(sequence_id, self.clock())
+
+    def _plan_ahead(self) -> StepPlan | None:
+        with self._wake:
+            self._drop_gone()
+            plan = self._scheduler.plan_ahead(self._under_way[-1])
+            if plan:
+                self._prefill_budget.settle(len(plan.chunks))
+            return plan
+
+    def _submit(self, plan: StepPlan | None) -> None:
+        if plan:
+            self._under_way.append(plan)
             self._head.submit(plan)
-            self._tell()
-            result = None
+
+    def _step(self) -> None:
+        """Take the result of the first step under way, and have a second one behind it meanwhile if it can be."""
+        result = None
+        try:
+            if self._config.plan_ahead and len(self._under_way) == 1:
+                self._submit(self._plan_ahead())
             while result is None and not self._stopping:
                 result = self._head.poll(_POLL_SECONDS)
         except HeadLost as error:
@@ -203,7 +223,7 @@ class Engine:
             self._begin_again()
             return
         if isinstance(result, StepResult):
-            self._commit(plan, result)
+            self._commit(self._under_way.popleft(), result)
         elif isinstance(result, StepFailure):
             self._fail(result)
 
@@ -238,6 +258,7 @@ class Engine:
 
     def _begin_again(self) -> None:
         """Adopt the (restarted) head, and run every sequence again."""
+        self._under_way.clear()
         with self._wake:
             self._scheduler.requeue_all()
         before = self._adoption.info.incarnation

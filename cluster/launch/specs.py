@@ -93,6 +93,7 @@ def engine_config(config: Config, window: int | None) -> EngineConfig:
         head_grace=config.head.grace_s,
         prefill_slowdown=config.scheduler.prefill_slowdown,
         prefixes_by_tenant=config.kv.prefix_sharing == "tenant",
+        plan_ahead=config.runtime == "ray",
     )
 
 

@@ -62,7 +62,7 @@ class PrefillBudget:
     once. So a step may take 1 + wave / streams times as long as its decodes alone, and `slowdown` times in any case.
     A burst fills the slots at nearly full speed; one long prompt beside sixteen streams adds half of a step to them.
 
-    **Beside none**, because nothing ran before the wave: as many as make what a step costs in any case a tenth of it.
+    **Beside none**, as nothing ran before the wave: as many as make what a step costs in any case a twentieth of it.
     More would gain little, and keep whoever comes next, or leaves, waiting longer.
     """
 
@@ -98,6 +98,10 @@ class PrefillBudget:
         token, bound = self._cost.prefill, _GROWTH * max(self._least, self._lately)
         room = (max(self._slowdown, 1 + wave / self._streams) - 1) * self._cost.expect(decodes, 0)
         return max(self._least, int(min(bound, room / token if token > 0 else math.inf)))
+
+    def settle(self, decodes: int) -> None:
+        """A step was planned without being asked for: nobody waits, and all that decode are streams from now on."""
+        self._streams = decodes
 
     def _free(self) -> int:
         token = self._alone.prefill

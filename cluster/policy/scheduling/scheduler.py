@@ -7,6 +7,7 @@ import bisect
 import itertools
 from collections import Counter
 
+from cluster.policy.scheduling.ahead import chunks_ahead
 from cluster.policy.scheduling.blocks import BlockPool
 from cluster.policy.scheduling.fair_queue import FairQueue, gives_way
 from cluster.policy.scheduling.limits import Backlog, Limits
@@ -118,7 +119,7 @@ class Scheduler:
         draft = PlanDraft(self.limits.max_tokens_per_step)
         self._give_way()
         for sequence in self._running:
-            sequence.planned = 0
+            sequence.planned = sequence.ahead = 0
         self._continue(draft, [s for s in self._running if s.pending == 1])  # first: prefill must not stall decodes
         draft.bound_prefill(prefill_tokens)
         self._continue(draft, [s for s in self._running if s.pending > 1])
@@ -128,6 +129,16 @@ class Scheduler:
             return None
         release, self._release = self._release, []
         return draft.plan(next(self._steps), epoch, incarnation, release)
+
+    def plan_ahead(self, last: StepPlan) -> StepPlan | None:
+        """The step behind `last`, which is under way, if nobody waits and all that go on decode; None if not."""
+        if len(self.queue) or self.interrupted:
+            return None
+        chunks = chunks_ahead(self._running, self.pool, self.limits.page_size)
+        if not chunks:
+            return None
+        release, self._release = tuple(self._release), []
+        return StepPlan(next(self._steps), last.epoch, last.incarnation, release, (), tuple(chunks))
 
     def _continue(self, draft: PlanDraft, sequences: list[Sequence]) -> None:
         """Run the next tokens of sequences in slots, as many as the budget and the pages allow."""
@@ -204,7 +215,10 @@ class Scheduler:
         for prompt in result.prompts:
             if sequence := by_slot.get(prompt.slot):
                 sequence.score(prompt.start, prompt.tokens)
-        return [self._sampled(by_slot[token.slot], token) for token in result.tokens if token.slot in by_slot]
+        sampled = [self._sampled(by_slot[token.slot], token) for token in result.tokens if token.slot in by_slot]
+        for sequence in self._running:
+            sequence.planned, sequence.ahead = sequence.ahead, 0
+        return sampled
 
     def _advance(self, sequence: Sequence, tokens: int) -> None:
         size, before = self.limits.page_size, sequence.computed

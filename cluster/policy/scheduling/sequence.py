@@ -52,7 +52,8 @@ class Sequence:
     computed: int = 0
     pages: list[int] = field(default_factory=list)
     dropped: int = 0
-    planned: int = 0  # tokens of the step under way
+    planned: int = 0  # tokens of the step under way ...
+    ahead: int = 0  # ... and of the one behind it, if that was planned already
     page_keys: list[bytes] = field(default_factory=list)  # of its full pages, as far as they were needed
     cached: int | None = None  # prompt tokens that were found in the cache when it first entered
     scores: list[tuple[float, Alternatives]] = field(default_factory=list)  # of the prompt's tokens from the second on
@@ -124,7 +125,7 @@ class Sequence:
         """Return to the state before the first step, tokens apart; answers the pages it held, the last ones first."""
         pages = self.held_pages[::-1]
         self.slot = -1
-        self.computed = self.dropped = self.planned = 0
+        self.computed = self.dropped = self.planned = self.ahead = 0
         self.pages = []
         return pages
 

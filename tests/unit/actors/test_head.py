@@ -155,6 +155,8 @@ def test_expert_without_a_replica_makes_the_step_unavailable_and_the_head_usable
     failure = one_token(head)
     assert isinstance(failure, StepFailure) and (failure.step, failure.kind) == (7, "unavailable")
     assert "no answer from experts [" in failure.detail and "fell over" in failure.detail
+    behind = one_token(head)  # it was sent before the failure was known
+    assert isinstance(behind, StepFailure) and behind.kind == "stale", "it does not wait for the expert again"
     assert Driver(head, 2, WINDOW).run([Request(prompt, 9)]) == Driver(load_head(folder), 1, WINDOW).run(
         [Request(prompt, 9)]
     )

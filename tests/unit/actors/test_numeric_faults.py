@@ -50,6 +50,21 @@ def test_a_sequence_of_no_numbers_is_a_fault_and_its_batch_mates_are_as_alone(
     assert not after.faults
 
 
+def test_a_plan_that_was_made_ahead_runs_without_the_faulty_one(folder: Path) -> None:
+    head = load_head(folder)
+    head.begin(1)
+    good = [5, 6, 7, 8, 9]
+    first = step(head, 1, good, [3, BAD, 4, 5, 6], sampling=SamplingParams(0.0))
+    assert [fault.slot for fault in first.faults] == [1]
+    decodes = tuple(Chunk(slot, 5, 1, (), True) for slot in (0, 1))
+    ahead = head.step(StepPlan(2, 1, head.incarnation, (), (), decodes))
+    assert isinstance(ahead, StepResult)
+    assert [token.slot for token in ahead.tokens] == [0] and not ahead.faults
+    alone = head.step(StepPlan(3, 1, head.incarnation, (), (), (Chunk(1, 5, 1, (), True),)))
+    assert isinstance(alone, StepResult) and not alone.tokens, "a step of nobody else is empty"
+    assert not step(head, 4, good, good, sampling=SamplingParams(0.0), release=2).faults, "the slot is free again"
+
+
 def test_the_layer_whose_experts_overflow_is_named(tmp_path: Path) -> None:
     tensors = random_weights(MODEL)
     for expert in range(8):

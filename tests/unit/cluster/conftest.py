@@ -101,8 +101,9 @@ def make(head: FakeHead, events: Events, no_waits: None) -> Iterator[Make]:
         max_queued: int = 8,
         grace: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
+        ahead: bool = False,
     ) -> Engine:
-        config = engine_bounds(max_running, budget, max_queued, head.window, grace)
+        config = replace(engine_bounds(max_running, budget, max_queued, head.window, grace), plan_ahead=ahead)
         engines.append(Engine(head, config, events, clock))
         engines[-1].start()
         return engines[-1]
