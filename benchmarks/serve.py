@@ -77,7 +77,7 @@ def batching(seconds: float = 120.0, skip: float = 20.0, clients: int = 64) -> N
     )
 
 
-def interference(streams: int = 16, tokens: int = 400, prompts: int = 4) -> None:
+def interference(streams: int = 16, tokens: int = 1500, prompts: int = 4) -> None:
     """Gaps of steady streams while long prompts come in, one by one, against those while none does."""
     rng, rows, p99 = random.Random(_SEED), [], []
 
