@@ -53,6 +53,10 @@ class Expert:
     def expert_count(self) -> int:
         return self._checkpoint.config.num_local_experts
 
+    @property
+    def hidden_size(self) -> int:
+        return self._checkpoint.config.hidden_size
+
     def forward(self, message: Message) -> Message:
         """`answer` for a message (actors/transport/rows.py)."""
         rows = memoryview(message)[HEADER_BYTES:]  # type: ignore[arg-type]  # numpy arrays are buffers

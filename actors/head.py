@@ -90,6 +90,10 @@ class Head:
     def expert_count(self) -> int:
         return self._checkpoint.config.num_local_experts
 
+    @property
+    def hidden_size(self) -> int:
+        return self._checkpoint.config.hidden_size
+
     def zero_rows(self) -> torch.Tensor:
         """Rows such as a layer sends to an expert, all 0: for a call that only warms up, [4, D]."""
         return torch.zeros(4, self._checkpoint.config.hidden_size, dtype=self._dtype)

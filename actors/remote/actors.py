@@ -29,7 +29,7 @@ from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
 from actors.routing.router import ExpertRouter
 from actors.specs import ActorReport, ActorSpec
-from actors.threads import cores, share_of
+from actors.threads import threads_for
 from actors.transport.channel import ChannelTransport
 from actors.transport.channel_server import ChannelServer
 from actors.transport.object_refs import RayTransport
@@ -64,7 +64,7 @@ class _Actor:
     def __init__(self, held: Expert | Head, beside: int) -> None:
         """`beside` is how many processes of its machine compute while it does, itself included."""
         self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
-        self._threads = held.spec.threads or share_of(cores(), beside)
+        self._threads = held.spec.threads or threads_for(held.hidden_size, beside)
         compute_with(self._threads)
 
     @ray.method(concurrency_group="control")

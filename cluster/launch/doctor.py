@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from actors.threads import cores, share_of
+from actors.threads import cores, threads_for
 from cluster.launch.checks import (
     check_exposure,
     memory,
@@ -62,7 +62,6 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
         return
     yield Finding("ok", "configuration", "valid")
     yield _gpu(config)
-    yield _threads(config)
     for key, address in (("listen", config.gateway.listen), ("http", config.gateway.http)):
         yield _checked("port", partial(_port, address), f"stop what listens there, or set gateway.{key}")
     yield _checked("tokens", partial(_tokens, config), "eightwinds token NAME --file FILE makes a token and its file")
@@ -105,10 +104,10 @@ def _gpu(config: Config) -> Finding:
     return Finding("ok", "gpu", f"{wanted:g} asked for")
 
 
-def _threads(config: Config) -> Finding:
+def _threads(config: Config, hidden_size: int) -> Finding:
     """As they would be if all actors ran on this machine."""
-    head = config.head.threads or cores()
-    expert = config.experts.threads or share_of(cores(), config.experts.count)
+    head = config.head.threads or threads_for(hidden_size, 1)
+    expert = config.experts.threads or threads_for(hidden_size, config.experts.count)
     text = f"{head} in the head, {expert} in each expert, on the {cores()} cores here"
     advice = "" if max(head, expert) <= cores() else "set head.threads and experts.threads to no more than the cores"
     return Finding("warn" if advice else "ok", "threads", text, advice)
@@ -162,6 +161,7 @@ def _checkpoint(config: Config, taken_over: bool) -> Iterator[Finding]:
     held = held_bytes(config, checkpoint)
     text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored"
     yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {dtype}")
+    yield _threads(config, checkpoint.config.hidden_size)
     if needed := memory_needed(config, held):
         found = memory(os.environ, ray=config.runtime == "ray")
         if problem := found.problem(needed, taken_over):

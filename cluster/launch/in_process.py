@@ -10,7 +10,7 @@ from actors.replica import ReplicaId, one_each
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
 from actors.seams import HeadHandle
-from actors.threads import cores
+from actors.threads import threads_for
 from actors.transport.local import LocalTransport
 from actors.vitals import Pulse
 from cluster.launch.runtime import LaunchFailed, LaunchStopped, ProgressReport
@@ -43,7 +43,8 @@ class InProcess:
 
     def start(self, stop: threading.Event) -> HeadOnly:
         head_spec, expert_specs = actor_specs(self._config, self._checkpoint)
-        compute_with(head_spec.threads or cores())  # of the whole process: head and experts take turns
+        threads = head_spec.threads or threads_for(self._checkpoint.config.hidden_size, 1)
+        compute_with(threads)  # of the whole process: head and experts take turns
         try:
             head = Head(replace(head_spec, micro_batches=1))  # here experts compute while they are asked
             experts = [Expert(spec) for spec in expert_specs]

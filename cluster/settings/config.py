@@ -27,7 +27,7 @@ class ModelSection(_Section):
 
 class ActorSection(_Section):
     """Resources that Ray reserves for an actor, and the threads that it computes with (0: what its machine
-    allows: all cores for the head, and the experts of a machine share its cores).
+    and model call for: all cores for the head, the experts of a machine share its cores, one for a small model).
     """
 
     num_cpus: float = Field(default=0.0, ge=0)
