@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from actors.specs import ActorSpec
@@ -15,6 +16,7 @@ from model.checkpoint.folder import Checkpoint, dtype_bytes
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
 _NUMBER_BYTES = {"int8": 1.01, "int4": 0.54}  # of a number of an expert's weights, scales included
+_CHUNK = 512  # tokens that a context counts beside its window: not all of them run a whole step's prefill at once
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("actors", "model")
 
@@ -75,6 +77,7 @@ def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
     if kv.memory_bytes is not None or kv.memory_share is not None:
         return 0, 0.0
     limits = _limits(config, model.sliding_window)
+    limits = replace(limits, max_tokens_per_step=min(limits.max_tokens_per_step, _CHUNK))
     pages = limits.max_running * limits.pages_of(model.max_position_embeddings)
     most = pages * kv.page_size * model.kv_token_bytes(dtype_bytes(served_dtype(config, checkpoint)))
     return most, _GPU_SHARE if config.head.num_gpus else _CPU_SHARE

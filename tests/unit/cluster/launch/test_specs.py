@@ -42,6 +42,12 @@ def test_by_default_the_cache_follows_free_memory_up_to_what_could_be_used(check
     assert kv_bytes(head(checkpoint, "head.num_gpus=1"), 1000) == 800
 
 
+def test_under_a_window_a_context_counts_with_a_chunk_and_not_with_a_step(tmp_path: Path) -> None:
+    windowed = Checkpoint.open(write(tmp_path, tiny(sliding_window=32, max_position_embeddings=4096)))
+    spec = head(windowed, "scheduler.max_running_requests=3")
+    assert kv_bytes(spec, 1 << 40) == 3 * (32 + 512 + 16) * TOKEN
+
+
 def test_what_is_set_counts(checkpoint: Checkpoint) -> None:
     assert kv_bytes(head(checkpoint, "kv.memory_bytes=12345"), 1 << 40) == 12345
     assert kv_bytes(head(checkpoint, "kv.memory_share=0.5"), 1 << 40) == 1 << 39
