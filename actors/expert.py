@@ -13,6 +13,7 @@ from actors.specs import ActorReport, ActorSpec
 from actors.transport.rows import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
 from model.checkpoint.weights import Tensors, torch_dtype
+from model.config import MixtralConfig
 from model.device.host_link import HostLink, NoLink, host_link
 from model.experts.dense import ExpertWeights
 from model.int4 import int4_matrix
@@ -50,12 +51,8 @@ class Expert:
         return self._loading.progress()
 
     @property
-    def expert_count(self) -> int:
-        return self._checkpoint.config.num_local_experts
-
-    @property
-    def hidden_size(self) -> int:
-        return self._checkpoint.config.hidden_size
+    def config(self) -> MixtralConfig:
+        return self._checkpoint.config
 
     def forward(self, message: Message) -> Message:
         """`answer` for a message (actors/transport/rows.py)."""

@@ -23,8 +23,10 @@ from model.attention.ragged import RaggedBatch
 from model.batch import Chunk, HeadInfo, LoadProgress, SequenceFault, StepFailure, StepPlan, StepResult
 from model.checkpoint.folder import eos_ids
 from model.checkpoint.weights import Tensors, torch_dtype
+from model.config import MixtralConfig
 from model.constraint.grammar import Constraints
 from model.device.failure import lost_device
+from model.device.host_link import joined
 from model.device.memory import free_bytes
 from model.linear import keep_one_order
 from model.slots import Slots
@@ -87,16 +89,12 @@ class Head:
         self._router = router
 
     @property
-    def expert_count(self) -> int:
-        return self._checkpoint.config.num_local_experts
-
-    @property
-    def hidden_size(self) -> int:
-        return self._checkpoint.config.hidden_size
+    def config(self) -> MixtralConfig:
+        return self._checkpoint.config
 
     def zero_rows(self) -> torch.Tensor:
         """Rows such as a layer sends to an expert, all 0: for a call that only warms up, [4, D]."""
-        return torch.zeros(4, self._checkpoint.config.hidden_size, dtype=self._dtype)
+        return torch.zeros(4, self.config.hidden_size, dtype=self._dtype)
 
     def begin(self, epoch: int) -> HeadInfo:
         """Serve the engine of this epoch: forget every sequence, refuse plans of other epochs.
@@ -132,7 +130,7 @@ class Head:
             parts = self.micro_batches.parts(chunks)
             batches = [self._slots.batch(part, self.spec.page_size, self.spec.device) for part in parts]
             forwards = [self._trunk.forward(batch, self._cache, self._attention) for batch in batches]
-            logits_RV = torch.cat(self._router.run(forwards, counts))
+            logits_RV = joined(self._router.run(forwards, counts))
             self.micro_batches.observe(time.perf_counter() - started)
             tokens, prompts, faults = self._slots.results(logits_RV, chunks)
             if any(fault.kind == "numeric" for fault in faults):
@@ -180,11 +178,13 @@ class Head:
         self, chunks: Sequence[Chunk], counts: StepCounts
     ) -> tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]:
         def expert_rows(chosen_K: torch.Tensor) -> tuple[int, ...]:
-            return tuple(torch.bincount(chosen_K.flatten(), minlength=self.expert_count).tolist())
+            return tuple(torch.bincount(chosen_K.flatten(), minlength=self.config.num_local_experts).tolist())
 
+        routed = self._slots.routed(chunks)
+        chosen = counts.chosen if routed else []
         return tuple(
-            (slot, tuple(expert_rows(chosen_TK[row : row + rows]) for chosen_TK in counts.chosen))
-            for slot, row, rows in self._slots.routed(chunks)
+            (slot, tuple(expert_rows(chosen_TK[row : row + rows]) for chosen_TK in chosen))
+            for slot, row, rows in routed
         )
 
     def report(self) -> ActorReport:

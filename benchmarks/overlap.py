@@ -1,9 +1,9 @@
-"""What two micro-batches in turns hide of slow links: steps over eight expert processes, with a delay.
+"""Two micro-batches in turns over slow links: how much of a delay they hide, with eight expert processes.
 
     python -m benchmarks.overlap CHECKPOINT [--requests 32] [--delays 0 1 5] [--rounds 3]
 
 A proxy in front of each expert passes every piece on as late as the delay has it, both ways. A step runs as one
-micro-batch, as two, or as the head chooses, in turns. What can be hidden is what the delay adds to a step of one.
+micro-batch, as two, or as the head chooses, in turns. At most what the delay adds to a step of one can be hidden.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -36,6 +35,7 @@ from actors.threads import cores, settle
 from actors.transport.channel import ChannelTransport
 from actors.transport.channel_server import ChannelServer
 from benchmarks.load import median
+from benchmarks.processes import running
 from benchmarks.report import publish
 from cluster.launch.checks import open_model
 from cluster.launch.specs import actor_specs
@@ -81,7 +81,7 @@ def delayed(file: str, target: str, line: Line) -> None:
     threading.Thread(target=accept, daemon=True).start()
 
 
-def _expert(spec: ActorSpec, file: str, told: Connection, line: Line) -> None:
+def _expert(told: Connection, spec: ActorSpec, file: str, line: Line) -> None:
     torch.set_num_threads(1)
     expert = Expert(spec)
     while not expert.progress().ready:
@@ -99,25 +99,15 @@ def serving(checkpoint: str) -> Iterator[tuple[Head, Line]]:
     settings = [f"model.path={checkpoint}", "model.dtype=bfloat16", "kv.memory_bytes=268435456"]
     config = load_config(None, {}, settings)
     head_spec, expert_specs = actor_specs(config, open_model(config).checkpoint)
-    context = multiprocessing.get_context("spawn")
+    line = multiprocessing.get_context("spawn").Value("d", 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        addresses, processes, line = [], [], context.Value("d", 0.0)
-        for spec in expert_specs:
-            ours, theirs = context.Pipe()
-            file = str(Path(folder) / str(spec.expert))
-            processes.append(context.Process(target=_expert, args=(spec, file, theirs, line), daemon=True))
-            processes[-1].start()
-            addresses.append(ours)
-        try:
+        arguments = [(spec, f"{folder}/{spec.expert}", line) for spec in expert_specs]
+        with running(_expert, arguments) as addresses:
             torch.set_num_threads(cores())
             head, transport = Head(head_spec), ChannelTransport(_NODE)
-            table = tuple((transport.connect(Replica(e, 0, address=ours.recv())),) for e, ours in enumerate(addresses))
+            table = tuple((transport.connect(Replica(e, 0, address=own)),) for e, own in enumerate(addresses))
             head.connect(ExpertRouter(transport, Replicas(table)))
             yield head, line
-        finally:
-            for process in processes:
-                process.kill()
-                process.join()
 
 
 def run(head: Head, requests: int, steps: int, epoch: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What quantized experts cost in quality: the same texts through the same model, experts held in fewer bits.
+"""The quality that quantized experts cost: the same texts through the same model, experts held in fewer bits.
 
     python -m benchmarks.quality CHECKPOINT [--windows 8]
 

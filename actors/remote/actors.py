@@ -64,7 +64,7 @@ class _Actor:
     def __init__(self, held: Expert | Head, beside: int) -> None:
         """`beside` is how many processes of its machine compute while it does, itself included."""
         self._held, self._node_id = held, ray.get_runtime_context().get_node_id()
-        self._threads = held.spec.threads or threads_for(held.hidden_size, beside)
+        self._threads = held.spec.threads or threads_for(held.config.hidden_size, beside)
         compute_with(self._threads)
 
     @ray.method(concurrency_group="control")
@@ -86,7 +86,7 @@ class ExpertActor(_Actor):
     def __init__(self, spec: ActorSpec) -> None:
         self._expert = Expert(spec)
         machines = sum(node["Alive"] for node in _nodes())
-        super().__init__(self._expert, beside=ceil(self._expert.expert_count / machines))
+        super().__init__(self._expert, beside=ceil(self._expert.config.num_local_experts / machines))
         if spec.transport == "channel":
             self._address = ChannelServer(self._answer, self._node_id, *_listening_place(self._node_id)).address
 
@@ -111,9 +111,9 @@ class HeadActor(_Actor):
     def __init__(self, spec: ActorSpec) -> None:
         self._head = Head(spec)
         super().__init__(self._head, beside=1)
-        self._replicas, self._usage = Replicas(()), UsageCounter(self._head.expert_count)
+        self._replicas, self._usage = Replicas(()), UsageCounter(self._head.config.num_local_experts)
         self._transport = functools.partial(TRANSPORTS[spec.transport], self._node_id)
-        self._routes = RouteTable(self._replicas, self._transport, self._head.expert_count)
+        self._routes = RouteTable(self._replicas, self._transport, self._head.config.num_local_experts)
         self._router: ExpertRouter | None = None
 
     @ray.method(concurrency_group="work")

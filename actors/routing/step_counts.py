@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from actors.routing.receipt import Receipt
+from model.device.host_link import joined
 
 
 @dataclass(slots=True)
@@ -31,6 +32,4 @@ class StepCounts:
     @property
     def chosen(self) -> list[torch.Tensor]:
         """Per layer the experts of each token, those of the first lane first."""
-        return [
-            torch.cat(chosen) for chosen in zip(*([c for _, c in lane] for lane in self.lanes.values()), strict=True)
-        ]
+        return [joined(chosen) for chosen in zip(*([c for _, c in lane] for lane in self.lanes.values()), strict=True)]

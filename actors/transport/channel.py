@@ -145,10 +145,11 @@ class ChannelTransport:
     def _peer(self, address: Address) -> _Peer | None:
         """The connection to a process, None while it cannot be had."""
         peer = self._peers.get(address)
-        if peer is not None and peer.again_at is None:
-            return peer
-        if peer is not None and peer.again_at is not None and self._clock() < peer.again_at:
-            return None
+        if peer is not None:
+            if peer.again_at is None:
+                return peer
+            if self._clock() < peer.again_at:
+                return None
         if address.node_id == self._node_id:
             links: Links = self._near
             endpoint = address.file

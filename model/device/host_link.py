@@ -11,6 +11,11 @@ from typing import Any, Protocol
 import torch
 
 
+def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors one below the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+
+
 class HostLink(Protocol):
     """The way of rows from a device to the host and back."""
 
@@ -28,7 +33,7 @@ class NoLink:
         return tensors
 
     def upload(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+        return joined(parts)
 
 
 class PinnedLink:

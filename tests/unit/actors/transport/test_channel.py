@@ -1,6 +1,7 @@
 """The direct channel: calls over real sockets to experts that run in this process."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -107,7 +108,7 @@ def test_calls_to_a_process_that_ends_end_at_once_and_others_go_on(
 ) -> None:
     class Stuck:
         def __call__(self, header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
-            time.sleep(0.3)  # the thread is in here while the server ends
+            time.sleep(0.3)  # the thread is in here while the server ends, and ZeroMQ tells nobody that it begins to
             return header, rows
 
     transport = connect(node_id)
@@ -153,14 +154,17 @@ def test_an_address_of_another_machine_without_tcp_is_no_way(serve: Serve, conne
 
 
 def test_the_first_of_two_is_enough(serve: Serve, connect: Connect) -> None:
+    other_came = threading.Event()
+
     def slow(header: RowsHeader, rows: memoryview) -> tuple[RowsHeader, memoryview]:
-        time.sleep(0.5)
+        assert other_came.wait(PATIENCE)
         return header, rows
 
     transport = connect(HERE)
     late, prompt = replica(transport, serve(slow, "s").address), replica(transport, serve(echo, "f").address)
     transport.submit([ExpertCall(1, 0, late, torch.zeros(1, 8)), ExpertCall(2, 0, prompt, torch.zeros(1, 8))])
     assert [reply.call_id for reply in transport.poll(PATIENCE, [1, 2], first=True)] == [2]
+    other_came.set()
     transport.abandon([1])
     assert [reply.call_id for reply in transport.poll(PATIENCE, [1])] == [1], "a stray is told, too"
 
@@ -207,5 +211,5 @@ def test_strays_are_taken_when_nothing_is_waited_for(serve: Serve, connect: Conn
     transport.abandon([1])
     end = time.monotonic() + PATIENCE
     while not (replies := transport.poll(0.0, ())) and time.monotonic() < end:
-        time.sleep(0.01)
+        pass
     assert [reply.call_id for reply in replies] == [1]
