@@ -12,12 +12,14 @@ _PROBE_EVERY = 16  # steps with prefill before one goes without, so that what it
 _GROWTH = 4  # a step has at most this many times the recent prefill, while its cost is not known well
 _FIXED_SHARE = 0.05  # of a step that holds nobody up: what it costs however few tokens it has
 _LEAST_FREE, _UNKNOWN = 256, 512  # tokens of such a step: at least, and before its cost is known
+_CHOICES = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # unknowns of a step's cost that are not 0
 _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: an expert may have restarted
 
 
 class StepCost:
-    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), fitted to the last steps by least
-    squares with exponential forgetting, from its normal equations. `prefill` is 0 or less while it is lost in noise.
+    """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), none of them negative, fitted to
+    the last steps by least squares with exponential forgetting, from its normal equations. What costs nothing, or is
+    lost in noise, is 0.
     """
 
     def __init__(self) -> None:
@@ -26,10 +28,10 @@ class StepCost:
         self._count = 0
 
     def observe(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
-        row = (1.0, float(decodes), float(prefill_tokens))
         if self._count >= _PROBE_EVERY:
-            seconds = min(seconds, _OUTLIER * max(self.expect(decodes, prefill_tokens), 0.0))
+            seconds = min(seconds, _OUTLIER * self.expect(decodes, prefill_tokens))
         self._count += 1
+        row = (1.0, float(decodes), float(prefill_tokens))
         self._equations = [
             [_FORGET * old + factor * new for old, new in zip(equation, (*row, seconds), strict=True)]
             for factor, equation in zip(row, self._equations, strict=True)
@@ -40,18 +42,34 @@ class StepCost:
         """Seconds that such a step takes."""
         return self.base + self.decode * decodes + self.prefill * prefill_tokens
 
-    def _solve(self) -> tuple[float, float, float]:
-        """Gaussian elimination. The diagonal is raised a little, or what never varied would make it singular."""
-        rows = [row[:] for row in self._equations]
-        for i in range(3):
-            rows[i][i] += 1e-6 * rows[i][i] + 1e-12
-        for i in range(3):
-            for j in range(i + 1, 3):
-                factor = rows[j][i] / rows[i][i]
-                rows[j] = [b - factor * a for a, b in zip(rows[i], rows[j], strict=True)]
-        z = rows[2][3] / rows[2][2]
-        y = (rows[1][3] - rows[1][2] * z) / rows[1][1]
-        return (rows[0][3] - rows[0][1] * y - rows[0][2] * z) / rows[0][0], y, z
+    def _solve(self) -> list[float]:
+        """Non-negative least squares (Lawson and Hanson 1974): while a burst fills the slots, decodes and prompts grow
+        together, and one of them would come out negative. Three unknowns are few enough to try which of them are 0.
+        """
+        best, best_fit = [0.0] * 3, 0.0
+        for unknowns in _CHOICES:
+            found = _least_squares(self._equations, unknowns)
+            if min(found) >= 0:
+                if len(unknowns) == len(found):
+                    return found
+                fit = sum(found[i] * self._equations[i][3] for i in unknowns)  # of the sum of squares, what it explains
+                if fit > best_fit:
+                    best, best_fit = found, fit
+        return best
+
+
+def _least_squares(equations: list[list[float]], unknowns: tuple[int, ...]) -> list[float]:
+    """Gaussian elimination. The diagonal is raised a little, or what never varied would make it singular."""
+    rows = [[equations[i][j] + (i == j) * (1e-6 * equations[i][i] + 1e-12) for j in (*unknowns, 3)] for i in unknowns]
+    for i, row in enumerate(rows):
+        for later in rows[i + 1 :]:
+            factor = later[i] / row[i]
+            later[:] = [b - factor * a for a, b in zip(row, later, strict=True)]
+    found = [0.0] * len(equations)
+    for i in reversed(range(len(rows))):
+        known = sum(rows[i][j] * found[unknowns[j]] for j in range(i + 1, len(rows)))
+        found[unknowns[i]] = (rows[i][-1] - known) / rows[i][i]
+    return found
 
 
 class PrefillBudget:

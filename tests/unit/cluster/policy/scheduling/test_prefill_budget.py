@@ -134,7 +134,7 @@ def test_a_wave_ends_when_none_of_it_waits() -> None:
     budget.tokens(16, 0)
     few, many = budget.tokens(16, 1), budget.tokens(16, 32)
     assert budget.tokens(40, 8) > 3 * few, "24 of the 40 came with the 8: they owe them what they had"
-    assert many > 4 * few
+    assert many >= 4 * few
     budget.tokens(48, 0)
     assert budget.tokens(48, 1) < 3 * few, "all 48 are streams now"
 
@@ -144,3 +144,18 @@ def test_a_step_of_prompts_alone_stays_worth_its_while_where_a_step_costs_nothin
     for prefill in (512, 40, 512, 300):
         budget.observe(plan(0, prefill), 0.001 * prefill)
     assert budget.tokens(0, 8) == 256
+
+
+def test_while_a_burst_fills_the_slots_no_cost_comes_out_negative() -> None:
+    """Steps that a fresh server had, in ms: of more decodes the last was shorter, by chance. With a plain fit a decode
+    then cost -6 ms, 19 of them less than nothing, and the rest of the burst came in by 16 tokens a step.
+    """
+    steps = [(1, 0, 37), (2, 0, 37), (2, 64, 175), (4, 0, 56), (4, 0, 57), (4, 0, 55), (2, 0, 43), (4, 0, 64)]
+    steps += [(4, 64, 158), (5, 112, 268), (6, 196, 337), (9, 339, 459), (15, 311, 403)]
+    budget = PrefillBudget(1.5)
+    budget.tokens(1, 31)
+    for decodes, prefill, ms in steps:
+        budget.observe(plan(decodes, prefill), ms / 1000)
+        cost = budget._cost
+        assert min(cost.base, cost.decode, cost.prefill) >= 0
+    assert budget.tokens(19, 13) > 300
