@@ -11,9 +11,10 @@ from model.batch import Chunk
 
 _LEAST_TOKENS = 8
 _TRIALS = 3  # steps of either way before they are compared
-_AGAIN = 64  # steps until the way that lost is tried once more ...
-_FAR_BEHIND, _MUCH_LATER = 1.15, 8  # ... or that many times later, if it lost by so much
+_AGAIN = 64  # steps until the way that lost is tried once more
+_FAR_BEHIND, _REST = 1.15, 512  # if a trial of two took so many times as long as one, steps until another of any size
 _NEWEST = 0.2  # weight of the newest step in a mean
+_OUTLIER = 1.5  # a step counts as at most so many times the mean: an expert may have restarted
 _GAIN = 0.97  # two are chosen if they take at most so much of one's time, because noise must not decide
 
 Parts = list[tuple[Chunk, ...]]
@@ -28,22 +29,25 @@ class _Timing:
     since: int = 0  # steps since the way that loses was tried
 
     def note(self, way: int, seconds: float) -> None:
-        first = not self.count[way]
+        if self.count[way] >= _TRIALS:
+            seconds = min(seconds, _OUTLIER * self.mean[way])
         self.count[way] += 1
-        self.mean[way] = seconds if first else self.mean[way] + _NEWEST * (seconds - self.mean[way])
+        self.mean[way] += max(_NEWEST, 1 / self.count[way]) * (seconds - self.mean[way])
 
-    def choose(self) -> int:
-        """0: one, 1: two."""
-        if min(self.count) < _TRIALS:
-            return int(self.count[0] >= _TRIALS)
+    @property
+    def best(self) -> int:
+        """0: one, 1: two. One, until both are known."""
         one, two = self.mean
-        best = int(two < _GAIN * one)
-        behind = self.mean[1 - best] / self.mean[best]
+        return int(min(self.count) >= _TRIALS and two < _GAIN * one)
+
+    def choose(self, may_try: bool) -> int:
+        if self.count[0] < _TRIALS:
+            return 0
         self.since += 1
-        if self.since >= _AGAIN * (_MUCH_LATER if behind > _FAR_BEHIND else 1):
+        if may_try and (self.count[1] < _TRIALS or self.since >= _AGAIN):
             self.since = 0
-            return 1 - best
-        return best
+            return 1 - self.best
+        return self.best
 
 
 class MicroBatches:
@@ -53,6 +57,7 @@ class MicroBatches:
         self._fixed = fixed
         self._timings: dict[tuple[int, int], _Timing] = {}
         self._last: tuple[_Timing, int] | None = None
+        self._rest = 0  # steps without a trial, because where one size loses by far others do, too
 
     def parts(self, chunks: Sequence[Chunk]) -> Parts:
         """The chunks of a step in their order, as one run or two. `observe` tells how long it took."""
@@ -62,7 +67,8 @@ class MicroBatches:
             return [whole]
         if not self._fixed:
             timing = self._timings.setdefault(_size(whole), _Timing())
-            self._last = timing, timing.choose()
+            self._rest = max(0, self._rest - 1)
+            self._last = timing, timing.choose(may_try=not self._rest)
             if not self._last[1]:
                 return [whole]
         return [whole[:cut], whole[cut:]]
@@ -70,6 +76,8 @@ class MicroBatches:
     def observe(self, seconds: float) -> None:
         if self._last is not None:
             timing, way = self._last
+            if way > timing.best and seconds > _FAR_BEHIND * timing.mean[0]:
+                self._rest = _REST
             timing.note(way, seconds)
 
 

@@ -1,4 +1,4 @@
-"""How many threads the processes of head and experts compute with. It must not load torch (see `settle`)."""
+"""How many threads the processes of head and experts compute with."""
 
 import os
 
@@ -22,10 +22,3 @@ def threads_for(hidden_size: int, processes: int) -> int:
     after every small product cost more than they compute: with two, the demo checkpoint runs at half the speed.
     """
     return share_of(cores(), processes) if hidden_size >= _WORTH else 1
-
-
-def settle() -> None:
-    """Let threads of torch that wait for work sleep, unless the environment says otherwise: while they spin, as OpenMP
-    has it, the processes that compute meanwhile lack their cores. OpenMP reads this when torch is loaded, not later.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -24,6 +24,7 @@ from typing import Protocol
 
 import torch
 
+from actors.environment import let_threads_sleep, use_large_pages
 from actors.expert import Expert
 from actors.head import Head
 from actors.micro_batches import MicroBatches
@@ -31,7 +32,7 @@ from actors.replica import Replica
 from actors.routing.replicas import Replicas
 from actors.routing.router import ExpertRouter
 from actors.specs import ActorSpec
-from actors.threads import cores, settle
+from actors.threads import cores
 from actors.transport.channel import ChannelTransport
 from actors.transport.channel_server import ChannelServer
 from benchmarks.load import median
@@ -95,7 +96,8 @@ def _expert(told: Connection, spec: ActorSpec, file: str, line: Line) -> None:
 @contextmanager
 def serving(checkpoint: str) -> Iterator[tuple[Head, Line]]:
     """A head in this process, and eight experts in their own behind a line."""
-    settle()
+    let_threads_sleep()
+    use_large_pages()
     settings = [f"model.path={checkpoint}", "model.dtype=bfloat16", "kv.memory_bytes=268435456"]
     config = load_config(None, {}, settings)
     head_spec, expert_specs = actor_specs(config, open_model(config).checkpoint)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from actors.environment import use_large_pages
 from actors.expert import MATRICES
 from benchmarks.load import median
 from benchmarks.report import publish
@@ -85,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    use_large_pages()
     torch.set_num_threads(1)
     kinds: Sequence[str] = ("none", "int8", "int4")
     rows = [row for kind in kinds for row in measure(kind, arguments.rounds)]

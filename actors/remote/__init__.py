@@ -1,5 +1,6 @@
 """Ray, applied: the only home of Ray in the data plane."""
 
-from actors.threads import settle
+from actors.environment import let_threads_sleep, use_large_pages
 
-settle()  # whatever of this package is imported first, torch comes later
+let_threads_sleep()  # whatever of this package is imported first, torch comes later
+use_large_pages()

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from actors.environment import use_large_pages
 from actors.expert import Expert
 from actors.head import Head, LocalHead
 from actors.replica import ReplicaId, one_each
@@ -44,6 +45,7 @@ class InProcess:
     def start(self, stop: threading.Event) -> HeadOnly:
         head_spec, expert_specs = actor_specs(self._config, self._checkpoint)
         threads = head_spec.threads or threads_for(self._checkpoint.config.hidden_size, 1)
+        use_large_pages()
         compute_with(threads)  # of the whole process: head and experts take turns
         try:
             head = Head(replace(head_spec, micro_batches=1))  # here experts compute while they are asked

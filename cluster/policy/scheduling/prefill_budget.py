@@ -18,8 +18,8 @@ _OUTLIER = 4.0  # a step counts as at most this many times as long as expected: 
 
 class StepCost:
     """seconds = base + decode * (sequences that decode) + prefill * (prompt tokens), none of them negative, fitted to
-    the last steps by least squares with exponential forgetting, from its normal equations. What costs nothing, or is
-    lost in noise, is 0.
+    the last steps by least squares with exponential forgetting, from its normal equations. A cost that is
+    lost in noise is 0.
     """
 
     def __init__(self) -> None:

@@ -61,6 +61,23 @@ def test_looking_for_the_faster_way_costs_less_than_two_percent() -> None:
         assert sum(0.1 if way == 1 else two for way in ways) < 1.02 * 0.1 * len(ways)
 
 
+def test_where_two_lose_by_far_at_one_size_they_are_not_tried_at_others() -> None:
+    batches, tried = MicroBatches(), 0
+    for size in range(8, 200, 8):
+        for _ in range(20):
+            tried += (ways := len(batches.parts(chunks(*[1] * size)))) == 2
+            batches.observe(0.1 if ways == 1 else 0.2)
+    assert tried == 1, "of 480 steps; each size by itself would have had three"
+
+
+def test_a_single_slow_step_does_not_end_what_is_faster() -> None:
+    batches = MicroBatches()
+    drive(100, 0.1, 0.07, batches)
+    assert len(batches.parts(chunks(*[1] * 32))) == 2
+    batches.observe(0.3)
+    assert drive(100, 0.1, 0.07, batches).count(2) > 90
+
+
 def test_it_follows_links_that_become_slow() -> None:
     batches = MicroBatches()
     drive(300, 0.1, 0.105, batches)
