@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from benchmarks.load import median
-from benchmarks.peers.systems import System, eightwinds, transformers, vllm
+from benchmarks.peers.systems import System, eightwinds, transformers, vllm, vllm_server
 from benchmarks.peers.work import Timing, Work
 from benchmarks.report import publish
 
@@ -35,7 +35,9 @@ def _systems(checkpoint: str, python: str | None) -> dict[str, System]:
         "one-int8": eightwinds("one process, int8", checkpoint, *bf16, one, "experts.quantization=int8"),
         "transformers": transformers(checkpoint, cores),
     }
-    return found | ({"vllm": vllm(checkpoint, python, cores)} if python else {})
+    if python:
+        found |= {"vllm": vllm(checkpoint, python, cores), "vllm-server": vllm_server(checkpoint, python, cores)}
+    return found
 
 
 def measure(systems: Sequence[System], works: Sequence[Work], rounds: int) -> Timings:

@@ -54,13 +54,18 @@ def vllm(checkpoint: str, python: str, threads: int) -> System:
     return _child("vLLM", [python, str(_HERE / "child_vllm.py"), checkpoint, str(threads)])
 
 
+def vllm_server(checkpoint: str, python: str, threads: int) -> System:
+    """The same with its server, asked over HTTP with a stream each."""
+    return _child("vLLM's server", [python, str(_HERE / "child_vllm_server.py"), checkpoint, str(threads)])
+
+
 def transformers(checkpoint: str, threads: int) -> System:
     """HF transformers with a static batch."""
     return _child("transformers", [sys.executable, str(_HERE / "child_transformers.py"), checkpoint, str(threads)])
 
 
 def _child(name: str, command: list[str]) -> System:
-    """A process that reads works as lines of JSON, and answers each with the seconds that it took."""
+    """A process that reads works as lines of JSON, and answers each with its seconds, and its TTFT if it has one."""
 
     @contextmanager
     def start() -> Iterator[Ask]:
@@ -79,7 +84,8 @@ def _child(name: str, command: list[str]) -> System:
         def ask(work: Work, round_: int) -> Timing:
             writer.write(json.dumps({"prompts": work.prompts(round_), "tokens": work.tokens}) + "\n")
             writer.flush()
-            return Timing(float(told()), math.nan)
+            seconds, *ttft = map(float, told().split())
+            return Timing(seconds, *ttft or [math.nan])
 
         try:
             told()  # that it is ready
