@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -16,14 +16,9 @@ from model.checkpoint.weights import Tensors, torch_dtype
 from model.config import MixtralConfig
 from model.device.host_link import HostLink, NoLink, host_link
 from model.experts.dense import ExpertWeights
-from model.int4 import int4_matrix
-from model.int8 import int8_matrix
 from model.linear import keep_one_order
-from model.matrix import Make
+from model.matrices.forms import MATRICES
 from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
-
-# By the name that the configuration has for it; None is the dtype's own.
-MATRICES: Mapping[str, Make | None] = {"none": None, "int8": int8_matrix, "int4": int4_matrix}
 
 
 class Expert:

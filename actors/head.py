@@ -29,6 +29,7 @@ from model.device.failure import lost_device
 from model.device.host_link import joined
 from model.device.memory import free_bytes
 from model.linear import keep_one_order
+from model.matrices.forms import MATRICES
 from model.slots import Slots
 from model.text.tokenizer import Tokenizer
 from model.trunk import Trunk, watched
@@ -60,7 +61,7 @@ class Head:
 
     def _load(self, progress: Callable[[int], None]) -> None:
         tensors = Tensors(self._checkpoint, self._names, self._dtype, self.spec.device, progress)
-        self._trunk = Trunk(self._checkpoint.config, tensors)
+        self._trunk = Trunk(self._checkpoint.config, tensors, MATRICES[self.spec.quantization])
 
     def _pages_in(self, memory: int) -> int:
         spec = self.spec

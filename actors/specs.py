@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
     """The parameters of an actor. `expert` is None for the head; `threads` is how many its process computes with, 0 for
-    what its machine allows; `transport` is how rows travel between head and experts.
+    what its machine allows; `transport` is how rows travel between head and experts, `quantization` the form of the
+    actor's matrices (model/matrices/forms.py).
 
     Only the head has `micro_batches` (actors/micro_batches.py) and a KV cache, in pages of `page_size` tokens.
     `kv_memory_share` is of the free memory, at most `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless

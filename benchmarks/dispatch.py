@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.charts import Point, lines
 from benchmarks.echoes import bare_zmq, channels
 from benchmarks.report import publish
 from cluster.launch.local_ray import daemon
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
 EXPERTS, TOP_K, HIDDEN = 8, 2, 4096
 ROWS = (1, 8, 32, 128, 512)
 BURST = 20  # fan-outs of one kind before the next kind's turn
+_SHOWN = {
+    "naive": "naive Ray",
+    "refs": "object refs",
+    "bare": "bare ZeroMQ",
+    "near": "channel",
+    "far": "over TCP",
+    "local": "in process",
+}
 
 
 class Echo:
@@ -104,24 +113,20 @@ def main() -> None:
     finally:
         naive.close()
         local.remove()
+    title = "One layer's dispatch over eight echoing experts"
     publish(
         "dispatch",
-        "One layer's dispatch over eight echoing experts, microseconds (median)",
-        (
-            "rows",
-            "bytes a call",
-            "calls",
-            "naive Ray",
-            "object refs",
-            "bare ZeroMQ",
-            "channel",
-            "over TCP",
-            "in process",
-        ),
+        f"{title}, microseconds (median)",
+        ("rows", "bytes a call", "calls", *_SHOWN.values()),
         rows,
         "naive Ray: eight calls of that many bytes as a torch tensor. In brackets: object refs / naive Ray, and "
         "channel / bare ZeroMQ. At 1 row ours makes only the calls that it needs.",
     )
+    points: dict[str, list[Point]] = {
+        name: [(float(row[0]), float(row[3 + i].split()[0]) / 1e3) for row in rows]
+        for i, name in enumerate(_SHOWN.values())
+    }
+    lines("dispatch", title, ("tokens of the batch, hidden 4096 in bf16", "ms"), points)
 
 
 def _measure_all(
@@ -166,8 +171,7 @@ def _measure_all(
         cells = {name: f"{value:.0f}" for name, value in median.items()}
         cells["refs"] += f" ({median['refs'] / median['naive']:.2f} x)"
         cells["near"] += f" ({median['near'] / median['bare']:.2f} x)"
-        shown = (cells[name] for name in ("naive", "refs", "bare", "near", "far", "local"))
-        table.append([str(tokens), str(size), str(calls), *shown])
+        table.append([str(tokens), str(size), str(calls), *(cells[name] for name in _SHOWN)])
         print(table[-1], file=sys.stderr, flush=True)
     ray.shutdown()
     return table

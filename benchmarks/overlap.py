@@ -82,26 +82,27 @@ def delayed(file: str, target: str, line: Line) -> None:
     threading.Thread(target=accept, daemon=True).start()
 
 
-def _expert(told: Connection, spec: ActorSpec, file: str, line: Line) -> None:
+def _expert(told: Connection, spec: ActorSpec, file: str, line: Line | None) -> None:
     torch.set_num_threads(1)
     expert = Expert(spec)
     while not expert.progress().ready:
         time.sleep(0.05)
     address = ChannelServer(expert.answer, _NODE, f"{file}x").address
-    delayed(file, address.file, line)
-    told.send(dataclasses.replace(address, file=file))
+    if line is not None:
+        delayed(file, address.file, line)
+        address = dataclasses.replace(address, file=file)
+    told.send(address)
     time.sleep(1e6)
 
 
 @contextmanager
-def serving(checkpoint: str) -> Iterator[tuple[Head, Line]]:
-    """A head in this process, and eight experts in their own behind a line."""
+def serving(checkpoint: str, line: Line | None = None) -> Iterator[Head]:
+    """A head in this process, and eight experts in their own, behind a line if there is one."""
     let_threads_sleep()
     use_large_pages()
     settings = [f"model.path={checkpoint}", "model.dtype=bfloat16", "kv.memory_bytes=268435456"]
     config = load_config(None, {}, settings)
     head_spec, expert_specs = actor_specs(config, open_model(config).checkpoint)
-    line = multiprocessing.get_context("spawn").Value("d", 0.0)
     with tempfile.TemporaryDirectory() as folder:
         arguments = [(spec, f"{folder}/{spec.expert}", line) for spec in expert_specs]
         with running(_expert, arguments) as addresses:
@@ -109,7 +110,7 @@ def serving(checkpoint: str) -> Iterator[tuple[Head, Line]]:
             head, transport = Head(head_spec), ChannelTransport(_NODE)
             table = tuple((transport.connect(Replica(e, 0, address=own)),) for e, own in enumerate(addresses))
             head.connect(ExpertRouter(transport, Replicas(table)))
-            yield head, line
+            yield head
 
 
 def run(head: Head, requests: int, steps: int, epoch: int) -> tuple[float, float]:
@@ -140,7 +141,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     found: dict[tuple[str, float, int], list[float]] = defaultdict(list)
-    with serving(arguments.checkpoint) as (head, line):
+    line = multiprocessing.get_context("spawn").Value("d", 0.0)
+    with serving(arguments.checkpoint, line) as head:
         epoch = 0
         for round_, delay, ways in itertools.product(range(arguments.rounds), arguments.delays, (1, 2, 0)):
             line.value, head.micro_batches = 1e-3 * delay, MicroBatches(ways)

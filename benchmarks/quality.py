@@ -1,9 +1,9 @@
-"""The quality that quantized experts cost: the same texts through the same model, experts held in fewer bits.
+"""The quality that quantization costs: the same texts through the same model, experts and head held in fewer bits.
 
     python -m benchmarks.quality CHECKPOINT [--windows 8]
 
 Perplexity is of the text's own tokens. Agreement is the share of places where the likeliest next token is the same as
-with unquantized experts (bf16), KL the mean divergence of the next token's distribution from theirs, in nats. The demo
+with unquantized weights (bf16), KL the mean divergence of the next token's distribution from theirs, in nats. The demo
 checkpoint reads text that it was not trained on; another reads random tokens, where only agreement and KL say anything.
 """
 
@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from sentencepiece import SentencePieceProcessor
 
-from actors.expert import MATRICES
 from benchmarks.report import publish
 from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch, Segment
@@ -25,6 +24,7 @@ from model.attention.sdpa import SdpaBackend
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Tensors
 from model.experts.dense import ExpertWeights
+from model.matrices.forms import MATRICES
 from model.routing import combine, group
 from model.trunk import Trunk
 
@@ -33,23 +33,23 @@ DEMO = Path(__file__).parents[1] / "model" / "demo"
 
 
 class Model:
-    """A checkpoint in bf16 whose experts are held as `quantization` says."""
+    """A checkpoint in bf16 whose experts are held as `quantization` says, and the head's matrices as `head` does."""
 
-    def __init__(self, checkpoint: Checkpoint, quantization: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, quantization: str, head: str = "none") -> None:
         def tensors(names: Sequence[str]) -> Tensors:
             return Tensors(checkpoint, names, torch.bfloat16)
 
         c = self.config = checkpoint.config
-        self._trunk = Trunk(c, tensors(checkpoint.head_names()))
+        self._trunk = Trunk(c, tensors(checkpoint.head_names()), MATRICES[head])
         self._experts = [
             ExpertWeights(e, c.num_hidden_layers, tensors(checkpoint.expert_names(e)), MATRICES[quantization])
             for e in range(c.num_local_experts)
         ]
 
     @property
-    def expert_bytes(self) -> int:
-        """That all experts hold together."""
-        return sum(expert.nbytes() for expert in self._experts)
+    def nbytes(self) -> tuple[int, int]:
+        """That all experts hold together, and the head."""
+        return sum(expert.nbytes() for expert in self._experts), self._trunk.nbytes()
 
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int]) -> torch.Tensor:
@@ -118,16 +118,17 @@ def main() -> None:
     folder = DEMO if arguments.checkpoint == "demo" else Path(arguments.checkpoint)
     checkpoint = Checkpoint.open(folder)
     texts, plain = texts_of(folder, checkpoint, arguments.windows), Model(checkpoint, "none")
-    rows = [["none (bf16)", f"{plain.expert_bytes / 1e6:.1f}", f"{compare(plain, plain, texts).base:.3f}", "", ""]]
-    for quantization in ("int8", "int4"):
-        model = Model(checkpoint, quantization)
+    sizes = [f"{size / 1e6:.1f}" for size in plain.nbytes]
+    rows = [["none", "none", *sizes, f"{compare(plain, plain, texts).base:.3f}", "", ""]]
+    for quantization, head in (("int8", "none"), ("int8", "int8"), ("int4", "none"), ("int4", "int8")):
+        model = Model(checkpoint, quantization, head)
         q = compare(plain, model, texts)
-        size = f"{model.expert_bytes / 1e6:.1f}"
-        rows.append([quantization, size, f"{q.perplexity:.3f}", f"{100 * q.agreement:.2f} %", f"{q.kl:.2e}"])
+        sizes = [f"{size / 1e6:.1f}" for size in model.nbytes]
+        rows.append([quantization, head, *sizes, f"{q.perplexity:.3f}", f"{100 * q.agreement:.2f} %", f"{q.kl:.2e}"])
     publish(
         f"quality_{folder.name}",
-        f"Experts in fewer bits: {folder.name}, {len(texts)} texts of {len(texts[0]) - 1} tokens",
-        ("experts.quantization", "experts, MB", "perplexity", "greedy agreement", "KL, nats"),
+        f"experts.quantization and head.quantization: {folder.name}, {len(texts)} texts of {len(texts[0]) - 1} tokens",
+        ("experts", "head", "experts, MB", "head, MB", "perplexity", "greedy agreement", "KL, nats"),
         rows,
     )
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from actors.environment import use_large_pages
-from actors.expert import MATRICES
 from benchmarks.load import median
 from benchmarks.report import publish
 from model.experts.dense import ExpertWeights
+from model.matrices.forms import MATRICES
 
 _D, _I, _LAYERS = 1024, 3584, 8
 _ROWS = (1, 8, 64)

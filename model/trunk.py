@@ -5,7 +5,7 @@ The trunk is a generator: it yields a layer's rows for its experts and is sent t
 T: tokens of the batch, D: hidden size, H/N: query/KV heads, d: head dimension, V: vocabulary.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -18,8 +18,8 @@ from model.attention.rope import inverse_frequencies, rotate, rotation
 from model.config import MixtralConfig
 from model.device.host_link import fetch
 from model.linear import linear
-from model.matrix import Matrix
-from model.packed import Packer
+from model.matrices.matrix import Make, Matrix
+from model.matrices.packed import Packer
 from model.routing import Dispatch, route
 
 Forward = Generator[Dispatch, torch.Tensor, torch.Tensor]
@@ -34,16 +34,18 @@ class _Layer(NamedTuple):
 
 
 class Trunk:
-    def __init__(self, config: MixtralConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-        """`tensors` holds everything outside `.experts.` under its HF name."""
-        self.config, pack = config, Packer().matrix
-        own_head = not config.tie_word_embeddings  # a shared one is not packed, because it would be held twice
-        lm_head = pack(tensors["lm_head.weight"]) if own_head else None  # first: it is large, and little else is held
+    def __init__(self, config: MixtralConfig, tensors: Mapping[str, torch.Tensor], make: Make | None = None) -> None:
+        """`tensors` holds everything outside `.experts.` under its HF name; `make` holds a matrix in another form. The
+        gate keeps its own, because a small error there sends a token to another expert.
+        """
+        self.config, make = config, make or Packer().matrix
+        own_head = not config.tie_word_embeddings  # a shared one stays, because it would be held twice
+        lm_head = make(tensors["lm_head.weight"]) if own_head else None  # first: it is large, and little else is held
         self.embedding = tensors["model.embed_tokens.weight"]
         self.final_norm = tensors["model.norm.weight"]
         self.lm_head = lm_head or Matrix(lambda x_RD: linear(x_RD, self.embedding), 0)
         self.inv_freq = inverse_frequencies(config.head_dim, config.rope_theta, self.embedding.device)
-        self.layers = [_layer(tensors, f"model.layers.{i}", pack) for i in range(config.num_hidden_layers)]
+        self.layers = [_layer(tensors, f"model.layers.{i}", make) for i in range(config.num_hidden_layers)]
 
     def forward(self, batch: RaggedBatch, cache: PagedKVCache, attention: AttentionBackend) -> Forward:
         """Run a batch: yield one `Dispatch` per layer, take [T, D] back, return fp32 logits [len(logit_rows), V]."""
@@ -83,11 +85,11 @@ def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Te
     return weight_D * x.to(x_TD.dtype)
 
 
-def _layer(tensors: Mapping[str, torch.Tensor], at: str, pack: Callable[[torch.Tensor], Matrix]) -> _Layer:
+def _layer(tensors: Mapping[str, torch.Tensor], at: str, make: Make) -> _Layer:
     return _Layer(
         tensors[f"{at}.input_layernorm.weight"],
-        pack(torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"])),
-        pack(tensors[f"{at}.self_attn.o_proj.weight"]),
+        make(torch.cat([tensors[f"{at}.self_attn.{p}_proj.weight"] for p in "qkv"])),
+        make(tensors[f"{at}.self_attn.o_proj.weight"]),
         tensors[f"{at}.post_attention_layernorm.weight"],
         tensors[f"{at}.block_sparse_moe.gate.weight"],
     )

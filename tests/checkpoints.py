@@ -101,9 +101,11 @@ def load_head(
     transport: Callable[[], ExpertTransport] = LocalTransport,
     micro_batches: int = 0,
     quantization: str = "none",
+    own_quantization: str = "none",
 ) -> Head:
     """A head connected to all experts of its checkpoint."""
-    own = replace(spec(folder, None, dtype, pages, page_size), micro_batches=micro_batches)
+    own = spec(folder, None, dtype, pages, page_size)
+    own = replace(own, micro_batches=micro_batches, quantization=own_quantization)
     head, experts = Head(own), load_experts(folder, dtype, quantization)
     head.connect(ExpertRouter(transport(), Replicas(one_each(experts))))
     return head

@@ -15,7 +15,8 @@ from model.checkpoint.folder import Checkpoint, dtype_bytes
 
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
-_NUMBER_BYTES = {"int8": 1.01, "int4": 0.54}  # of a number of an expert's weights, scales included
+_NUMBER_BYTES = {"int8": 1.01, "int4": 0.54}  # of a number of quantized weights, scales included
+_EXPERTS, _HEAD_MATRICES = (".experts.",), (".self_attn.", "lm_head.")  # tensors by parts of their names
 _CHUNK = 512  # tokens that a context counts beside its window: not all of them run a whole step's prefill at once
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("actors", "model")
@@ -38,6 +39,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         kv_memory_share=config.kv.memory_share or share,
         kv_memory_most=most,
         page_size=config.kv.page_size,
+        quantization=config.head.quantization,
         micro_batches=config.head.micro_batches,
     )
     device = "cuda" if config.experts.num_gpus else "cpu"
@@ -64,11 +66,12 @@ def served_dtype(config: Config, checkpoint: Checkpoint) -> str:
 def held_bytes(config: Config, checkpoint: Checkpoint) -> int:
     """Of all weights as they are served, in all processes together, with one replica of each expert."""
     dtype = served_dtype(config, checkpoint)
-    experts = checkpoint.held_bytes(dtype, [n for n in checkpoint.tensors if ".experts." in n])
-    others = checkpoint.held_bytes(dtype) - experts
-    return others + round(
-        experts / dtype_bytes(dtype) * _NUMBER_BYTES.get(config.experts.quantization, dtype_bytes(dtype))
-    )
+    held = checkpoint.held_bytes(dtype)
+    for names, form in ((_EXPERTS, config.experts.quantization), (_HEAD_MATRICES, config.head.quantization)):
+        if form in _NUMBER_BYTES:
+            own = checkpoint.held_bytes(dtype, [n for n in checkpoint.tensors if any(name in n for name in names)])
+            held += round(own / dtype_bytes(dtype) * _NUMBER_BYTES[form]) - own
+    return held
 
 
 def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
-from model.matrix import Make, Matrix
-from model.packed import Packer
+from model.matrices.matrix import Make, Matrix
+from model.matrices.packed import Packer
 
 
 class ExpertWeights:

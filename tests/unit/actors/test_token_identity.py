@@ -1,6 +1,7 @@
 """A sequence gets the same tokens, and mostly the same bits, however its batch, chunks and pages are chosen."""
 
 import dataclasses
+import functools
 import random
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from actors.head import Head
 from actors.replica import Replica
 from actors.transport.rows import HEADER_BYTES, decode_header
 from actors.transport.seam import ExpertCall, ExpertReply, encode_call
-from model import int8
 from model.batch import Chunk, NewSequence, SampledToken, SamplingParams, StepPlan, StepResult
+from model.matrices import int8
 from model.wire import tensor_from
 from tests.checkpoints import GREEDY, Driver, Request, load_head, tiny, write
 
@@ -86,13 +87,14 @@ def test_micro_batches_change_no_bit(dtype: str, folder: Path) -> None:
         assert (a.tokens, a.expert_tokens, a.routing) == (b.tokens, b.expert_tokens, b.routing)
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_quantized_experts_give_the_same_bits_in_any_batch(quantization: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("quantization", "own"), [("int8", "none"), ("int4", "none"), ("int8", "int8")])
+def test_quantized_matrices_give_the_same_bits_in_any_batch(quantization: str, own: str, tmp_path: Path) -> None:
     folder = write(tmp_path, tiny(hidden_size=128, intermediate_size=192, sliding_window=WINDOW))
     requests = [Request(prompt, 12, (7, 3, 1), SEEN) for prompt in prompts(7)]
-    together = run(load_head(folder, "bfloat16", pages=200, quantization=quantization), requests)
+    head = functools.partial(load_head, folder, "bfloat16", quantization=quantization, own_quantization=own)
+    together = run(head(pages=200), requests)
     for slot, request in enumerate(requests):
-        alone = run(load_head(folder, "bfloat16", quantization=quantization), [request])
+        alone = run(head(), [request])
         assert tokens(alone, 0) == tokens(together, slot)
     assert together.results[-1].tokens != run(load_head(folder, "bfloat16", pages=200), requests).results[-1].tokens
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.expert import MATRICES
 from actors.specs import ActorSpec, kv_bytes
 from cluster.launch import checks
 from cluster.launch.specs import (
@@ -21,6 +20,8 @@ from cluster.settings.config import Config, load_config
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Tensors
 from model.experts.dense import ExpertWeights
+from model.matrices.forms import MATRICES
+from model.trunk import Trunk
 from tests.checkpoints import tiny, write
 
 TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, KV heads, head_dim, bytes of fp32
@@ -66,14 +67,16 @@ def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatc
     assert held == checkpoint.nbytes(list(checkpoint.tensors)) // (1 if dtype == "float32" else 2)
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_quantized_experts_are_counted_as_they_are_held(quantization: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("quantization", "head"), [("int8", "none"), ("int4", "none"), ("none", "int8")])
+def test_quantized_matrices_are_counted_as_they_are_held(quantization: str, head: str, tmp_path: Path) -> None:
     folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=512))
     checkpoint = Checkpoint.open(folder)
     settings = [f"model.path={folder}", "model.dtype=bfloat16", f"experts.quantization={quantization}"]
+    settings.append(f"head.quantization={head}")
     layers, names = checkpoint.config.num_hidden_layers, checkpoint.expert_names(0)
     expert = ExpertWeights(0, layers, Tensors(checkpoint, names, torch.bfloat16), MATRICES[quantization])
-    wanted = checkpoint.held_bytes("bfloat16", checkpoint.head_names())
+    trunk_tensors = Tensors(checkpoint, checkpoint.head_names(), torch.bfloat16)
+    wanted = Trunk(checkpoint.config, trunk_tensors, MATRICES[head]).nbytes()
     wanted += expert.nbytes() * checkpoint.config.num_local_experts
     assert held_bytes(load_config(None, {}, settings), checkpoint) == pytest.approx(wanted, rel=0.03)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from model.linear import linear
-from model.matrix import Matrix, Product
+from model.matrices.matrix import Matrix, Product
 
 Pack = Callable[[torch.Tensor], Product]
 

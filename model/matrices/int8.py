@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from model.matrix import Matrix, Product
+from model.matrices.matrix import Matrix, Product
 
 _MOST = 127
 _BLOCK = 256  # outputs that are rounded at a time, because that needs them in fp32
@@ -64,7 +64,9 @@ def _exact(w_ED: torch.Tensor, u_E: torch.Tensor, dtype: torch.dtype) -> Product
                 return lambda x_RD: _scaled(product, x_RD, dtype)
         except (AttributeError, RuntimeError):  # this torch or device has no such engine
             continue
-    raise ValueError("no 8-bit product of this machine adds up exactly: set experts.quantization=none")
+    raise ValueError(
+        "no 8-bit product of this machine adds up exactly: set experts.quantization, head.quantization=none"
+    )
 
 
 def _scaled(product: Product, x_RD: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.int4 import int4_matrix
+from model.matrices.int4 import int4_matrix
 
 
 def weight(outputs: int, inputs: int) -> torch.Tensor:

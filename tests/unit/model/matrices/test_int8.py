@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model import int8
-from model.int8 import int8_matrix, rounded, rounded_rows
-from model.matrix import Product
+from model.matrices import int8
+from model.matrices.int8 import int8_matrix, rounded, rounded_rows
+from model.matrices.matrix import Product
 
 
 def weight(outputs: int = 96, inputs: int = 512) -> torch.Tensor:
@@ -75,5 +75,5 @@ def test_an_engine_that_saturates_is_passed_over(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(int8, "_fbgemm", saturating)
     assert torch.equal(int8_matrix(stored)(x), defined(stored, x))
     monkeypatch.setattr(int8, "_integers", saturating)
-    with pytest.raises(ValueError, match=r"set experts\.quantization=none"):
+    with pytest.raises(ValueError, match=r"set experts\.quantization, head\.quantization=none"):
         int8_matrix(stored)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from model.matrix import Matrix
+from model.matrices.matrix import Matrix
 
 _GROUPS = (128, 64, 32)  # inputs that share a scale: the first that divides a matrix's
 _BLOCK = 256  # outputs that are rounded at a time, because that needs them in fp32

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model import packed
 from model.linear import linear
-from model.matrix import Product
-from model.packed import Packer, cancelling, rows_agree
+from model.matrices import packed
+from model.matrices.matrix import Product
+from model.matrices.packed import Packer, cancelling, rows_agree
 
 
 def weight(outputs: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
