@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 _FOLDER = Path(__file__).parents[1] / "docs" / "charts"
 _SIZE = (7, 4)
@@ -12,24 +13,23 @@ Point = tuple[float, float]
 
 
 def lines(
-    name: str,
-    title: str,
-    axes: tuple[str, str],
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    log_y: bool = True,
+    name: str, title: str, axes: tuple[str, str], series: Mapping[str, Sequence[Point]], logarithmic: bool = True
 ) -> None:
-    """docs/charts/NAME.png: a line of points for each series, over a logarithmic x axis."""
+    """docs/charts/NAME.png: a line of points for each series; both axes are logarithmic, or begin at 0."""
     figure, plot = _canvas(title, axes)
     for label, points in series.items():
         plot.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, label=label)
-    ticks = sorted({x for points in series.values() for x, _ in points})
-    plot.set_xscale("log", base=2)
-    if log_y:
+    if logarithmic:
+        plot.set_xscale("log", base=2)
         plot.set_yscale("log")
+        plot.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        plot.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        plot.minorticks_off()
     else:
+        plot.set_xlim(left=0)
         plot.set_ylim(bottom=0)
+    ticks = sorted({x for points in series.values() for x, _ in points})
     plot.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    plot.minorticks_off()
     _save(figure, plot, name)
 
 

@@ -63,8 +63,8 @@ def load(checkpoint: str, seconds: float) -> None:
     title = f"Requests of {_PROMPT} + {_TOKENS} tokens at random moments for {seconds:g} s"
     header = ("load", "requests/s", "tokens/s", "TTFT p50/p99 ms", "TPOT p50/p99 ms")
     publish("curves_load", title, header, table, f"100 % are {most:.2f} requests a second: 64 clients that never rest.")
-    lines("ttft", "Time to first token", ("share of what the server does at most", "ms"), ttft)
-    lines("tpot", "Time per output token", ("share of what the server does at most", "ms"), tpot, log_y=False)
+    lines("ttft", "Time to first token", ("share of what the server does at most", "ms"), ttft, logarithmic=False)
+    lines("tpot", "Time per output token", ("share of what the server does at most", "ms"), tpot, logarithmic=False)
 
 
 async def _most(address: str, seconds: float) -> float:

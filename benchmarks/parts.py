@@ -127,7 +127,7 @@ def main() -> None:
     with serving(arguments.checkpoint) as head:
         for requests in arguments.requests:
             parts = measure(head, requests, arguments.steps)
-            found[f"{requests} requests"] = [parts[part] for part in _PARTS]
+            found[f"{requests} at once"] = [parts[part] for part in _PARTS]
             print(requests, {part: round(ms, 2) for part, ms in parts.items()}, file=sys.stderr)
     title = "Parts of a decode step, eight expert processes"
     rows = [[name, *(f"{ms:.1f}" for ms in (*parts, sum(parts)))] for name, parts in found.items()]
