@@ -1,5 +1,5 @@
-"""Variables that torch and OpenMP read when they are loaded, so that this module must not load them. Values that the
-operator has set stay.
+"""Variables that OpenMP reads when it is loaded, with torch, and torch with the first matrix that it makes; so this
+module must not load torch. Values that the operator has set stay.
 """
 
 import os
@@ -13,7 +13,7 @@ def let_threads_sleep() -> None:
 
 
 def use_large_pages() -> None:
-    """Matrices lie in pages of 2 MiB where the system has them: an expert reads all its weights of a layer in each
-    call, and with pages of 4 KiB the way to their addresses is read anew every time.
+    """torch puts large tensors into pages of 2 MiB where the system has them: a call reads all weights of a layer, and
+    with pages of 4 KiB the way to their addresses as well.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -12,7 +12,8 @@ from model.batch import Chunk
 _LEAST_TOKENS = 8
 _TRIALS = 3  # steps of either way before they are compared
 _AGAIN = 64  # steps until the way that lost is tried once more
-_FAR_BEHIND, _REST = 1.15, 512  # if a trial of two took so many times as long as one, steps until another of any size
+_FAR_BEHIND = 1.15  # a trial of two that takes so many times as long as one has lost by far;
+_REST = 512  # steps without a trial, of whatever size, after two in a row have
 _NEWEST = 0.2  # weight of the newest step in a mean
 _OUTLIER = 1.5  # a step counts as at most so many times the mean: an expert may have restarted
 _GAIN = 0.97  # two are chosen if they take at most so much of one's time, because noise must not decide
@@ -57,7 +58,8 @@ class MicroBatches:
         self._fixed = fixed
         self._timings: dict[tuple[int, int], _Timing] = {}
         self._last: tuple[_Timing, int] | None = None
-        self._rest = 0  # steps without a trial, because where one size loses by far others do, too
+        self._lost = 0  # trials of two in a row that lost by far; others will, too, whatever their size
+        self._rest = 0  # steps without a trial
 
     def parts(self, chunks: Sequence[Chunk]) -> Parts:
         """The chunks of a step in their order, as one run or two. `observe` tells how long it took."""
@@ -76,8 +78,10 @@ class MicroBatches:
     def observe(self, seconds: float) -> None:
         if self._last is not None:
             timing, way = self._last
-            if way > timing.best and seconds > _FAR_BEHIND * timing.mean[0]:
-                self._rest = _REST
+            if way > timing.best:
+                self._lost = self._lost + 1 if seconds > _FAR_BEHIND * timing.mean[0] else 0
+                if self._lost >= 2:
+                    self._lost, self._rest = 0, _REST
             timing.note(way, seconds)
 
 

@@ -24,7 +24,7 @@ from typing import Protocol
 
 import torch
 
-from actors.environment import let_threads_sleep, use_large_pages
+from actors.environment import use_large_pages
 from actors.expert import Expert
 from actors.head import Head
 from actors.micro_batches import MicroBatches
@@ -36,7 +36,7 @@ from actors.threads import cores
 from actors.transport.channel import ChannelTransport
 from actors.transport.channel_server import ChannelServer
 from benchmarks.load import median
-from benchmarks.processes import running
+from benchmarks.processes import begin_again_with, running
 from benchmarks.report import publish
 from cluster.launch.checks import open_model
 from cluster.launch.specs import actor_specs
@@ -98,7 +98,6 @@ def _expert(told: Connection, spec: ActorSpec, file: str, line: Line | None) -> 
 @contextmanager
 def serving(checkpoint: str, line: Line | None = None) -> Iterator[Head]:
     """A head in this process, and eight experts in their own, behind a line if there is one."""
-    let_threads_sleep()
     use_large_pages()
     settings = [f"model.path={checkpoint}", "model.dtype=bfloat16", "kv.memory_bytes=268435456"]
     config = load_config(None, {}, settings)
@@ -134,6 +133,7 @@ def run(head: Head, requests: int, steps: int, epoch: int) -> tuple[float, float
 
 def main() -> None:
     """Measure and publish."""
+    begin_again_with(OMP_WAIT_POLICY="passive")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("--requests", type=int, default=32)

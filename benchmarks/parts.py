@@ -3,8 +3,9 @@
     python -m benchmarks.parts CHECKPOINT [--requests 1 8 32] [--steps 60]
 
 The head and the engine run in this process, and note the time at every boundary that a step passes, so that the parts
-add up to the step. While the head waits for experts, their processes' CPU time over the cores of the machine is
-"experts"; the rest of the wait is waking up, the way there and back, and cores that have nothing to do: "idle".
+add up to the step. From the first call of a layer to its last answer CPU time tells three parts apart: "dispatch" is
+that of the head's thread, "experts" that of their processes, over the cores of the machine; the rest is waking up, the
+way there and back, and cores that have nothing to do: "idle".
 """
 
 import argparse
@@ -27,6 +28,7 @@ from actors.threads import cores
 from benchmarks.charts import bars
 from benchmarks.load import some_prompt
 from benchmarks.overlap import serving
+from benchmarks.processes import begin_again_with
 from benchmarks.report import publish
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event
@@ -41,15 +43,16 @@ _PROMPT, _WARM, _SPARE = 64, 20, 20  # tokens; so many steps are not counted at 
 
 
 class Watch:
-    """Adds the time since the last boundary to a part."""
+    """Adds the time since the last boundary to a part, and the thread's CPU time since then to `PART cpu`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._last = time.perf_counter()
+        self._last = time.perf_counter(), time.thread_time()
 
     def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self.seconds[part] += now - self._last
+        now = time.perf_counter(), time.thread_time()
+        self.seconds[part] += now[0] - self._last[0]
+        self.seconds[f"{part} cpu"] += now[1] - self._last[1]
         self._last = now
 
     def around(self, work: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
@@ -111,13 +114,15 @@ def measure(head: Head, requests: int, steps: int) -> dict[str, float]:
     engine.stop()
     (first, cpu_first), (last, cpu_last) = marks
     each = {part: 1e3 * (last[part] - first[part]) / steps for part in last}
-    wait = each.pop("wait")
-    each["experts"] = min(wait, 1e3 * (cpu_last - cpu_first) / steps / cores())
-    return each | {"idle": wait - each["experts"]}
+    away = each["dispatch"] + each["wait"]
+    experts = 1e3 * (cpu_last - cpu_first) / steps / cores()
+    each |= {"dispatch": each["dispatch cpu"], "experts": experts, "idle": away - each["dispatch cpu"] - experts}
+    return {part: each[part] for part in _PARTS}
 
 
 def main() -> None:
     """Measure and publish."""
+    begin_again_with(OMP_WAIT_POLICY="passive")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("--requests", type=int, nargs="+", default=[1, 8, 32])

@@ -1,10 +1,21 @@
 """Processes of a benchmark's own, each of which says one thing when it is ready."""
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
+
+
+def begin_again_with(**variables: str) -> None:
+    """Run this program anew with these variables in its environment, unless they are set: torch reads some when it is
+    loaded, which an import at the head of a file is too early for.
+    """
+    if missing := variables.keys() - os.environ.keys():
+        added = {name: variables[name] for name in missing}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | added)
 
 
 @contextmanager

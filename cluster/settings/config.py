@@ -37,10 +37,10 @@ class ActorSection(_Section):
 
 
 class HeadSection(ActorSection):
-    """The head actor. `quantization` is how it holds the matrices of attention and output head (docs/quantization.md).
-    A step runs as so many `micro_batches` in turns, 0: one or two, as is measured to be faster. The engine waits
-    `grace_s` seconds for a head that restarts. A head that has work and does not answer a pulse for `hang_s` seconds is
-    ended, and restarts.
+    """The head actor. `quantization` is how it holds the matrices of attention and of an untied output head
+    (docs/quantization.md). A step runs as so many `micro_batches` in turns, 0: one or two, as is measured to be faster.
+    The engine waits `grace_s` seconds for a head that restarts. A head that has work and does not answer a pulse for
+    `hang_s` seconds is ended, and restarts.
     """
 
     quantization: Literal["none", "int8"] = "none"

@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from model.matrices.matrix import Matrix, Product
 
@@ -65,7 +66,7 @@ def _exact(w_ED: torch.Tensor, u_E: torch.Tensor, dtype: torch.dtype) -> Product
         except (AttributeError, RuntimeError):  # this torch or device has no such engine
             continue
     raise ValueError(
-        "no 8-bit product of this machine adds up exactly: set experts.quantization, head.quantization=none"
+        "no 8-bit product of this machine adds up exactly: set experts.quantization and head.quantization to none"
     )
 
 
@@ -88,8 +89,11 @@ def _fbgemm(w_ED: torch.Tensor, u_E: torch.Tensor) -> Product:
 
 
 def _integers(w_ED: torch.Tensor, u_E: torch.Tensor) -> Product:
-    """Halves of 6 bits and one, because 7-bit integers cannot overflow pairs of 16 bits; padded to what CUDA takes."""
-    w_DE = w_ED.t().contiguous()
+    """Halves of 6 bits and one, because 7-bit integers cannot overflow pairs of 16 bits; rows and outputs are padded to
+    what CUDA takes, 32 and multiples of 8.
+    """
+    outputs = len(w_ED)
+    w_DE = F.pad(w_ED, (0, 0, 0, -outputs % 8)).t().contiguous()
 
     def product(q_RD: torch.Tensor) -> torch.Tensor:
         rows = max(32, -(-len(q_RD) // 8) * 8)
@@ -97,6 +101,6 @@ def _integers(w_ED: torch.Tensor, u_E: torch.Tensor) -> Product:
         q[: len(q_RD)] = q_RD
         half = q // 2
         sums = 2 * torch._int_mm(half, w_DE) + torch._int_mm(q - 2 * half, w_DE)
-        return sums[: len(q_RD)].float() * u_E
+        return sums[: len(q_RD), :outputs].float() * u_E
 
     return product

@@ -13,7 +13,7 @@ _GROWTH = 4  # a step has at most this many times the recent prefill, while its 
 _FIXED_SHARE = 0.05  # of a step that holds nobody up: what it costs however few tokens it has
 _LEAST_FREE, _UNKNOWN = 256, 512  # tokens of such a step: at least, and before its cost is known
 _CHOICES = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # unknowns of a step's cost that are not 0
-_OUTLIER = 4.0  # a step counts as at most this many times as long as expected: an expert may have restarted
+_OUTLIER = 4.0  # a step counts as at most this many times as long as expected, or as most: an expert may have restarted
 
 
 class StepCost:
@@ -25,12 +25,13 @@ class StepCost:
     def __init__(self) -> None:
         self._equations = [[0.0] * 4 for _ in range(3)]  # of each unknown: sums of products, and the right-hand side
         self.base = self.decode = self.prefill = 0.0
-        self._count = 0
+        self._count, self._mean = 0, 0.0  # of the steps' seconds
 
     def observe(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
         if self._count >= _PROBE_EVERY:
-            seconds = min(seconds, _OUTLIER * self.expect(decodes, prefill_tokens))
+            seconds = min(seconds, _OUTLIER * max(self._mean, self.expect(decodes, prefill_tokens)))
         self._count += 1
+        self._mean += max(1 - _FORGET, 1 / self._count) * (seconds - self._mean)
         row = (1.0, float(decodes), float(prefill_tokens))
         self._equations = [
             [_FORGET * old + factor * new for old, new in zip(equation, (*row, seconds), strict=True)]

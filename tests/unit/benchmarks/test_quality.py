@@ -1,4 +1,4 @@
-"""The limits of what quantized experts may cost (docs/quantization.md), on the shipped checkpoint."""
+"""The limits of what quantized weights may cost (docs/quantization.md), on the shipped checkpoint."""
 
 import pytest
 

@@ -69,7 +69,7 @@ def test_doctor_counts_what_would_be_held(dtype: str, tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(("quantization", "head"), [("int8", "none"), ("int4", "none"), ("none", "int8")])
 def test_quantized_matrices_are_counted_as_they_are_held(quantization: str, head: str, tmp_path: Path) -> None:
-    folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=512))
+    folder = write(tmp_path, tiny(hidden_size=256, intermediate_size=128, num_attention_heads=32, vocab_size=2000))
     checkpoint = Checkpoint.open(folder)
     settings = [f"model.path={folder}", "model.dtype=bfloat16", f"experts.quantization={quantization}"]
     settings.append(f"head.quantization={head}")
@@ -78,7 +78,16 @@ def test_quantized_matrices_are_counted_as_they_are_held(quantization: str, head
     trunk_tensors = Tensors(checkpoint, checkpoint.head_names(), torch.bfloat16)
     wanted = Trunk(checkpoint.config, trunk_tensors, MATRICES[head]).nbytes()
     wanted += expert.nbytes() * checkpoint.config.num_local_experts
-    assert held_bytes(load_config(None, {}, settings), checkpoint) == pytest.approx(wanted, rel=0.03)
+    found = held_bytes(load_config(None, {}, settings), checkpoint)
+    assert found == pytest.approx(wanted, rel=0.03)
+    assert found < 0.9 * checkpoint.held_bytes("bfloat16")
+
+
+def test_head_and_experts_are_quantized_each_as_configured(tmp_path: Path) -> None:
+    folder = write(tmp_path, tiny())
+    settings = [f"model.path={folder}", "head.quantization=int8", "experts.quantization=int4"]
+    head, experts = actor_specs(load_config(None, {}, settings), Checkpoint.open(folder))
+    assert head.quantization == "int8" and {expert.quantization for expert in experts} == {"int4"}
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,26 @@ ENGINES = [int8._fbgemm, int8._integers]
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.__name__)
-@pytest.mark.parametrize("count", [1, 2, 7, 33])
+@pytest.mark.parametrize(("count", "outputs"), [(1, 96), (2, 96), (7, 97), (33, 96)])
 def test_every_engine_gives_the_bits_of_the_definition(
-    engine: object, count: int, monkeypatch: pytest.MonkeyPatch
+    engine: object, count: int, outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "_fbgemm", engine)
-    stored, x = weight(), rows(count)
+    stored, x = weight(outputs), rows(count)
     assert torch.equal(int8_matrix(stored)(x), defined(stored, x))
+
+
+def test_cuda_gets_outputs_in_eights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel refuses others, and a vocabulary may have 32,002."""
+    asked, product = list[torch.Size](), torch._int_mm
+
+    def watched(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        asked.append(b.shape)
+        return product(a, b)
+
+    monkeypatch.setattr(torch, "_int_mm", watched)
+    found = int8._integers(*rounded(weight(97)))(rounded_rows(rows(3))[0])
+    assert found.shape == (3, 97) and set(asked) == {(512, 104)}
 
 
 def test_a_row_has_the_same_bits_in_any_batch() -> None:
@@ -75,5 +88,5 @@ def test_an_engine_that_saturates_is_passed_over(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(int8, "_fbgemm", saturating)
     assert torch.equal(int8_matrix(stored)(x), defined(stored, x))
     monkeypatch.setattr(int8, "_integers", saturating)
-    with pytest.raises(ValueError, match=r"set experts\.quantization, head\.quantization=none"):
+    with pytest.raises(ValueError, match=r"set experts\.quantization and head\.quantization to none"):
         int8_matrix(stored)

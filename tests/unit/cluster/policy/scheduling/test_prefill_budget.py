@@ -159,3 +159,14 @@ def test_while_a_burst_fills_the_slots_no_cost_comes_out_negative() -> None:
         cost = budget._cost
         assert min(cost.base, cost.decode, cost.prefill) >= 0
     assert budget.tokens(19, 13) > 300
+
+
+def test_a_step_that_was_expected_to_cost_nothing_is_believed() -> None:
+    """Prompts alone explain a burst's steps; one without prefill must not be cut to the 0 that was fitted."""
+    cost = StepCost()
+    for prefill in (16, 64, 128, 256) * 8:
+        cost.observe(8, prefill, 1e-6 * prefill * prefill)
+    assert cost.expect(8, 0) == 0
+    for _ in range(20):
+        cost.observe(8, 0, 0.05)
+    assert cost.expect(8, 0) > 0.02
