@@ -118,7 +118,7 @@ class HeadActor(_Actor):
 
     @ray.method(concurrency_group="work")
     def adopt(self, epoch: int, update: RouteUpdate, grace: float) -> HeadInfo:
-        """Route to these experts, and `begin` the epoch."""
+        """`route` to these experts, and `begin` the epoch."""
         if self._router is None:
             link = host_link(self._head.spec.device)
             self._router = ExpertRouter(self._transport(), self._replicas, self._usage, link=link)
@@ -126,6 +126,13 @@ class HeadActor(_Actor):
         self._router.grace = grace  # a later engine may have another
         self._routes.adopt(update)
         return self._head.begin(epoch)
+
+    @ray.method(concurrency_group="control")
+    def route(self, update: RouteUpdate) -> None:
+        """Route to these experts, also amid a step: it may wait for a process whose successor it has not been told of,
+        because the engine that would have told it has ended, too.
+        """
+        self._routes.adopt(update)
 
     @ray.method(concurrency_group="control")
     def update(self, update: RouteUpdate) -> list[ReplicaId] | None:

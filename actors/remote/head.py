@@ -37,7 +37,9 @@ class RemoteHead:
         self._refs.clear()
         self._pulse = None
         self._watch.begun()
-        ref = self._head.adopt.remote(epoch, self._routes(epoch), self._grace)
+        update = self._routes(epoch)
+        self._head.route.remote(update)  # at once; `adopt` comes behind the step that runs
+        ref = self._head.adopt.remote(epoch, update, self._grace)
         while not ray.wait([ref], timeout=_LOOK_SECONDS)[0]:
             self._look_for_life()
         info: HeadInfo = self._get(ref)

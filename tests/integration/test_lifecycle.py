@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.client.failures import CallFailed, failing_plainly
@@ -86,20 +87,26 @@ def test_a_killed_serve_is_taken_over_with_its_actors_and_a_stop_lets_the_stream
     assert second.leftovers() == []
 
 
-def test_a_stream_of_our_client_goes_on_when_a_killed_serve_is_replaced(start: StartServer) -> None:
+@pytest.mark.parametrize("with_expert", [False, True], ids=["alone", "with an expert"])
+def test_a_stream_of_our_client_goes_on_when_a_killed_serve_is_replaced(with_expert: bool, start: StartServer) -> None:
+    """The head's step may wait for an expert whose successor only the next serve knows."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    first = start("--listen", address).wait_ready()
+    first = start("--listen", address, "--set", "experts.grace_s=600").wait_ready()
     request = long_request(300)
     request.sampling.CopyFrom(pb.Sampling(temperature=0.9))
     with first.client() as client:
+        (expert,) = [r.pid for r in client.status().experts[3].replicas]
         stream = resuming(client, request, timeout=120, patience=60)
         opening = next(stream)
         texts = [opening.text]
+        if with_expert:
+            psutil.Process(expert).kill()
+            time.sleep(0.05)  # the head meets it, and serve has not seen its successor yet
         first.process.kill()
         first.process.wait()
-        second = start("--listen", address, state=first.state)
+        second = start("--listen", address, "--set", "experts.grace_s=600", state=first.state)
         texts += [message.text for message in stream]
         request.sampling.seed = opening.seed
         assert "".join(texts) == client.generate(request, timeout=60).outputs[0].text
