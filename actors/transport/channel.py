@@ -150,14 +150,13 @@ class ChannelTransport:
                 return peer
             if self._clock() < peer.again_at:
                 return None
-        if address.node_id == self._node_id:
+        # Without TCP it listens to this machine alone, though as another node of Ray.
+        if address.node_id == self._node_id or not address.tcp:
             links: Links = self._near
             endpoint = address.file
-        elif address.tcp:
+        else:
             self._far = links = self._far or FarLinks(beside=self._near.fileno())
             endpoint = address.tcp
-        else:
-            return None
         peer = self._peers[address] = _Peer(links)
         try:
             peer.name = links.open(endpoint, address.key)

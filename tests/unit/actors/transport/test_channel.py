@@ -147,9 +147,15 @@ def test_a_wrong_key_opens_nothing(serve: Serve, connect: Connect) -> None:
     assert reply.rows_RD is None
 
 
-def test_an_address_of_another_machine_without_tcp_is_no_way(serve: Serve, connect: Connect) -> None:
-    transport = connect(ELSEWHERE)
-    reply = ask(transport, replica(transport, serve(host="").address), torch.zeros(1, 8))
+def test_one_that_listens_to_this_machine_alone_is_near_though_another_node_of_ray(
+    serve: Serve, connect: Connect
+) -> None:
+    transport, rows_RD = connect(ELSEWHERE), torch.ones(1, 8)
+    address = serve(host="").address
+    reply = ask(transport, replica(transport, address), rows_RD)
+    assert reply.rows_RD is not None and torch.equal(reply.rows_RD, rows_RD)
+    of_another_machine = replica(transport, replace(address, file=f"{address.file}-not-here"), 1)
+    reply = ask(transport, of_another_machine, rows_RD)
     assert (reply.rows_RD, reply.error) == (None, "no connection")
 
 
