@@ -12,8 +12,8 @@ from model.batch import Chunk
 _LEAST_TOKENS = 8
 _TRIALS = 3  # steps of either way before they are compared
 _AGAIN = 64  # steps until the way that lost is tried once more
-_FAR_BEHIND = 1.15  # a trial of two that takes so many times as long as one has lost by far;
-_REST = 512  # steps without a trial, of whatever size, after two in a row have
+_FAR_BEHIND = 1.15  # a trial of two has lost by far if it takes so many times as long as one
+_REST = 512  # steps without a trial, of whatever size, after two trials in a row have lost by far
 _NEWEST = 0.2  # weight of the newest step in a mean
 _OUTLIER = 1.5  # a step counts as at most so many times the mean: an expert may have restarted
 _GAIN = 0.97  # two are chosen if they take at most so much of one's time, because noise must not decide

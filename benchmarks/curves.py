@@ -10,7 +10,6 @@ a share of what the server does at most; TTFT and TPOT of each.
 import argparse
 import asyncio
 import random
-import sys
 from collections.abc import Sequence
 
 from actors.threads import cores
@@ -18,7 +17,7 @@ from benchmarks.charts import Point, lines
 from benchmarks.load import Job, Load, percentile, some_prompt, tokens_per_second
 from benchmarks.peers.systems import System, eightwinds, vllm
 from benchmarks.peers.work import Work
-from benchmarks.report import publish
+from benchmarks.report import publish, say
 from benchmarks.server import serving
 
 _PROMPT, _TOKENS = 64, 64
@@ -36,7 +35,7 @@ def concurrency(systems: Sequence[System], counts: Sequence[int]) -> None:
             for count in counts:
                 work = Work(count, _PROMPT, _TOKENS)
                 found.append((count, count * _TOKENS / ask(work, 0).seconds))
-                _say(f"{system.name}, {work}: {found[-1][1]:.0f} tokens/s")
+                say(f"{system.name}, {work}: {found[-1][1]:.0f} tokens/s")
     table = [[name, *(f"{rate:.0f}" for _, rate in found)] for name, found in points.items()]
     title = f"Output tokens per second of requests at once, {_PROMPT} + {_TOKENS} tokens each"
     publish("curves_concurrency", title, ("system", *map(str, counts)), table)
@@ -50,7 +49,7 @@ def load(checkpoint: str, seconds: float) -> None:
     tpot: dict[str, list[Point]] = {"p50": [], "p99": []}
     with serving(f"model.path={checkpoint}", "model.dtype=bfloat16") as server:
         most = asyncio.run(_most(server.address, seconds))
-        _say(f"at most {most:.2f} requests a second")
+        say(f"at most {most:.2f} requests a second")
         for share in _SHARES:
             rates, firsts, each = asyncio.run(_at(server.address, share * most, seconds))
             table.append([f"{share:.0%}", f"{share * most:.2f}", f"{rates:.0f}"])
@@ -59,7 +58,7 @@ def load(checkpoint: str, seconds: float) -> None:
                 points["p50"].append((share, p50))
                 points["p99"].append((share, p99))
                 table[-1].append(f"{p50:.0f} / {p99:.0f}")
-            _say(str(table[-1]))
+            say(str(table[-1]))
     title = f"Requests of {_PROMPT} + {_TOKENS} tokens at random moments for {seconds:g} s"
     header = ("load", "requests/s", "tokens/s", "TTFT p50/p99 ms", "TPOT p50/p99 ms")
     publish("curves_load", title, header, table, f"100 % are {most:.2f} requests a second: 64 clients that never rest.")
@@ -85,10 +84,6 @@ async def _at(address: str, rate: float, seconds: float) -> tuple[float, list[fl
     if failed := [o.code for o in outcomes if o.code != "OK"]:
         raise SystemExit(f"{len(failed)} of {len(outcomes)} requests failed: {failed[0]}")
     return tokens_per_second(outcomes), [o.ttft for o in outcomes], [o.tpot for o in outcomes]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 
 def begin_again_with(**variables: str) -> None:
-    """Run this program anew with these variables in its environment, unless they are set: torch reads some when it is
-    loaded, which an import at the head of a file is too early for.
+    """Run this program anew with these variables in its environment, unless they are set: OpenMP reads its own when
+    torch is loaded, and imports come before everything else.
     """
     if missing := variables.keys() - os.environ.keys():
         added = {name: variables[name] for name in missing}

@@ -33,3 +33,8 @@ def report(command: str, title: str, header: Sequence[str], rows: Sequence[Seque
     machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
     text = [f"# {title}", "", f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine}", "", *table, "", notes, ""]
     return "\n".join(text)
+
+
+def say(text: str) -> None:
+    """A line of progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)

