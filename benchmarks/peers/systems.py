@@ -33,9 +33,14 @@ def eightwinds(name: str, checkpoint: str, *settings: str) -> System:
     @contextmanager
     def start() -> Iterator[Ask]:
         with serving(f"model.path={checkpoint}", *settings) as server:
-            yield lambda work, round_: asyncio.run(_ask(server.address, work, round_))
+            yield lambda work, round_: ask_eightwinds(server.address, work, round_)
 
     return System(name, start)
+
+
+def ask_eightwinds(address: str, work: Work, round_: int) -> Timing:
+    """Over gRPC; SystemExit if a request fails."""
+    return asyncio.run(_ask(address, work, round_))
 
 
 async def _ask(address: str, work: Work, round_: int) -> Timing:

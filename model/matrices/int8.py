@@ -44,9 +44,8 @@ def rounded(weight_ED: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def rounded_rows(x_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Integers as fp32 [R, D], and scales [R, 1]. NaN or infinity in a row makes its scale, and so its result, one."""
-    x = x_RD.float()
-    s_R1 = x.abs().amax(1, keepdim=True) / _MOST
-    return torch.round(x / _nonzero(s_R1)), s_R1
+    s_R1 = x_RD.abs().amax(1, keepdim=True).float() / _MOST
+    return (x_RD / _nonzero(s_R1)).round_(), s_R1
 
 
 def _nonzero(scales: torch.Tensor) -> torch.Tensor:
@@ -74,7 +73,7 @@ def _scaled(product: Product, x_RD: torch.Tensor, dtype: torch.dtype) -> torch.T
     if not len(x_RD):
         return product(x_RD.new_zeros((1, x_RD.shape[1]), dtype=torch.float32))[:0].to(dtype)
     q_RD, s_R1 = rounded_rows(x_RD)
-    return (product(q_RD) * s_R1).to(dtype)
+    return product(q_RD).mul_(s_R1).to(dtype)
 
 
 def _fbgemm(w_ED: torch.Tensor, u_E: torch.Tensor) -> Product:
