@@ -53,13 +53,14 @@ class Trunk:
         x_TD = self.embedding[batch.token_ids_T]
         cos, sin = rotation(batch.positions_T, self.inv_freq, x_TD.dtype)
         prepared = attention.prepare(batch)
-        splits = (c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads)
+        heads, kv_heads = c.num_attention_heads, c.num_key_value_heads
         for i, layer in enumerate(self.layers):
             h_TD = rms_norm(x_TD, layer.input_norm, c.rms_norm_eps)
-            qkv = layer.qkv(h_TD).view(-1, sum(splits), c.head_dim)
-            q_THd, k_TNd, v_TNd = qkv.split(splits, dim=1)
-            cache.write(i, batch.kv_rows_T, rotate(k_TNd, cos, sin), v_TNd)
-            attended = attention.attend(rotate(q_THd, cos, sin), cache, i, prepared)
+            qkv = layer.qkv(h_TD).view(-1, heads + 2 * kv_heads, c.head_dim)
+            qk, v_TNd = qkv.split((heads + kv_heads, kv_heads), dim=1)
+            q_THd, k_TNd = rotate(qk, cos, sin).split((heads, kv_heads), dim=1)
+            cache.write(i, batch.kv_rows_T, k_TNd, v_TNd)
+            attended = attention.attend(q_THd, cache, i, prepared)
             x_TD = x_TD + layer.out(attended.flatten(1))
             h_TD = rms_norm(x_TD, layer.post_norm, c.rms_norm_eps)
             experts_TK, weights_TK = route(linear(h_TD, layer.gate), c.num_experts_per_tok)

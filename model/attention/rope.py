@@ -12,13 +12,15 @@ def inverse_frequencies(head_dim: int, theta: float, device: torch.device | str 
 def rotation(
     positions_T: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin, each [T, 1, head_dim], computed in fp32 and rounded to `dtype` as HF does."""
-    angles = positions_T[:, None].float() * inv_freq
-    angles = torch.cat((angles, angles), dim=-1)[:, None, :]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    """cos and sin, each [T, 1, head_dim], computed in fp32 and rounded to `dtype` as HF does. The sin of the first half
+    is negative, because `rotate` subtracts there.
+    """
+    angles = positions_T[:, None, None].float() * inv_freq
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x_THd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate queries or keys [T, heads, head_dim] by their positions' angles."""
     first, second = x_THd.chunk(2, dim=-1)
-    return x_THd * cos + torch.cat((-second, first), dim=-1) * sin
+    return (x_THd * cos).add_(torch.cat((second, first), dim=-1).mul_(sin))
