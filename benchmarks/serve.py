@@ -162,7 +162,7 @@ def overload(seconds: float = 120.0, factor: float = 5.0, clients: int = 64) -> 
                 f"{len(flood)} requests at {factor:g} x {capacity:.1f} a second for {seconds:g} s: {dict(codes)}",
                 "TPOT of accepted requests / of a full server: "
                 + ", ".join(f"p{p} {percentile(tpot, p) / percentile(base, p):.2f} x" for p in (50, 99)),
-                f"refused with RetryInfo: {len(waits)} of {len(refused)}, {min(waits):.1f} to {max(waits):.1f} s; "
+                f"refused with RetryInfo: {len(waits)} of {len(refused)}, {percentile(waits, 0):.1f} to {percentile(waits, 100):.1f} s; "
                 f"answered in p99 {1000 * percentile([o.ended - o.sent for o in refused], 99):.0f} ms",
                 f"the last answer came {done_at - max(o.sent for o in flood):.1f} s after the last request",
             ]

@@ -159,7 +159,7 @@ class LimitsSection(_Section):
     """
 
     connections: int = Field(default=256, ge=1)
-    streams: int = Field(default=256, ge=1)
+    streams: int = Field(default=1024, ge=1)
     calls: int = Field(default=1024, ge=1)
     header_bytes: int = Field(default=16 << 10, ge=4096)
     settings_s: float = Field(default=5.0, gt=0)

@@ -1,10 +1,12 @@
 """What a stranger may cost on the gRPC port: frames by hand against a gateway of this process."""
 
 import contextlib
+import queue
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from grpc import StatusCode
@@ -33,13 +35,13 @@ def open_server(demo: ServedModel, tmp_path: Path) -> Iterator[Open]:
     """Starts servers with these limits; with `guarded` they ask for a token."""
     servers: list[Serving] = []
 
-    def opened(guarded: bool = False, head: FakeHead | None = None, **limits: float) -> Serving:
+    def opened(guarded: bool = False, head: FakeHead | None = None, queued: int = 64, **limits: float) -> Serving:
         tokens = None
         if guarded:
             append(tmp_path / "tokens", new_token("alice", [Scope.INFERENCE])[1])
             tokens = TokenFile(tmp_path / "tokens")
         server = Serving(demo, tokens=tokens, limits=LimitsSection(**limits))  # type: ignore[arg-type]  # by field name
-        servers.append(server.ready(head or FakeHead(), engine_bounds(64, 256, 64)))
+        servers.append(server.ready(head or FakeHead(), engine_bounds(64, 256, queued)))
         return server
 
     yield opened
@@ -71,6 +73,20 @@ def test_a_connection_has_so_many_calls_and_more_are_refused_without_a_handler(o
         connection.send(b"".join(call(connection) for _ in range(7)))
         resets = [payload for kind, _, _, payload in connection.frames(0.3) if kind == wire.RST_STREAM]
     assert resets == [REFUSED_STREAM] * 3
+
+
+def test_a_full_queue_refuses_with_a_reason_before_a_connection_has_too_many_calls(open_server: Open) -> None:
+    head = FakeHead()
+    server = open_server(head=head, queued=256)
+    head.hold()
+    calls = [server.client.stub.Generate.future(REQUEST) for _ in range(64 + 256 + 40)]
+    ended: queue.SimpleQueue[grpc.Call] = queue.SimpleQueue()
+    for sent in calls:
+        sent.add_done_callback(ended.put)
+    refused = [ended.get(timeout=PATIENCE) for _ in range(40)]
+    head.let_go()
+    assert {told.code() for told in refused} == {StatusCode.RESOURCE_EXHAUSTED}
+    assert {sent.code() for sent in calls} == {StatusCode.OK, StatusCode.RESOURCE_EXHAUSTED}
 
 
 def test_calls_that_are_reset_at_once_disturb_nobody(open_server: Open) -> None:
