@@ -7,15 +7,16 @@ that a probe is always heard.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import h11
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -26,7 +27,14 @@ _KEEP_ALIVE_SECONDS = 5
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
-def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
+def application(
+    ready: Callable[[], bool],
+    metrics: Callable[[], Awaitable[bytes]],
+    more: Sequence[Route] = (),
+    unknown: Callable[[Request, Exception], Awaitable[Response]] | None = None,
+) -> Starlette:
+    """Probes, metrics and `more`; `unknown` answers for paths and methods that there are not."""
+
     async def healthz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
@@ -37,7 +45,10 @@ def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes
         return PlainTextResponse(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     paths = {"/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+    routes = [*(Route(path, endpoint) for path, endpoint in paths.items()), *more]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: unknown} if unknown else None)
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Door:
