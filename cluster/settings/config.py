@@ -169,7 +169,7 @@ class LimitsSection(_Section):
     upload_s: float = Field(default=30.0, gt=0)
     message_fields: int = Field(default=100_000, ge=1000)
     watches: int = Field(default=128, ge=1)
-    http_connections: int = Field(default=128, ge=1)
+    http_connections: int = Field(default=1024, ge=1)
     http_head_s: float = Field(default=10.0, gt=0)
     examinations: int = Field(default=16, ge=1)
     examination_bytes: int = Field(default=64 << 20, ge=1)
