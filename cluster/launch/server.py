@@ -41,7 +41,8 @@ class Server:
         self.generations = Generations(served.tokenizer, self._loop, config.gateway.max_buffered_tokens)
         backend = self.gateway.backend
         front = Front(self.gateway.intake, self.gateway.refusals, tokens, config.gateway.max_message_bytes)
-        page = application(lambda: backend.ready, backend.metrics, front.routes(), unknown_path)
+        origins = [origin.strip() for origin in config.gateway.cors_origins.split(",") if origin.strip()]
+        page = application(lambda: backend.ready, backend.metrics, front.routes(), unknown_path, origins)
         self._http = HttpServer(page, config.limits, self.gateway.refusals)
         self._deployment: Deployment | None = None
         self._engine: Engine | None = None

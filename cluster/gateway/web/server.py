@@ -15,6 +15,8 @@ import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -32,8 +34,11 @@ def application(
     metrics: Callable[[], Awaitable[bytes]],
     more: Sequence[Route] = (),
     unknown: Callable[[Request, Exception], Awaitable[Response]] | None = None,
+    origins: Sequence[str] = (),
 ) -> Starlette:
-    """Probes, metrics and `more`; `unknown` answers for paths and methods that there are not."""
+    """Probes, metrics and `more`; `unknown` answers for paths and methods that there are not. Pages of the `origins`
+    may ask from a browser; what they ask before, without a token, is answered.
+    """
 
     async def healthz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
@@ -46,7 +51,15 @@ def application(
 
     paths = {"/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
     routes = [*(Route(path, endpoint) for path, endpoint in paths.items()), *more]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: unknown} if unknown else None)
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id"],
+    )
+    handlers = {HTTPException: unknown} if unknown else None
+    app = Starlette(routes=routes, middleware=[cors] if origins else [], exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 

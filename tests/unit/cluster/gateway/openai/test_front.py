@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.engine.served_model import ServedModel
+from cluster.settings.config import load_config
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
@@ -128,3 +129,28 @@ def test_texts_and_tokens_turn_into_each_other(serving: Serving) -> None:
     assert whole["tokens"][1:] == bare["tokens"] and whole["count"] == len(whole["token_strs"])
     assert ask(serving, "/detokenize", {"tokens": bare["tokens"]}).json["prompt"] == "My favourite"
     assert ask(serving, "/tokenizer_info").json["eos_token"] == "</s>"
+
+
+def test_pages_of_named_origins_may_ask(instruct: ServedModel) -> None:
+    """F25."""
+    config = load_config(None, {}, ["gateway.cors_origins=https://a.example, https://b.example"])
+    server = Serving(instruct, config=config)
+
+    def preflight(server: Serving, origin: str) -> http.client.HTTPMessage:
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        asked["Access-Control-Request-Headers"] = "authorization,content-type,x-stainless-os"
+        return ask(server, CHAT, method="OPTIONS", headers=asked).headers
+
+    try:
+        allowed = preflight(server, "https://b.example")
+        assert allowed["access-control-allow-origin"] == "https://b.example"
+        assert "x-stainless-os" in allowed["access-control-allow-headers"]
+        assert preflight(server, "https://c.example")["access-control-allow-origin"] is None
+    finally:
+        server.close()
+
+
+def test_no_page_may_ask_unless_it_is_named(serving: Serving) -> None:
+    """F25."""
+    answered = ask(serving, "/v1/models", headers={"Origin": "https://a.example"})
+    assert answered.headers["access-control-allow-origin"] is None
