@@ -157,12 +157,13 @@ def overload(seconds: float = 120.0, factor: float = 5.0, clients: int = 64) -> 
         base = [o.tpot for o in full if len(o.arrivals) > 1]
         tpot = [o.tpot for o in accepted if len(o.arrivals) > 1]
         waits = [o.retry_seconds for o in refused if o.retry_seconds is not None]
+        least, most = percentile(waits, 0), percentile(waits, 100)
         notes.extend(
             [
                 f"{len(flood)} requests at {factor:g} x {capacity:.1f} a second for {seconds:g} s: {dict(codes)}",
                 "TPOT of accepted requests / of a full server: "
                 + ", ".join(f"p{p} {percentile(tpot, p) / percentile(base, p):.2f} x" for p in (50, 99)),
-                f"refused with RetryInfo: {len(waits)} of {len(refused)}, {percentile(waits, 0):.1f} to {percentile(waits, 100):.1f} s; "
+                f"refused with RetryInfo: {len(waits)} of {len(refused)}, {least:.1f} to {most:.1f} s; "
                 f"answered in p99 {1000 * percentile([o.ended - o.sent for o in refused], 99):.0f} ms",
                 f"the last answer came {done_at - max(o.sent for o in flood):.1f} s after the last request",
             ]

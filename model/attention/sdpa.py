@@ -106,9 +106,9 @@ class SdpaBackend:
         return rows_BL
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Call]) -> torch.Tensor:
-        match prepared:
-            case [_Decode() as call] if len(call.rows_B) == len(q_THd):  # all of the batch, in its order
-                return self._attend_decode(q_THd, cache, layer, call)
+        first = next(iter(prepared), None)
+        if isinstance(first, _Decode) and len(first.rows_B) == len(q_THd):  # all of the batch, in its order
+            return self._attend_decode(q_THd, cache, layer, first)
         out = torch.empty_like(q_THd)
         for call in prepared:
             if isinstance(call, _Prefill):
