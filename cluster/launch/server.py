@@ -40,7 +40,8 @@ class Server:
         self.gateway = Gateway(served, config.gateway.max_message_bytes, tokens, config.limits)
         self.generations = Generations(served.tokenizer, self._loop, config.gateway.max_buffered_tokens)
         backend = self.gateway.backend
-        front = Front(self.gateway.intake, self.gateway.refusals, tokens, config.gateway.max_message_bytes)
+        body_bytes = config.gateway.max_message_bytes
+        front = Front(self.gateway.intake, self.gateway.refusals, tokens, body_bytes, config.limits)
         origins = [origin.strip() for origin in config.gateway.cors_origins.split(",") if origin.strip()]
         page = application(lambda: backend.ready, backend.metrics, front.routes(), unknown_path, origins)
         self._http = HttpServer(page, config.limits, self.gateway.refusals)

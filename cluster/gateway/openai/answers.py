@@ -23,6 +23,13 @@ class Part:
     finish: str | None
 
 
+def scores_of(generation: Generation) -> int:
+    """The most log-probabilities that its answer can have."""
+    sequence = generation.request.sequence
+    outputs = sequence.max_tokens * (sequence.sampling.logprobs + 1) * generation.request.n
+    return outputs + len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1) * generation.request.n
+
+
 class Answer:
     """All choices of one request, in the order of its prompts. `add` what comes, then ask for `chunks` or a `whole`."""
 

@@ -4,13 +4,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.gateway.errors import ApiError, ErrorKind, Violations
+from cluster.gateway.errors import ApiError, ErrorKind, Violations, exhausted
 
 
-def parsed(raw: bytes) -> Mapping[str, Any]:
-    """The object that a body holds; raises ApiError if it is none."""
+def parsed(raw: bytes, most: int) -> Mapping[str, Any]:
+    """The object that a body holds; raises ApiError if it is none, or may hold more than `most` lists and objects,
+    which take a hundred times the memory of their bytes.
+    """
+    if raw.count(b"[") + raw.count(b"{") > most:
+        raise exhausted("MESSAGE_TOO_LARGE", f"the body has more than {most} opening brackets")
     try:
-        value = json.loads(raw)
+        value = json.loads(raw.decode())
         if rb"\ud" in raw.lower():
             json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ _PARAMS = {
     "constraint.json_schema": "response_format",
     "constraint": "response_format",
 }
-_PARAMS |= {"prompt.text": "prompt", "prompt.token_ids.ids": "prompt", "prompt.chat": "messages"}
+_PARAMS |= {"prompt.text": "prompt", "prompt.token_ids.ids": "prompt"}
 
 
 def status_of(error: ApiError) -> int:
@@ -66,6 +66,8 @@ def param_of(path: str) -> str:
     """The name that a client knows a field by. Example: `sampling.logit_bias[7]` gives `logit_bias`."""
     plain = path.partition("[")[0]
     section, _, name = plain.partition(".")
+    if plain.startswith("prompt.chat"):
+        return "messages"
     return _PARAMS.get(plain) or (name if section in _SECTIONS else path)
 
 

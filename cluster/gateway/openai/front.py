@@ -8,24 +8,29 @@ from importlib.metadata import version
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from cluster.engine.generation import Generation
 from cluster.gateway.auth import Caller, admit
-from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
+from cluster.gateway.errors import ApiError, ErrorKind, Violation, exhausted, invalid, to_api_error
 from cluster.gateway.intake import Intake
-from cluster.gateway.openai.answers import Answer
+from cluster.gateway.openai.answers import Answer, scores_of
 from cluster.gateway.openai.body import parsed
 from cluster.gateway.openai.failures import body_of, response_of
 from cluster.gateway.openai.logprobs import Words
 from cluster.gateway.openai.requests import Wanted, chat_wanted, completion_wanted
 from cluster.gateway.openai.streams import DONE, Events, Pieces, event, kept_alive, merged, unless_gone
 from cluster.gateway.openai.tokens import detokenized, tokenized, tokenizer_info
+from cluster.gateway.places import Places
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals
+from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile
 
+_LONG_BYTES = 64 << 10  # of a body; longer ones have bounded places
+_MOST_SCORES = 500_000  # log-probabilities in one answer: some 60 MB
 _SILENCE_SECONDS = 12.0  # of a stream, after which a comment shows that it lives
 _REQUEST_ID = "x-request-id"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -33,11 +38,20 @@ Read = Callable[[Mapping[str, Any], str], Wanted]
 
 
 class Front:
-    def __init__(self, intake: Intake, refusals: Refusals, tokens: TokenFile | None, message_bytes: int) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        refusals: Refusals,
+        tokens: TokenFile | None,
+        message_bytes: int,
+        limits: LimitsSection,
+    ) -> None:
         """Without `tokens` everybody may ask; a body may have `message_bytes`."""
         self._intake, self._refusals, self._tokens = intake, refusals, tokens
-        self._message_bytes, self._words = message_bytes, Words(intake.served.tokenizer)
-        self._created = int(time.time())
+        self._message_bytes, self._limits, self._words = message_bytes, limits, Words(intake.served.tokenizer)
+        self._places = Places(limits.calls, "TOO_MANY_CALLS", "requests")
+        self._long_bodies = Places(limits.uploads, "TOO_MANY_UPLOADS", "long bodies")
+        self._created, self._release = int(time.time()), version("eightwinds")
 
     def routes(self) -> list[Route]:
         """Each answers with a slash at its end, too: a redirect would lose a POST's body for some clients."""
@@ -49,7 +63,8 @@ class Front:
         for prefix in ("", "/v1"):
             posts |= {f"{prefix}/tokenize": self._tokenize, f"{prefix}/detokenize": self._detokenize}
             gets |= {f"{prefix}/tokenizer_info": self._tokenizer_info, f"{prefix}/version": self._version}
-        found = [Route("/", _here, methods=["GET"]), *(Route(path, self._health) for path in ("/health", "/ping"))]
+        found = [Route("/", _here, methods=["GET"])]
+        found += [Route(path, self._health) for path in ("/health", "/health/", "/ping", "/ping/")]
         for methods, endpoints in ((["POST"], posts), (["GET"], gets)):
             for path, endpoint in endpoints.items():
                 found += [Route(p, self._guarded(endpoint), methods=methods) for p in (path, f"{path}/")]
@@ -64,6 +79,8 @@ class Front:
             try:
                 request.state.caller = self._admit(request)
                 response = await endpoint(request)
+            except ClientDisconnect:  # before its body had come whole
+                return Response()
             except Exception as error:
                 return self._failed(error, request)
             response.headers.setdefault(_REQUEST_ID, request.state.id)
@@ -84,34 +101,49 @@ class Front:
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
         raw = bytearray()
-        async for part in request.stream():
-            raw += part
-            if len(raw) > self._message_bytes:
-                raise exhausted("MESSAGE_TOO_LARGE", f"the body has more than {self._message_bytes} bytes")
-        return parsed(bytes(raw))
+        with contextlib.ExitStack() as place:
+            async for part in request.stream():
+                if len(raw) <= _LONG_BYTES < len(raw) + len(part):
+                    place.enter_context(self._long_bodies)
+                raw += part
+                if len(raw) > self._message_bytes:
+                    raise exhausted("MESSAGE_TOO_LARGE", f"the body has more than {self._message_bytes} bytes")
+            return parsed(bytes(raw), self._limits.message_fields)
 
     # ---- generation ----
 
     def _generating(self, read: Read) -> Endpoint:
         async def generate(request: Request) -> Response:
-            wanted = read(await self._body(request), request.state.id)
             async with contextlib.AsyncExitStack() as stack:
-                generations = [
-                    await stack.enter_async_context(self._intake.generation(one, request.state.caller, whole=False))
-                    for one in wanted.requests
-                ]
+                stack.enter_context(self._places)
+                wanted = read(await self._body(request), request.state.id)
+                generations = await unless_gone(request, self._start(wanted, request.state.caller, stack))
+                if generations is None:
+                    return Response()
                 kind = "chatcmpl" if wanted.chat else "cmpl"
                 about = {"id": f"{kind}-{request.state.id}", "created": int(time.time())}
                 about["model"] = wanted.model or self._intake.served.id
                 answer = Answer(wanted, generations, self._words, about)
-                headers = {_REQUEST_ID: request.state.id}
                 if wanted.stream:
                     events = kept_alive(self._events(answer, merged(generations), request), _SILENCE_SECONDS)
-                    return Events(events, stack.pop_all(), headers)
+                    return Events(events, stack.pop_all(), {_REQUEST_ID: request.state.id})
                 whole = await unless_gone(request, _whole(answer, merged(generations), len(generations)))
-                return JSONResponse(whole, headers=headers | {"x-eightwinds-retries": str(answer.retries)})
+                return JSONResponse(whole, headers={"x-eightwinds-retries": str(answer.retries)})
 
         return generate
+
+    async def _start(self, wanted: Wanted, caller: Caller, stack: contextlib.AsyncExitStack) -> list[Generation]:
+        """The generations of a request's prompts, queued. An answer in one object must not grow without bound."""
+        generations = [
+            await stack.enter_async_context(self._intake.generation(one, caller, whole=False))
+            for one in wanted.requests
+        ]
+        if not wanted.stream and (scores := sum(map(scores_of, generations))) > _MOST_SCORES:
+            text = (
+                f"up to {scores} log-probabilities do not fit into one answer, {_MOST_SCORES} do: lower it, or stream"
+            )
+            raise invalid([Violation("output.logprobs", text)])
+        return generations
 
     async def _events(
         self, answer: Answer, pieces: AsyncGenerator[tuple[int, Pieces], None], request: Request
@@ -119,7 +151,8 @@ class Front:
         try:
             async with contextlib.aclosing(pieces):
                 async for prompt, some in pieces:
-                    yield "".join(map(event, answer.chunks(prompt, some)))
+                    if chunks := answer.chunks(prompt, some):  # tokens may have no text yet
+                        yield "".join(map(event, chunks))
             if last := answer.last_chunk():
                 yield event(last)
         except Exception as error:  # the status has been sent: the stream itself has to tell
@@ -147,7 +180,7 @@ class Front:
         return PlainTextResponse("", 200 if self._intake.backend.ready else 503)
 
     async def _version(self, request: Request) -> Response:
-        return JSONResponse({"version": version("eightwinds")})
+        return JSONResponse({"version": self._release})
 
     # ---- tokens ----
 

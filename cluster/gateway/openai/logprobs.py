@@ -33,6 +33,11 @@ class Words:
     def text(self, token_id: int) -> str:
         return self.bytes(token_id).decode(errors="replace")
 
+    def written(self, token_id: int) -> str:
+        """The part that a token has in a text, which is nothing for a control token."""
+        known = token_id < self._tokenizer.vocab_size
+        return self._tokenizer.token_bytes(token_id).decode(errors="replace") if known else ""
+
     def joined(self, ids: Sequence[int]) -> str:
         """The text of ids in a row, without control tokens."""
         return self._tokenizer.decode(i for i in ids if i < self._tokenizer.vocab_size)
@@ -67,12 +72,12 @@ class CompletionLogprobs:
     def of(self, tokens: Sequence[Scored]) -> dict[str, Any]:
         lists: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for t in tokens:
-            text = self.words.text(t.token_id)
+            text = self.words.written(t.token_id)
             lists["tokens"].append(self.words.name(t.token_id))
             lists["token_logprobs"].append(None if t.logprob is None else _number(t.logprob))
             lists["top_logprobs"].append(None if t.logprob is None else self._top(t))
             lists["text_offset"].append(self.offset)
-            self.offset += len(text)
+            self.offset += len(text.removeprefix(" ") if not self.offset else text)
         return lists
 
     def _top(self, t: Scored) -> dict[str, float]:

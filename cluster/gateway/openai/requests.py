@@ -11,10 +11,12 @@ from typing import Any
 
 from cluster.gateway.errors import Violations
 from cluster.gateway.openai.body import Body, is_integers, is_number
+from cluster.gateway.prompts import MOST_MESSAGES
+from cluster.gateway.validation import MAX_LOGPROBS
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 _COMPLETION_TOKENS = 16  # OpenAI's default, of completions only
-_MOST_PROMPTS = 128
+_MOST_OUTPUTS = 128
 _ROLES = {"system": pb.ROLE_SYSTEM, "developer": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 _ROLES |= {"tool": pb.ROLE_USER, "function": pb.ROLE_USER}  # a template without tools has no other place for them
 _ANY_OBJECT = '{"type": "object"}'
@@ -66,17 +68,23 @@ def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
     asked = body.integer("max_tokens")
     shared.stopping.max_tokens = _COMPLETION_TOKENS if asked is None else asked
     alternatives, echo = body.integer("logprobs"), body.flag("echo")
-    if alternatives is not None:
+    if alternatives is not None and not 0 <= alternatives <= MAX_LOGPROBS:
+        body.refuse("logprobs", f"must be 0 to {MAX_LOGPROBS}")
+    elif alternatives is not None:
         shared.output.logprobs = alternatives
         if echo:
             shared.output.prompt_logprobs = alternatives
+    if not body.flag("add_special_tokens", True):
+        body.refuse("add_special_tokens", "must be true of a text, or send the prompt as token ids")
     if body.text("suffix"):
         body.refuse("suffix", "is not offered: the model has no tokens for filling in")
     best_of = body.integer("best_of")
     if best_of is not None and best_of != (shared.n or 1):
         body.refuse("best_of", "must equal n, or be left out")
-    requests = []
-    for prompt in _prompts(body):
+    requests, prompts = [], _prompts(body)
+    if len(prompts) * (shared.n or 1) > _MOST_OUTPUTS:
+        body.refuse("prompt", f"makes more than {_MOST_OUTPUTS} outputs, with n of each prompt")
+    for prompt in prompts:
         requests.append(request := pb.GenerateRequest())
         request.CopyFrom(shared)
         request.prompt.CopyFrom(prompt)
@@ -158,14 +166,15 @@ def conversation(body: Body, chat: pb.Chat) -> None:
     where it called a tool; Mixtral's template refuses both, so system messages come first and nothing said is left out.
     """
     messages = body.objects("messages")
-    if not messages:
-        body.refuse("messages", "must hold at least one message")
+    if not 0 < len(messages) <= MOST_MESSAGES:
+        body.refuse("messages", f"must hold 1 to {MOST_MESSAGES} messages")
+        return
     spoken: list[pb.ChatMessage] = []
     for message in messages:
-        role = message.raw("role")
-        if role not in _ROLES:
+        role = _ROLES.get(str(message.raw("role")))
+        if role is None:
             message.refuse("role", f"must be one of {', '.join(_ROLES)}")
-        said = pb.ChatMessage(role=_ROLES.get(role, pb.ROLE_USER), content=_content(message))
+        said = pb.ChatMessage(role=role or pb.ROLE_USER, content=_content(message))
         if said.role == pb.ROLE_SYSTEM:
             chat.messages.append(said)
         elif said.content or said.role != pb.ROLE_ASSISTANT:
@@ -198,16 +207,13 @@ def _prompts(body: Body) -> list[pb.Prompt]:
     several = given if isinstance(given, list) and not is_integers(given) else [given]
     if given == [] or given is None:
         body.refuse("prompt", "must be a string, token ids, or a list of either")
-    if len(several) > _MOST_PROMPTS:
-        body.refuse("prompt", f"must hold at most {_MOST_PROMPTS} prompts")
-        several = []
     prompts = []
     for one in several:
         if isinstance(one, str):
             prompts.append(pb.Prompt(text=one))
         elif one and is_integers(one):
             prompts.append(pb.Prompt(token_ids=pb.TokenIds(ids=one)))
-        elif given:
+        elif given not in (None, []):
             body.refuse("prompt", "must be a string, token ids, or a list of either")
             break
     return prompts or [pb.Prompt(text="")]

@@ -69,14 +69,15 @@ async def merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int,
         async for pieces in generations[0].pieces():
             yield 0, pieces
         return
-    come: asyncio.Queue[tuple[int, Pieces | None]] = asyncio.Queue()
+    # As many as there are generations: what is not read stays with them, and they have a bound for it.
+    come: asyncio.Queue[tuple[int, Pieces | None]] = asyncio.Queue(len(generations))
 
     async def bring(place: int) -> None:
         try:
             async for pieces in generations[place].pieces():
-                come.put_nowait((place, pieces))
+                await come.put((place, pieces))
         finally:
-            come.put_nowait((place, None))
+            await come.put((place, None))
 
     bringing = [asyncio.ensure_future(bring(place)) for place in range(len(generations))]
     try:

@@ -22,8 +22,10 @@ async def tokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -
     chat = "messages" in body
     if chat:
         conversation(body, request.prompt.chat)
-    else:
+    elif "prompt" in body:
         request.prompt.text = body.text("prompt")
+    else:
+        body.refuse("prompt", "must be a string; or send messages")
     special, strings = body.flag("add_special_tokens", not chat), body.flag("return_token_strs")
     body.found.raise_any()
     work = partial(Examiner.tokenize, request=request, context_length=intake.context)

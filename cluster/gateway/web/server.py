@@ -56,7 +56,7 @@ def application(
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["x-request-id"],
+        expose_headers=["x-request-id", "retry-after", "retry-after-ms"],
     )
     handlers = {HTTPException: unknown} if unknown else None
     app = Starlette(routes=routes, middleware=[cors] if origins else [], exception_handlers=handlers)
@@ -109,6 +109,10 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._tell_door()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # which takes up a request that has come meanwhile, perhaps half of it
         self._tell_door()
 
     def connection_lost(self, exc: Exception | None) -> None:
