@@ -1,5 +1,6 @@
 """The OpenAI-compatible door: paths, models, callers, failures, and clients that go. F1 is a row of docs/clients.md."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.engine.served_model import ServedModel
-from cluster.settings.config import load_config
+from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
@@ -113,6 +114,32 @@ def test_a_client_that_goes_ends_its_request(stream: bool, instruct: ServedModel
     head.let_go()
     server.idle()
     assert len(head.plans) <= 3, "the step under way, and the one that was planned meanwhile"
+
+
+def test_half_a_request_behind_a_whole_one_is_waited_for_no_longer_than_any(instruct: ServedModel) -> None:
+    server = Serving(instruct, limits=LimitsSection(http_head_s=0.3))
+    try:
+        host, _, port = server.http.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            half = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
+            connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n{half}".encode())
+            told = b""
+            with contextlib.suppress(ConnectionResetError):
+                while part := connection.recv(1 << 16):
+                    told += part
+        assert b"200 OK" in told and told.count(b"HTTP/1.1") == 1
+    finally:
+        server.close()
+
+
+def test_a_client_that_goes_before_its_body_has_come_is_no_failure_of_ours(
+    chatting: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = chatting.http.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode())
+    assert chat(chatting).status == 200
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_requests_own_id_is_echoed(chatting: Serving) -> None:

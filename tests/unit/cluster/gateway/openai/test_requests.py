@@ -36,6 +36,9 @@ def test_too_long_a_prompt_is_told_in_the_words_that_clients_look_for(chatting: 
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "poet", "content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": [], "content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}] * 4097}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -53,7 +56,20 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str, chatting: Se
     assert param in answered.error["message"]
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b'{"prompt": "\\ud800"}', b"[" * 100_000, b'"x"'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "\xed\xa0\x80"}',
+        "{}".encode("utf-16"),
+        b"[" * 100_000,
+        b'"x"',
+    ],
+)
 def test_rubbish_is_a_bad_request(raw: bytes, serving: Serving) -> None:
     """F4."""
     answered = ask(serving, COMPLETIONS, raw)
@@ -63,6 +79,16 @@ def test_rubbish_is_a_bad_request(raw: bytes, serving: Serving) -> None:
 def test_a_body_that_is_too_long_is_refused(serving: Serving) -> None:
     answered = ask(serving, COMPLETIONS, b" " * ((1 << 20) + 1))
     assert (answered.status, answered.error["code"]) == (413, "message_too_large")
+
+
+def test_a_body_of_very_many_objects_is_refused(serving: Serving) -> None:
+    answered = ask(serving, COMPLETIONS, b'{"prompt":[' + b"[]," * 100_000 + b"[]]}")
+    assert (answered.status, answered.error["code"]) == (413, "message_too_large")
+
+
+def test_more_log_probabilities_than_an_answer_holds_are_refused(serving: Serving) -> None:
+    answered = complete(serving, prompt=["a"] * 16, n=8, logprobs=20, max_tokens=500)
+    assert (answered.status, answered.error["param"]) == (400, "top_logprobs")
 
 
 def test_null_and_unknown_fields_are_nothing(serving: Serving) -> None:
@@ -107,9 +133,11 @@ def test_prompts_come_in_four_forms_and_choices_in_their_order(serving: Serving)
         choices = complete(serving, prompt=prompt, n=2).json["choices"]
         assert [choice["index"] for choice in choices] == list(range(2 * count))
         assert choices[0]["text"] == choices[1]["text"] == one
-    for prompt in ([], None, 7, [["a"]], [[]], ["a", [5]], {"a": 1}, [[-1]], [[1 << 40]]):
+    odd = ([], None, 0, False, {}, 7, [["a"]], [[]], {"a": 1}, [[-1]], [[1 << 40]], ["a"] * 129)
+    for prompt in odd:
         answered = complete(serving, prompt=prompt)
-        assert prompt == ["a", [5]] or (answered.status, answered.error["param"]) == (400, "prompt"), prompt
+        assert (answered.status, answered.error["param"]) == (400, "prompt"), prompt
+    assert complete(serving, prompt=["a", [5]]).status == 200
 
 
 def test_answers_keep_to_a_schema(serving: Serving) -> None:
