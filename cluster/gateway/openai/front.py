@@ -142,7 +142,7 @@ class Front:
             text = (
                 f"up to {scores} log-probabilities do not fit into one answer, {_MOST_SCORES} do: lower it, or stream"
             )
-            raise invalid([Violation("output.logprobs", text)])
+            raise invalid([Violation("top_logprobs" if wanted.chat else "logprobs", text)])
         return generations
 
     async def _events(
