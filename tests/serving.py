@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +22,7 @@ from cluster.gateway.rpc.server import Gateway
 from cluster.launch.in_process import HeadOnly, InProcess
 from cluster.launch.runtime import Runtime
 from cluster.launch.server import Server
+from cluster.settings.address import bind
 from cluster.settings.config import Config, GatewaySection, LimitsSection, load_config
 from cluster.settings.tokens import TokenFile
 from tests.fakes import PATIENCE
@@ -45,7 +47,7 @@ class GivenHead:
 
 
 class Serving:
-    """A `Server` on a gRPC port of its own, without HTTP. Until `ready` or `start` is called it is starting."""
+    """A `Server` on a gRPC port of its own; HTTP opens when asked for. Until `ready` or `start` it is starting."""
 
     def __init__(
         self,
@@ -86,6 +88,13 @@ class Serving:
         self.run(self._server.start(threading.Event()))
         self.run(self._server.open())
         return self
+
+    @cached_property
+    def http(self) -> str:
+        """HOST:PORT of its HTTP, which opens with the first look."""
+        taken = bind("127.0.0.1:0")
+        self.run(self._server._http.start(taken))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
 
     @property
     def engine(self) -> Engine:

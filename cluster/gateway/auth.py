@@ -37,7 +37,7 @@ def admit(authorization: Sequence[str], scope: Scope | None, find: Callable[[str
     scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
-        text = "send one metadata entry `authorization: Bearer TOKEN`"
+        text = "send `authorization: Bearer TOKEN`, once, as metadata of the call or header of the request"
         raise ApiError(ErrorKind.UNAUTHENTICATED, "TOKEN_MISSING", text)
     holder = find(token)
     if holder is None:

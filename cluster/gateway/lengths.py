@@ -36,7 +36,8 @@ def in_context(served: ServedModel, limits: Limits, prompt: int, asked: int | No
         text = f"has {prompt} tokens; with at least one to put out the context holds {most}"
     else:
         text = f"{wanted} the context of {most}"
-    raise invalid([Violation(path, text)], {"promptTokens": str(prompt), "contextLength": str(most)})
+    told = {"promptTokens": str(prompt), "contextLength": str(most), "maxTokens": str(1 if asked is None else asked)}
+    raise invalid([Violation(path, text)], told)
 
 
 def token_bytes(longest: int, alternatives: int, token_ids: bool = False) -> int:

@@ -7,7 +7,7 @@ from cluster.gateway.errors import Violations
 from model.text.chat import ChatMessage, Role
 from protos.eightwinds.v1 import inference_pb2 as pb
 
-_MOST_MESSAGES = 4096
+MOST_MESSAGES = 4096
 
 _ROLES = {pb.ROLE_SYSTEM: Role.SYSTEM, pb.ROLE_USER: Role.USER, pb.ROLE_ASSISTANT: Role.ASSISTANT}
 
@@ -33,8 +33,8 @@ def _chat_ids(served: ServedModel, chat: pb.Chat, found: Violations) -> list[int
         why = served.chat_refusal or "has no chat template"
         found.add("prompt.chat", f"model {served.id!r} {why}; send prompt.text")
         return []
-    if len(chat.messages) > _MOST_MESSAGES:
-        found.add("prompt.chat.messages", f"must hold at most {_MOST_MESSAGES} messages")
+    if len(chat.messages) > MOST_MESSAGES:
+        found.add("prompt.chat.messages", f"must hold at most {MOST_MESSAGES} messages")
         return []
     unknown = [i for i, message in enumerate(chat.messages) if message.role not in _ROLES]
     for i in unknown:

@@ -15,6 +15,7 @@ from cluster.engine.generation import GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.backend import Serving
 from cluster.gateway.health import Health, obstacle
+from cluster.gateway.openai.front import Front, unknown_path
 from cluster.gateway.rpc.server import Gateway
 from cluster.gateway.web.server import HttpServer, application
 from cluster.launch.runtime import Deployment, Runtime
@@ -39,7 +40,10 @@ class Server:
         self.gateway = Gateway(served, config.gateway.max_message_bytes, tokens, config.limits)
         self.generations = Generations(served.tokenizer, self._loop, config.gateway.max_buffered_tokens)
         backend = self.gateway.backend
-        page = application(lambda: backend.ready, backend.metrics)
+        body_bytes = config.gateway.max_message_bytes
+        front = Front(self.gateway.intake, self.gateway.refusals, tokens, body_bytes, config.limits)
+        origins = [origin.strip() for origin in config.gateway.cors_origins.split(",") if origin.strip()]
+        page = application(lambda: backend.ready, backend.metrics, front.routes(), unknown_path, origins)
         self._http = HttpServer(page, config.limits, self.gateway.refusals)
         self._deployment: Deployment | None = None
         self._engine: Engine | None = None

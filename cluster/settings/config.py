@@ -96,7 +96,7 @@ class SchedulerSection(_Section):
 class GatewaySection(_Section):
     """The public ports, and what may wait there: `max_queued_requests` outputs with together `max_queued_tokens` tokens
     of prompt. A request of which a client leaves more than `max_buffered_tokens` unread fails. On shutdown running
-    requests get `grace_s` seconds to finish.
+    requests get `grace_s` seconds to finish. Pages of the `cors_origins`, separated by commas, may ask over HTTP.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -106,6 +106,7 @@ class GatewaySection(_Section):
     max_buffered_tokens: int = Field(default=4096, ge=1)
     max_message_bytes: int = Field(default=4 << 20, ge=1024)
     grace_s: float = Field(default=30.0, ge=0)
+    cors_origins: str = ""
 
     @field_validator("listen", "http")
     @classmethod
@@ -169,7 +170,7 @@ class LimitsSection(_Section):
     upload_s: float = Field(default=30.0, gt=0)
     message_fields: int = Field(default=100_000, ge=1000)
     watches: int = Field(default=128, ge=1)
-    http_connections: int = Field(default=128, ge=1)
+    http_connections: int = Field(default=1024, ge=1)
     http_head_s: float = Field(default=10.0, gt=0)
     examinations: int = Field(default=16, ge=1)
     examination_bytes: int = Field(default=64 << 20, ge=1)

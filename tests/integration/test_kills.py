@@ -1,7 +1,11 @@
 """kill -9 of an expert's only copy or of the head, and a frozen head: streams stall, and go on as they would have."""
 
+import http.client
+import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -38,6 +42,34 @@ def hit(server: Server, actor: str, signum: signal.Signals) -> None:
 @pytest.mark.parametrize("actor", ["ray::ExpertActor", "ray::HeadActor"])
 def test_a_kill_under_streams_loses_no_request_and_no_token(actor: str, server: Server) -> None:
     hit(server, actor, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("actor", ["ray::ExpertActor", "ray::HeadActor"])
+def test_a_kill_is_not_seen_over_http_either(actor: str, server: Server) -> None:
+    """F30 of docs/clients.md: no error event, and the texts are those of the other port."""
+    with server.client() as client:
+        wanted = [client.generate(request(prompt), timeout=60).outputs[0].text for prompt in PROMPTS]
+    begun = threading.Barrier(len(PROMPTS) + 1)
+    with ThreadPoolExecutor() as pool:
+        streams = [pool.submit(text_over_http, server.ready["http"], prompt, begun) for prompt in PROMPTS]
+        begun.wait(60)
+        victim = next(p for p in server.actors() if " ".join(psutil.Process(p).cmdline()).startswith(actor))
+        os.kill(victim, signal.SIGKILL)
+        assert [stream.result(180) for stream in streams] == wanted
+
+
+def text_over_http(address: str, prompt: str, begun: threading.Barrier) -> str:
+    connection, text = http.client.HTTPConnection(address, timeout=180), ""
+    body = {"prompt": prompt, "max_tokens": 120, "temperature": 0, "ignore_eos": True, "stream": True}
+    connection.request("POST", "/v1/completions", json.dumps(body))
+    with connection.getresponse() as response:
+        for line in response:
+            if line.startswith(b"data: {"):
+                if not text:
+                    begun.wait(60)
+                text += json.loads(line[6:])["choices"][0]["text"]
+    connection.close()
+    return text
 
 
 def test_a_frozen_head_is_ended_and_begins_anew(start: StartServer) -> None:

@@ -22,7 +22,7 @@ from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.fields import LEAST_FIELD_BYTES, has_more_fields
 from cluster.gateway.examination.pool import SMALL_BYTES, Examination
-from cluster.gateway.rpc.limits import Places
+from cluster.gateway.places import Places
 from cluster.gateway.rpc.status import CODES, REQUEST_ID_KEY, Context, abort, given_id, unless_gone
 from cluster.gateway.rpc.uploads import Uploads
 from cluster.gateway.validation import good_request_id

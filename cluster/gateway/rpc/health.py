@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from cluster.gateway.errors import ApiError
-from cluster.gateway.rpc.limits import Places
+from cluster.gateway.places import Places
 from cluster.gateway.rpc.status import Context, abort, given_id
 from cluster.observe.refusals import Refusals
 

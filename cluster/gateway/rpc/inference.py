@@ -1,41 +1,33 @@
 """The InferenceService: messages in, messages out; everything between is elsewhere."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf import timestamp
 
 from cluster.engine.generation import Generation
-from cluster.engine.served_model import ServedModel
 from cluster.engine.text import Piece
 from cluster.gateway.auth import Caller
-from cluster.gateway.backend import Backend
-from cluster.gateway.errors import Violation, invalid, unknown_model
+from cluster.gateway.errors import Violation, invalid
 from cluster.gateway.examination.examiner import Examiner
-from cluster.gateway.examination.pool import Examination
-from cluster.gateway.lengths import PIECE_BYTES, context
+from cluster.gateway.intake import Intake
+from cluster.gateway.lengths import PIECE_BYTES
 from cluster.gateway.rpc.times import duration
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 
-T = TypeVar("T")
-Examined = pb.GenerateRequest | pb.TokenizeRequest | pb.DetokenizeRequest
-_LONG_BYTES = 16 << 10
-
 
 class InferenceService:
     """See protos/eightwinds/v1/inference.proto. Handlers take a Caller where gRPC's own have a context."""
 
-    def __init__(self, served: ServedModel, backend: Backend, examiner: Examiner, examination: Examination) -> None:
-        """`examination` does the work for a request before it is queued, unless that is next to nothing."""
-        self._served, self._backend, self._examiner, self._examination = served, backend, examiner, examination
+    def __init__(self, intake: Intake) -> None:
+        self._intake, self._served = intake, intake.served
 
     async def Generate(self, request: pb.GenerateRequest, caller: Caller) -> pb.GenerateResponse:
-        async with self._generation(request, caller, whole=True) as generation:
+        async with self._intake.generation(request, caller, whole=True) as generation:
             about = self._about(generation)
             outputs = [pb.Output(index=i) for i in range(generation.request.n)]
             async for pieces in generation.pieces():
@@ -52,7 +44,7 @@ class InferenceService:
         self, request: pb.GenerateRequest, caller: Caller
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Pieces as they come; pieces that gathered meanwhile share a message per output."""
-        async with self._generation(request, caller, whole=False) as generation:
+        async with self._intake.generation(request, caller, whole=False) as generation:
             opening: dict[str, Any] = self._about(generation)  # of the first message
             async for pieces in generation.pieces():
                 messages = self._prompt_messages(generation, opening | {"index": pieces[0][0]}) if opening else []
@@ -90,11 +82,11 @@ class InferenceService:
                 del open_ones[index]
 
     async def Tokenize(self, request: pb.TokenizeRequest, caller: Caller) -> pb.TokenizeResponse:
-        work = partial(Examiner.tokenize, request=request, context_length=self._context)
-        return await self._examined(request, caller, work)
+        work = partial(Examiner.tokenize, request=request, context_length=self._intake.context)
+        return await self._intake.examined(request, caller, work)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, caller: Caller) -> pb.DetokenizeResponse:
-        return await self._examined(request, caller, partial(Examiner.detokenize, request=request))
+        return await self._intake.examined(request, caller, partial(Examiner.detokenize, request=request))
 
     async def ListModels(self, request: pb.ListModelsRequest, caller: Caller) -> pb.ListModelsResponse:
         if request.page_size < 0:
@@ -106,39 +98,16 @@ class InferenceService:
             id=self._served.id,
             architecture="MixtralForCausalLM",
             vocab_size=config.vocab_size,
-            context_length=self._context,
+            context_length=self._intake.context,
             layer_count=config.num_hidden_layers,
             expert_count=config.num_local_experts,
             experts_per_token=config.num_experts_per_tok,
             eos_token_ids=self._served.eos_ids,
             chat=self._served.chat,
             default_sampling=pb.Sampling(**{name: getattr(default, name) for name, *_ in SAMPLING_RANGES}),
-            ready=self._backend.ready,
+            ready=self._intake.backend.ready,
         )
         return pb.ListModelsResponse(models=[model])
-
-    @asynccontextmanager
-    async def _generation(self, request: pb.GenerateRequest, caller: Caller, whole: bool) -> AsyncIterator[Generation]:
-        """The request under way; `whole`: the answer is one message."""
-        serving = self._backend.require()
-        limits = serving.engine.limits
-        work = partial(Examiner.generation, request=request, limits=limits, caller=caller, whole=whole)
-        wanted = await self._examined(request, caller, work)
-        with serving.generations.running(wanted, serving.engine) as generation:
-            yield generation
-
-    async def _examined(self, request: Examined, caller: Caller, work: Callable[[Examiner], T]) -> T:
-        """The result of `work`, beside the event loop if the request is long or constrained: 4 MB take the tokenizer
-        more than a second, as a schema may, in which no other stream would move.
-        """
-        if request.model not in ("", self._served.id):
-            raise unknown_model(request.model, self._served.id)
-        constrained = isinstance(request, pb.GenerateRequest) and request.HasField("constraint")
-        size = request.ByteSize()
-        if size < _LONG_BYTES and not constrained:
-            return work(self._examiner)
-        who = caller.name or getattr(request, "user", "") or caller.tenant
-        return await self._examination.run(who, size, work, costly=constrained)
 
     def _about(self, generation: Generation) -> dict[str, Any]:
         """Fields that an answer carries once."""
@@ -149,12 +118,6 @@ class InferenceService:
             "create_time": timestamp.from_current_time(),
             "seed": wanted.sequence.sampling.seed,
         }
-
-    @property
-    def _context(self) -> int:
-        """The longest prompt and output together that can be served, as far as that is known."""
-        serving = self._backend.serving
-        return context(self._served, serving.engine.limits) if serving else self._served.context_length
 
     def _prompt_tokens(self, generation: Generation) -> Iterator[pb.TokenInfo]:
         """The prompt's tokens, if their log-probabilities were asked for; the first one has none."""

@@ -1,10 +1,5 @@
-"""gRPC's own limits, which act per connection, before any of our code runs, and without a reason; and places, which
-bound how many calls or watches of all connections run at once, and give a reason.
-"""
+"""gRPC's own limits, which act per connection, before any of our code runs, and without a reason."""
 
-from types import TracebackType
-
-from cluster.gateway.errors import exhausted
 from cluster.settings.config import LimitsSection
 
 
@@ -36,20 +31,3 @@ def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple
 
 def _milliseconds(seconds: float) -> int:
     return int(min(seconds * 1000, 2**31 - 1))
-
-
-class Places:
-    """A bound on how many run at once. `with places:` takes a place, or raises ApiError (EXHAUSTED, with a retry)."""
-
-    def __init__(self, most: int, reason: str, what: str) -> None:
-        self._most, self._reason, self._what = most, reason, what
-        self.taken = 0
-
-    def __enter__(self) -> None:
-        if self.taken >= self._most:
-            text = f"{self._most} {self._what} are under way, which is the most; try again later"
-            raise exhausted(self._reason, text, 1.0)
-        self.taken += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.taken -= 1

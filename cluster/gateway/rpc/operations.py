@@ -15,8 +15,8 @@ from cluster.gateway.audit import audited
 from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
 from cluster.gateway.errors import ApiError, ErrorKind, Violation, Violations, invalid
+from cluster.gateway.places import Places
 from cluster.gateway.rpc.expert_stream import LoadWatches, whole
-from cluster.gateway.rpc.limits import Places
 from cluster.gateway.rpc.times import duration, seconds
 from cluster.observe.events import Event, Kind
 from cluster.observe.usage import since_start

@@ -11,6 +11,7 @@ from cluster.gateway.backend import Backend
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
 from cluster.gateway.examination.process import ExaminerProcess
+from cluster.gateway.intake import Intake
 from cluster.gateway.rpc.calls import CallInterceptor
 from cluster.gateway.rpc.health import NOT_SERVING, SERVING, HealthService
 from cluster.gateway.rpc.inference import InferenceService
@@ -48,9 +49,10 @@ class Gateway:
         self._health = HealthService(("", *_SERVICES), limits.watches, self.refusals)
         calls = CallInterceptor(max_message_bytes, limits, self._examination, self.refusals, tokens)
         self.backend = Backend(calls.handled, self.refusals.counts)
+        self.intake = Intake(served, self.backend, examiner, self._examination)
         self._server = grpc.aio.server(interceptors=[calls], options=channel_options(limits, max_message_bytes))
         # Any: the stubs want handlers that take a context; CallInterceptor calls them with a Caller.
-        inference: Any = InferenceService(served, self.backend, examiner, self._examination)
+        inference: Any = InferenceService(self.intake)
         operations: Any = ClusterService(served, self.backend, limits.watches)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(operations, self._server)

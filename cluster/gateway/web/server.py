@@ -7,15 +7,18 @@ that a probe is always heard.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import h11
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -26,7 +29,17 @@ _KEEP_ALIVE_SECONDS = 5
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
-def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes]]) -> Starlette:
+def application(
+    ready: Callable[[], bool],
+    metrics: Callable[[], Awaitable[bytes]],
+    more: Sequence[Route] = (),
+    unknown: Callable[[Request, Exception], Awaitable[Response]] | None = None,
+    origins: Sequence[str] = (),
+) -> Starlette:
+    """Probes, metrics and `more`; `unknown` answers for paths and methods that there are not. Pages of the `origins`
+    may ask from a browser; what they ask before, without a token, is answered.
+    """
+
     async def healthz(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
@@ -37,7 +50,18 @@ def application(ready: Callable[[], bool], metrics: Callable[[], Awaitable[bytes
         return PlainTextResponse(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     paths = {"/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+    routes = [*(Route(path, endpoint) for path, endpoint in paths.items()), *more]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "retry-after", "retry-after-ms"],
+    )
+    handlers = {HTTPException: unknown} if unknown else None
+    app = Starlette(routes=routes, middleware=[cors] if origins else [], exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Door:
@@ -85,6 +109,10 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._tell_door()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # which takes up a request that has come meanwhile, perhaps half of it
         self._tell_door()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -122,7 +122,7 @@ def test_a_request_over_the_whole_kv_cache_is_refused(serve_fake: ServeFake) -> 
         lambda: server.client.generate(pb.GenerateRequest(prompt=prompt, stopping=pb.Stopping(max_tokens=14)))
     )
     assert (told.code, told.fields) == (StatusCode.INVALID_ARGUMENT, ["stopping.max_tokens"])
-    assert told.metadata == {"promptTokens": "3", "contextLength": "16"}
+    assert told.metadata == {"promptTokens": "3", "contextLength": "16", "maxTokens": "14"}
 
 
 @pytest.mark.parametrize("method", METHODS[:2])

@@ -96,7 +96,8 @@ def test_what_exceeds_the_whole_kv_cache_is_refused(
     assert error.kind is ErrorKind.INVALID
     assert error.text.startswith(f"{path}: ") and "KV cache of 64 tokens" in error.text
     assert "kv.memory_bytes" in error.text
-    assert error.metadata == {"promptTokens": str(prompt), "contextLength": "64"}, "what can be served"
+    asked = {"promptTokens": str(prompt), "maxTokens": str(max_tokens or 1)}
+    assert error.metadata == asked | {"contextLength": "64"}, "what can be served"
 
 
 @pytest.mark.parametrize(("limits", "expected"), [(Limits(4, 16, 16, 4), 54), (ROOMY, 4086)])

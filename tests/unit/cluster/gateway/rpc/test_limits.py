@@ -14,7 +14,8 @@ from grpc import StatusCode
 from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, ErrorKind
-from cluster.gateway.rpc.limits import Places, channel_options
+from cluster.gateway.places import Places
+from cluster.gateway.rpc.limits import channel_options
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.request_options import Options
 from cluster.settings.tokens import Scope, TokenFile, append, new_token

@@ -1,0 +1,138 @@
+"""Pieces of outputs as OpenAI's objects: whole answers, and the chunks of a stream."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.engine.events import FinishReason
+from cluster.engine.generation import Generation
+from cluster.engine.text import Piece
+from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs
+from cluster.gateway.openai.requests import Wanted
+
+_FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length"}
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a choice: what several pieces add to it."""
+
+    text: str
+    tokens: list[Scored]
+    finish: str | None
+
+
+def scores_of(generation: Generation) -> int:
+    """The most log-probabilities that its answer can have."""
+    sequence = generation.request.sequence
+    outputs = sequence.max_tokens * (sequence.sampling.logprobs + 1) * generation.request.n
+    return outputs + len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1) * generation.request.n
+
+
+class Answer:
+    """All choices of one request, in the order of its prompts. `add` what comes, then ask for `chunks` or a `whole`."""
+
+    def __init__(self, wanted: Wanted, generations: Sequence[Generation], words: Words, about: Json) -> None:
+        """`about` has `id`, `created` and `model`."""
+        self._wanted, self._generations, self._words = wanted, generations, words
+        kind = "chat.completion" if wanted.chat else "text_completion"
+        self._about = about | {"object": kind}
+        self._chunk_about = about | {"object": f"{kind}.chunk" if wanted.chat else kind}
+        self._offsets = [CompletionLogprobs(words) for _ in range(len(generations) * wanted.n)]
+        self._begun = [False] * len(self._offsets)
+
+    # ---- streams ----
+
+    def chunks(self, prompt: int, pieces: Sequence[tuple[int, Piece]]) -> list[Json]:
+        """The chunks of a stream for what has come of a prompt's outputs: at most three for each."""
+        found = []
+        for output in dict.fromkeys(index for index, _ in pieces):
+            choice = prompt * self._wanted.n + output
+            part = self._part([piece for index, piece in pieces if index == output])
+            opening = not self._begun[choice]
+            self._begun[choice] = True
+            found += (
+                self._chat_chunks(choice, part, opening)
+                if self._wanted.chat
+                else [self._chunk(self._completion(choice, part, self._prompt_part(prompt) if opening else None))]
+            )
+        return found
+
+    def last_chunk(self) -> Json | None:
+        """A stream's last one, if the client wants usage."""
+        return self._chunk_about | {"choices": [], "usage": self.usage()} if self._wanted.usage else None
+
+    def _chat_chunks(self, choice: int, part: Part, opening: bool) -> list[Json]:
+        """The role in a chunk of its own, and what ended the choice in another: clients join what is told twice."""
+        found: list[Json] = []
+        if opening:
+            found.append({"index": choice, "delta": {"role": "assistant", "content": ""}})
+        if part.text or part.tokens:
+            logprobs = chat_logprobs(part.tokens, self._words) if self._wanted.logprobs else None
+            found.append({"index": choice, "delta": {"content": part.text}, "logprobs": logprobs})
+        if part.finish:
+            found.append({"index": choice, "delta": {}, "finish_reason": part.finish})
+        return [self._chunk({"logprobs": None, "finish_reason": None} | one) for one in found]
+
+    def _chunk(self, choice: Json) -> Json:
+        chunk = self._chunk_about | {"choices": [choice]}
+        if self._wanted.running_usage:
+            return chunk | {"usage": self.usage()}
+        return chunk | {"usage": None} if self._wanted.usage else chunk
+
+    # ---- whole answers ----
+
+    def whole(self, pieces: Sequence[Sequence[tuple[int, Piece]]]) -> Json:
+        """The answer, given all pieces of each prompt."""
+        choices = []
+        for prompt, of_prompt in enumerate(pieces):
+            for output in range(self._wanted.n):
+                part = self._part([piece for index, piece in of_prompt if index == output])
+                choice = prompt * self._wanted.n + output
+                if self._wanted.chat:
+                    logprobs = chat_logprobs(part.tokens, self._words) if self._wanted.logprobs else None
+                    message = {"role": "assistant", "content": part.text, "refusal": None}
+                    one = {"index": choice, "message": message, "logprobs": logprobs, "finish_reason": part.finish}
+                else:
+                    one = self._completion(choice, part, self._prompt_part(prompt))
+                choices.append(one)
+        return self._about | {"choices": choices, "usage": self.usage()}
+
+    # ---- both ----
+
+    def usage(self) -> Json:
+        """So far."""
+        prompt = sum(len(g.request.sequence.prompt_ids) for g in self._generations)
+        completion = sum(g.progress.completion_tokens for g in self._generations)
+        cached = sum(g.progress.cached_prompt_tokens for g in self._generations)
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return counts | {"prompt_tokens_details": {"cached_tokens": cached}}
+
+    @property
+    def retries(self) -> int:
+        """Calls of experts that were sent again for it."""
+        return sum(g.progress.retries for g in self._generations)
+
+    def _completion(self, choice: int, part: Part, echo: Part | None) -> Json:
+        text, tokens = part.text, part.tokens
+        if echo is not None and self._wanted.echo:
+            text, tokens = echo.text + text, echo.tokens + tokens
+        logprobs = self._offsets[choice].of(tokens) if self._wanted.logprobs else None
+        return {"index": choice, "text": text, "logprobs": logprobs, "finish_reason": part.finish}
+
+    def _part(self, pieces: Sequence[Piece]) -> Part:
+        scored = [Scored(t.token_id, t.logprob, t.top) for t in (p.token for p in pieces) if t.logprob is not None]
+        finish = next((_FINISH[piece.finish.reason] for piece in pieces if piece.finish), None)
+        return Part("".join(piece.text for piece in pieces), scored, finish)
+
+    def _prompt_part(self, prompt: int) -> Part:
+        """A prompt as the beginning of a choice; its text is the client's own, if it sent one."""
+        if not self._wanted.echo:
+            return Part("", [], None)
+        generation, given = self._generations[prompt], self._wanted.requests[prompt].prompt
+        first, *others = generation.request.sequence.prompt_ids
+        scores = generation.progress.prompt_scores
+        tokens = [Scored(first, None), *(Scored(i, *score) for i, score in zip(others, scores, strict=False))]
+        text = given.text if given.HasField("text") else self._words.joined([first, *others])
+        return Part(text, tokens if scores or not others else [], None)

@@ -1,0 +1,219 @@
+"""OpenAI's requests as the gateway's own, one for each prompt, and the form of their answer.
+
+Fields with OpenAI's names mean what OpenAI says; others are vLLM's (`top_k`, `ignore_eos`). Fields
+that mean nothing to an engine of one model (`store`, `service_tier`, `metadata`) are ignored, as unknown ones are.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.gateway.errors import Violations
+from cluster.gateway.openai.body import Body, is_integers, is_number
+from cluster.gateway.prompts import MOST_MESSAGES
+from cluster.gateway.validation import MAX_LOGPROBS
+from protos.eightwinds.v1 import inference_pb2 as pb
+
+_COMPLETION_TOKENS = 16  # OpenAI's default, of completions only
+_MOST_OUTPUTS = 128
+_ROLES = {"system": pb.ROLE_SYSTEM, "developer": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
+_ROLES |= {"tool": pb.ROLE_USER, "function": pb.ROLE_USER}  # a template without tools has no other place for them
+_ANY_OBJECT = '{"type": "object"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`requests` has an entry for each prompt, each with `n` choices. `model` is the name that the client used. With
+    `echo` a choice begins with its prompt. `usage` and `running_usage` are of streams: at the end, in every chunk.
+    """
+
+    chat: bool
+    requests: tuple[pb.GenerateRequest, ...]
+    n: int
+    model: str
+    stream: bool
+    echo: bool = False
+    usage: bool = False
+    running_usage: bool = False
+
+    @property
+    def logprobs(self) -> bool:
+        return self.requests[0].output.HasField("logprobs")
+
+
+def chat_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
+    """Of a body of `/v1/chat/completions`; raises ApiError with all of its violations."""
+    found = Violations()
+    body = Body(values, found)
+    request = _request(body, request_id)
+    conversation(body, request.prompt.chat)
+    newer, older = body.integer("max_completion_tokens"), body.integer("max_tokens")
+    if newer is not None or older is not None:
+        request.stopping.max_tokens = newer if newer is not None else older or 0
+    top = body.integer("top_logprobs")
+    if body.flag("logprobs"):
+        request.output.logprobs = top or 0
+    elif top:
+        body.refuse("top_logprobs", "needs logprobs: true")
+    _no_tools(body)
+    return _wanted(body, [request], chat=True)
+
+
+def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
+    """Of a body of `/v1/completions`; raises ApiError with all of its violations."""
+    found = Violations()
+    body = Body(values, found)
+    shared = _request(body, request_id)
+    asked = body.integer("max_tokens")
+    shared.stopping.max_tokens = _COMPLETION_TOKENS if asked is None else asked
+    alternatives, echo = body.integer("logprobs"), body.flag("echo")
+    if alternatives is not None and not 0 <= alternatives <= MAX_LOGPROBS:
+        body.refuse("logprobs", f"must be 0 to {MAX_LOGPROBS}")
+    elif alternatives is not None:
+        shared.output.logprobs = alternatives
+        if echo:
+            shared.output.prompt_logprobs = alternatives
+    if not body.flag("add_special_tokens", True):
+        body.refuse("add_special_tokens", "must be true of a text, or send the prompt as token ids")
+    if body.text("suffix"):
+        body.refuse("suffix", "is not offered: the model has no tokens for filling in")
+    best_of = body.integer("best_of")
+    if best_of is not None and best_of != (shared.n or 1):
+        body.refuse("best_of", "must equal n, or be left out")
+    requests, prompts = [], _prompts(body)
+    if len(prompts) * (shared.n or 1) > _MOST_OUTPUTS:
+        body.refuse("prompt", f"makes more than {_MOST_OUTPUTS} outputs, with n of each prompt")
+    for prompt in prompts:
+        requests.append(request := pb.GenerateRequest())
+        request.CopyFrom(shared)
+        request.prompt.CopyFrom(prompt)
+    return _wanted(body, requests, chat=False, echo=echo)
+
+
+def _wanted(body: Body, requests: list[pb.GenerateRequest], chat: bool, echo: bool = False) -> Wanted:
+    stream, options = body.flag("stream"), body.object("stream_options")
+    usage = options is not None and options.flag("include_usage")
+    running = options is not None and options.flag("continuous_usage_stats")
+    body.found.raise_any()
+    n, model = requests[0].n or 1, body.text("model")
+    return Wanted(chat, tuple(requests), n, model, stream, echo, usage, running)
+
+
+def _request(body: Body, request_id: str) -> pb.GenerateRequest:
+    """All but the prompt and how much to put out."""
+    request = pb.GenerateRequest(model=body.text("model"), user=body.text("user"), request_id=request_id)
+    sampling, stopping = request.sampling, request.stopping
+    for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        if (value := body.number(name)) is not None:
+            setattr(sampling, name, value)
+    if (top_k := body.integer("top_k")) is not None:
+        sampling.top_k = max(top_k, 0)  # vLLM has -1 for all
+    if (seed := body.integer("seed", -(1 << 63), (1 << 63) - 1)) is not None:
+        sampling.seed = seed
+    _bias(body, request)
+    stopping.stop.extend(body.texts("stop"))
+    stopping.stop_token_ids.extend(body.integers("stop_token_ids"))
+    stopping.min_tokens = body.integer("min_tokens") or 0
+    stopping.ignore_eos = body.flag("ignore_eos")
+    stopping.include_stop = body.flag("include_stop_str_in_output")
+    request.output.special_tokens = not body.flag("skip_special_tokens", True)
+    request.priority = body.integer("priority") or 0
+    if (n := body.integer("n")) is not None:
+        request.n = n
+    _constrain(body, request)
+    return request
+
+
+def _bias(body: Body, request: pb.GenerateRequest) -> None:
+    given = body.object("logit_bias")
+    for token, bias in (body.raw("logit_bias") or {}).items() if given else ():
+        if not token.isdecimal() or len(token) > 9 or not is_number(bias):
+            body.refuse("logit_bias", "must have ids of tokens as its names, and numbers as its values")
+            return
+        request.sampling.logit_bias[int(token)] = bias
+
+
+def _constrain(body: Body, request: pb.GenerateRequest) -> None:
+    """OpenAI's three kinds, and llama.cpp's `json_object` with a `schema`."""
+    wanted = body.object("response_format")
+    if wanted is None:
+        return
+    match wanted.raw("type"):
+        case "text":
+            return
+        case "json_object":
+            schema = wanted.raw("schema")
+            request.constraint.json_schema = _ANY_OBJECT if schema is None else json.dumps(schema)
+        case "json_schema" if (given := wanted.object("json_schema")) is not None and "schema" in given:
+            request.constraint.json_schema = json.dumps(given.raw("schema"))
+        case "json_schema":
+            wanted.refuse("json_schema", "must have a schema")
+        case _:
+            wanted.refuse("type", "must be text, json_object or json_schema")
+
+
+def _no_tools(body: Body) -> None:
+    """A model that is not told of tools would be asked in vain, so nothing is dropped in silence."""
+    choice = body.raw("tool_choice")
+    for name in ("tools", "functions"):
+        if body.raw(name) and choice != "none":
+            body.refuse(name, 'this model\'s template has no tools; leave them out, or say tool_choice: "none"')
+
+
+def conversation(body: Body, chat: pb.Chat) -> None:
+    """Write a body's messages into `chat`. Agents put system messages anywhere and leave an assistant's text empty
+    where it called a tool; Mixtral's template refuses both, so system messages come first and nothing said is left out.
+    """
+    messages = body.objects("messages")
+    if not 0 < len(messages) <= MOST_MESSAGES:
+        body.refuse("messages", f"must hold 1 to {MOST_MESSAGES} messages")
+        return
+    spoken: list[pb.ChatMessage] = []
+    for message in messages:
+        role = _ROLES.get(str(message.raw("role")))
+        if role is None:
+            message.refuse("role", f"must be one of {', '.join(_ROLES)}")
+        said = pb.ChatMessage(role=role or pb.ROLE_USER, content=_content(message))
+        if said.role == pb.ROLE_SYSTEM:
+            chat.messages.append(said)
+        elif said.content or said.role != pb.ROLE_ASSISTANT:
+            spoken.append(said)
+    chat.messages.extend(spoken)
+    if body.raw("chat_template") is not None:
+        body.refuse("chat_template", "is the operator's: it lies in the checkpoint's folder")
+    chat.continue_final_message = body.flag("continue_final_message")
+    if chat.continue_final_message and body.flag("add_generation_prompt"):
+        body.refuse("add_generation_prompt", "must be false with continue_final_message")
+
+
+def _content(message: Body) -> str:
+    """A string, or the texts of parts without anything between them."""
+    if not isinstance(message.raw("content"), list):
+        return message.text("content")
+    texts = []
+    for part in message.objects("content"):
+        kind = part.raw("type")
+        if kind not in ("text", "refusal"):
+            part.refuse("type", "must be text: the model reads nothing else")
+        else:
+            texts.append(part.text(kind))
+    return "".join(texts)
+
+
+def _prompts(body: Body) -> list[pb.Prompt]:
+    """A text, ids, or a list of either; one empty prompt if it is none of these, which is noted."""
+    given = body.raw("prompt")
+    several = given if isinstance(given, list) and not is_integers(given) else [given]
+    if given == [] or given is None:
+        body.refuse("prompt", "must be a string, token ids, or a list of either")
+    prompts = []
+    for one in several:
+        if isinstance(one, str):
+            prompts.append(pb.Prompt(text=one))
+        elif one and is_integers(one):
+            prompts.append(pb.Prompt(token_ids=pb.TokenIds(ids=one)))
+        elif given not in (None, []):
+            body.refuse("prompt", "must be a string, token ids, or a list of either")
+            break
+    return prompts or [pb.Prompt(text="")]

@@ -1,0 +1,183 @@
+"""The OpenAI-compatible door: paths, models, callers, failures, and clients that go. F1 is a row of docs/clients.md."""
+
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.engine.served_model import ServedModel
+from cluster.settings.config import LimitsSection, load_config
+from cluster.settings.tokens import Scope, TokenFile, append, new_token
+from tests.engines import engine_bounds
+from tests.fakes import PATIENCE, FakeHead
+from tests.openai_door import CHAT, HELLO, ask, chat
+from tests.serving import Serving
+
+ServeFake = Callable[..., Serving]
+
+
+@pytest.mark.parametrize("path", ["/v1/version", "/v1/models", "/tokenizer_info", "/health", "/ping", "/"])
+def test_paths_answer_with_and_without_a_slash_at_the_end(path: str, serving: Serving) -> None:
+    """F1, F26."""
+    assert ask(serving, path).status == 200
+    assert path in ("/health", "/ping", "/") or ask(serving, f"{path}/").status == 200
+    assert ask(serving, "/", method="HEAD").status == 200
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", CHAT, 405)])
+def test_what_there_is_not_is_told_in_openais_words(method: str, path: str, status: int, serving: Serving) -> None:
+    """F1, F4."""
+    answered = ask(serving, path, method=method)
+    assert answered.status == status and path in answered.error["message"]
+
+
+def test_a_model_is_listed_with_its_length(serving: Serving) -> None:
+    """F2."""
+    (model,) = ask(serving, "/v1/models").json["data"]
+    assert (model["id"], model["object"], model["owned_by"]) == ("demo", "model", "eightwinds")
+    assert model["max_model_len"] == serving.client.models()[0].context_length
+    assert ask(serving, "/v1/models/demo").json == model
+    assert ask(serving, "/v1/models/other").error["code"] == "model_not_found"
+
+
+def test_an_answer_bears_the_name_that_the_client_used(chatting: Serving, instruct: ServedModel) -> None:
+    """F3."""
+    assert chat(chatting).json["model"] == chat(chatting, model=instruct.id).json["model"] == instruct.id
+    answered = chat(chatting, model="gpt-4")
+    assert (answered.status, answered.error["code"], answered.error["param"]) == (404, "model_not_found", "model")
+
+
+def test_a_full_queue_says_when_to_come_again(instruct: ServedModel, serve_fake: ServeFake) -> None:
+    """F6."""
+    head = FakeHead()
+    server = serve_fake(head, instruct, max_running=1, max_queued=1)
+    head.hold()
+    connection = http.client.HTTPConnection(server.http, timeout=PATIENCE)
+    connection.request("POST", CHAT, json.dumps({"messages": HELLO, "n": 2, "max_tokens": 2}))
+    head.wait_for_plan()
+    answered = chat(server)
+    assert (answered.status, answered.error["code"]) == (429, "queue_full")
+    assert 1 <= int(answered.headers["retry-after"]) <= 120
+    assert answered.headers["retry-after-ms"] == f"{answered.headers['retry-after']}000"
+    head.let_go()
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_before_the_model_is_loaded_health_and_requests_say_so(instruct: ServedModel) -> None:
+    """F6."""
+    server = Serving(instruct)
+    try:
+        assert ask(server, "/health").status == 503
+        answered = chat(server)
+        assert (answered.status, answered.headers["retry-after"]) == (503, "2")
+    finally:
+        server.close()
+
+
+def test_tokens_are_asked_for_as_on_the_other_port(instruct: ServedModel, tmp_path: Path) -> None:
+    """F6."""
+    tokens = {}
+    for name, scope in (("alice", Scope.INFERENCE), ("oscar", Scope.CLUSTER)):
+        tokens[name], line = new_token(name, [scope])
+        append(tmp_path / "tokens", line)
+    server = Serving(instruct, tokens=TokenFile(tmp_path / "tokens")).ready(FakeHead(), engine_bounds())
+
+    def status(token: str) -> int:
+        return ask(server, "/v1/models", headers={"Authorization": f"Bearer {token}"}).status
+
+    try:
+        assert ask(server, "/v1/models").status == 401
+        assert [status(token) for token in ("nobody's", tokens["oscar"], tokens["alice"])] == [401, 403, 200]
+        assert ask(server, "/health").status == 200, "probes have none"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_ends_its_request(stream: bool, instruct: ServedModel, serve_fake: ServeFake) -> None:
+    """F11."""
+    head = FakeHead()
+    server = serve_fake(head, instruct)
+    head.hold()
+    host, _, port = server.http.rpartition(":")
+    raw = json.dumps({"messages": HELLO, "max_tokens": 200, "ignore_eos": True, "stream": stream})
+    with socket.create_connection((host, int(port))) as connection:
+        lines = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(raw)}\r\n\r\n{raw}"
+        connection.sendall(lines.encode())
+        head.wait_for_plan()
+    assert server.run(server.generations.drained(PATIENCE / 2)), "nobody waits for it any more"
+    head.let_go()
+    server.idle()
+    assert len(head.plans) <= 3, "the step under way, and the one that was planned meanwhile"
+
+
+def test_half_a_request_behind_a_whole_one_is_waited_for_no_longer_than_any(instruct: ServedModel) -> None:
+    server = Serving(instruct, limits=LimitsSection(http_head_s=0.3))
+    try:
+        host, _, port = server.http.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            half = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
+            connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n{half}".encode())
+            told = b""
+            with contextlib.suppress(ConnectionResetError):
+                while part := connection.recv(1 << 16):
+                    told += part
+        assert b"200 OK" in told and told.count(b"HTTP/1.1") == 1
+    finally:
+        server.close()
+
+
+def test_a_client_that_goes_before_its_body_has_come_is_no_failure_of_ours(
+    chatting: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = chatting.http.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode())
+    assert chat(chatting).status == 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_the_requests_own_id_is_echoed(chatting: Serving) -> None:
+    """F12."""
+    answered = ask(chatting, CHAT, {"messages": HELLO, "max_tokens": 1}, headers={"x-request-id": "mine-7"})
+    assert answered.headers["x-request-id"] == "mine-7" and answered.json["id"] == "chatcmpl-mine-7"
+    assert answered.headers["x-eightwinds-retries"] == "0"
+
+
+def test_texts_and_tokens_turn_into_each_other(serving: Serving) -> None:
+    """F18."""
+    whole = ask(serving, "/v1/tokenize", {"prompt": "My favourite", "return_token_strs": True}).json
+    bare = ask(serving, "/tokenize", {"prompt": "My favourite", "add_special_tokens": False}).json
+    assert whole["tokens"][1:] == bare["tokens"] and whole["count"] == len(whole["token_strs"])
+    assert ask(serving, "/detokenize", {"tokens": bare["tokens"]}).json["prompt"] == "My favourite"
+    assert ask(serving, "/tokenizer_info").json["eos_token"] == "</s>"
+
+
+def test_pages_of_named_origins_may_ask(instruct: ServedModel) -> None:
+    """F25."""
+    config = load_config(None, {}, ["gateway.cors_origins=https://a.example, https://b.example"])
+    server = Serving(instruct, config=config)
+
+    def preflight(server: Serving, origin: str) -> http.client.HTTPMessage:
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        asked["Access-Control-Request-Headers"] = "authorization,content-type,x-stainless-os"
+        return ask(server, CHAT, method="OPTIONS", headers=asked).headers
+
+    try:
+        allowed = preflight(server, "https://b.example")
+        assert allowed["access-control-allow-origin"] == "https://b.example"
+        assert "x-stainless-os" in allowed["access-control-allow-headers"]
+        assert preflight(server, "https://c.example")["access-control-allow-origin"] is None
+    finally:
+        server.close()
+
+
+def test_no_page_may_ask_unless_it_is_named(serving: Serving) -> None:
+    """F25."""
+    answered = ask(serving, "/v1/models", headers={"Origin": "https://a.example"})
+    assert answered.headers["access-control-allow-origin"] is None
