@@ -31,7 +31,7 @@ def scores_of(generation: Generation) -> int:
 
 
 class Answer:
-    """All choices of one request, in the order of its prompts. `add` what comes, then ask for `chunks` or a `whole`."""
+    """All choices of one request, in the order of its prompts, as `chunks` of a stream or as a `whole`."""
 
     def __init__(self, wanted: Wanted, generations: Sequence[Generation], words: Words, about: Json) -> None:
         """`about` has `id`, `created` and `model`."""

@@ -69,30 +69,23 @@ async def merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int,
         async for pieces in generations[0].pieces():
             yield 0, pieces
         return
-    # As many as there are generations: what is not read stays with them, and they have a bound for it.
-    come: asyncio.Queue[tuple[int, Pieces | None]] = asyncio.Queue(len(generations))
-
-    async def bring(place: int) -> None:
-        try:
-            async for pieces in generations[place].pieces():
-                await come.put((place, pieces))
-        finally:
-            await come.put((place, None))
-
-    bringing = [asyncio.ensure_future(bring(place)) for place in range(len(generations))]
+    sources = [generation.pieces() for generation in generations]
+    # One batch of each at a time: what is not read stays with the generations, which have a bound for it.
+    coming = {asyncio.ensure_future(anext(source)): place for place, source in enumerate(sources)}
     try:
-        left = len(generations)
-        while left:
-            place, some = await come.get()
-            if some is None:
-                await bringing[place]  # raises what has ended it
-                left -= 1
-            else:
-                yield place, some
+        while coming:
+            for task in (await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED))[0]:
+                place = coming.pop(task)
+                try:
+                    pieces = task.result()
+                except StopAsyncIteration:
+                    continue
+                coming[asyncio.ensure_future(anext(sources[place]))] = place
+                yield place, pieces
     finally:
-        for task in bringing:
+        for task in coming:
             task.cancel()
-        await asyncio.gather(*bringing, return_exceptions=True)
+        await asyncio.gather(*coming, return_exceptions=True)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

@@ -68,6 +68,15 @@ async def test_the_failure_of_one_ends_all() -> None:
     assert all(source.closed for source in sources)
 
 
+async def test_several_that_are_left_unread_end() -> None:
+    sources: list[Any] = [Source([0] * 100), Source([0] * 100)]
+    come = merged(sources)
+    await anext(come)
+    await asyncio.sleep(0.01)  # more has come meanwhile, which nobody reads
+    async with asyncio.timeout(20):
+        await come.aclose()
+
+
 def test_an_event_is_one_line_whatever_is_in_it() -> None:
     """F9."""
     line = event({"text": "a\nb\u2028c\U0001f600"})
