@@ -27,11 +27,14 @@ class _Prefill:
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
-    """B sequences with one query each and L keys each; the mask excludes those that pad a shorter sequence."""
+    """B sequences with one query each and L keys each; the mask excludes those that pad a shorter sequence. `whole`:
+    they are the batch, in its order.
+    """
 
     rows_B: torch.Tensor
     kv_rows_BL: torch.Tensor
     mask_B11L: torch.Tensor
+    whole: bool
 
 
 _Call = _Prefill | _Decode
@@ -60,7 +63,7 @@ class SdpaBackend:
                 stacks.setdefault(padded(s.kv_length - self.first_key(s.start)), []).append(s)
         for width, stack in stacks.items():
             most = max(1, _STACKED_ROWS // width)
-            calls += [self._decode(stack[i : i + most], width, device) for i in range(0, len(stack), most)]
+            calls += [self._decode(stack[i : i + most], width, batch) for i in range(0, len(stack), most)]
         return calls
 
     def first_key(self, position: int) -> int:
@@ -79,14 +82,16 @@ class SdpaBackend:
             mask &= keys > queries - self.window
         return _Prefill(rows, kv_rows_L, mask)
 
-    def _decode(self, stack: Sequence[Segment], width: int, device: torch.device) -> _Decode:
+    def _decode(self, stack: Sequence[Segment], width: int, batch: RaggedBatch) -> _Decode:
         """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
         at rows 5*4+0, 5*4+1; the last one is repeated, and masked, up to the width.
         """
+        device, rows = batch.positions_T.device, [s.row for s in stack]
         counts = [s.kv_length - self.first_key(s.start) for s in stack]
         mask_BL = torch.arange(width, device=device)[None, :] < put(counts, device)[:, None]
-        rows_B = put([s.row for s in stack], device, torch.int64)
-        return _Decode(rows_B, self._kv_rows(stack, width, device), mask_BL[:, None, None])
+        whole = rows == list(range(len(batch.positions_T)))
+        kv_rows_BL = self._kv_rows(stack, width, device)
+        return _Decode(put(rows, device, torch.int64), kv_rows_BL, mask_BL[:, None, None], whole)
 
     def _kv_rows(self, stack: Sequence[Segment], width: int, device: torch.device) -> torch.Tensor:
         """Cache rows of the keys of each sequence from the first one on that its first query sees, [B, width]. The last
@@ -107,7 +112,7 @@ class SdpaBackend:
 
     def attend(self, q_THd: torch.Tensor, cache: PagedKVCache, layer: int, prepared: list[_Call]) -> torch.Tensor:
         first = next(iter(prepared), None)
-        if isinstance(first, _Decode) and len(first.rows_B) == len(q_THd):  # all of the batch, in its order
+        if isinstance(first, _Decode) and first.whole:
             return self._attend_decode(q_THd, cache, layer, first)
         out = torch.empty_like(q_THd)
         for call in prepared:

@@ -117,6 +117,10 @@ class Tokenizer:
             return (self._names if special_tokens else self._plain)[token_id]
         return self._bytes[token_id]
 
+    def named_bytes(self, token_id: int) -> bytes:
+        """The bytes of a token by itself, a control token's name; none for ids that only pad an embedding."""
+        return self.token_bytes(token_id, special_tokens=True) if token_id < self.vocab_size else b""
+
     def decode(self, ids: Iterable[int], *, special_tokens: bool = False) -> str:
         """A whole text of its ids: the space that encoding put in front is taken away, `decode(encode(" a")) == " a"`.
         Bytes that are no UTF-8 become U+FFFD. `special_tokens` and errors as in `token_bytes`.

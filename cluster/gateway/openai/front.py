@@ -15,6 +15,7 @@ from starlette.routing import Route
 from cluster.engine.generation import Generation
 from cluster.gateway.auth import Caller, admit
 from cluster.gateway.errors import ApiError, ErrorKind, Violation, exhausted, invalid, to_api_error
+from cluster.gateway.examination.pool import SMALL_BYTES
 from cluster.gateway.intake import Intake
 from cluster.gateway.openai.answers import Answer, scores_of
 from cluster.gateway.openai.body import parsed
@@ -29,7 +30,6 @@ from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile
 
-_LONG_BYTES = 64 << 10  # of a body; longer ones have bounded places
 _MOST_SCORES = 500_000  # log-probabilities in one answer: some 60 MB
 _SILENCE_SECONDS = 12.0  # of a stream, after which a comment shows that it lives
 _REQUEST_ID = "x-request-id"
@@ -103,7 +103,7 @@ class Front:
         raw = bytearray()
         with contextlib.ExitStack() as place:
             async for part in request.stream():
-                if len(raw) <= _LONG_BYTES < len(raw) + len(part):
+                if len(raw) <= SMALL_BYTES < len(raw) + len(part):
                     place.enter_context(self._long_bodies)
                 raw += part
                 if len(raw) > self._message_bytes:

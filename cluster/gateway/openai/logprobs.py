@@ -27,8 +27,7 @@ class Words:
         self._tokenizer = tokenizer
 
     def bytes(self, token_id: int) -> bytes:
-        known = token_id < self._tokenizer.vocab_size
-        return self._tokenizer.token_bytes(token_id, special_tokens=True) if known else b""
+        return self._tokenizer.named_bytes(token_id)
 
     def text(self, token_id: int) -> str:
         return self.bytes(token_id).decode(errors="replace")

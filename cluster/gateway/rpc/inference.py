@@ -124,7 +124,7 @@ class InferenceService:
         if generation.request.sequence.prompt_logprobs < 0:
             return
         ids, tokenizer = generation.request.sequence.prompt_ids, self._served.tokenizer
-        yield pb.TokenInfo(id=ids[0], bytes=_bytes(tokenizer, ids[0]))
+        yield pb.TokenInfo(id=ids[0], bytes=tokenizer.named_bytes(ids[0]))
         for token, (logprob, top) in zip(ids[1:], generation.progress.prompt_scores, strict=True):
             yield _info(tokenizer, token, logprob, top)
 
@@ -144,14 +144,10 @@ class InferenceService:
 
 
 def _info(tokenizer: Tokenizer, token: int, logprob: float, top: Alternatives) -> pb.TokenInfo:
-    info = pb.TokenInfo(id=token, logprob=logprob, bytes=_bytes(tokenizer, token))
+    info = pb.TokenInfo(id=token, logprob=logprob, bytes=tokenizer.named_bytes(token))
     for other, its_logprob in top:
-        info.top.add(id=other, logprob=its_logprob, bytes=_bytes(tokenizer, other))
+        info.top.add(id=other, logprob=its_logprob, bytes=tokenizer.named_bytes(other))
     return info
-
-
-def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
-    return tokenizer.token_bytes(token, special_tokens=True) if token < tokenizer.vocab_size else b""
 
 
 def _totals(generation: Generation, traced: bool) -> dict[str, Any]:
