@@ -81,7 +81,8 @@ class Head:
     @cached_property
     def _constraints(self) -> Constraints:
         checkpoint = self._checkpoint  # the vocabulary is read with the first request that has a constraint
-        return Constraints(Tokenizer.load(checkpoint.folder), checkpoint.config.vocab_size, eos_ids(checkpoint))
+        tokenizer = Tokenizer.load(checkpoint.folder)
+        return Constraints(tokenizer, checkpoint.config.vocab_size, tokenizer.eos_ids(eos_ids(checkpoint)))
 
     def progress(self) -> LoadProgress:
         return self._loading.progress()

@@ -14,11 +14,12 @@ Alternatives = tuple[tuple[int, float], ...]  # (id, logprob), best first
 class ConstraintKind(Enum):
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
+    CALLS = "calls"  # of tools, as model/constraint/calls_grammar.py writes their rules down
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A JSON schema, or a regular expression, that the whole text of an output must match."""
+    """A JSON schema, a regular expression, or rules for calls of tools, that the whole text of an output must match."""
 
     kind: ConstraintKind
     text: str

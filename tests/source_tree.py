@@ -16,7 +16,11 @@ WITHOUT_TORCH = (
     "model/batch.py",
     "model/checkpoint/folder.py",
     "model/text/tokenizer.py",
-    "model/text/chat.py",
+    "model/text/text_files.py",
+    "model/text/merges.py",
+    "model/chat/calls.py",
+    "model/chat/conversation.py",
+    "model/chat/formats.py",
     "model/text/detokenizer.py",
     "model/constraint/grammar.py",
 )

@@ -13,6 +13,7 @@ class FinishReason(Enum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"  # the model waits for the answers of tools
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,23 @@ from cluster.engine.text import OutputText, Piece, StopRules
 from cluster.observe.view import RequestStats
 from cluster.policy.scheduling.sequence import Routing, SequenceRequest, added
 from model.batch import Alternatives
+from model.chat.calls import CallReader, CallSyntax
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """`sequence` is what each of the `n` outputs runs: they share its seed, and are told apart by their index."""
+    """`sequence` is what each of the `n` outputs runs: they share its seed, and are told apart by their index. `calls`
+    is how they call tools, None where they have none.
+    """
 
     request_id: str
     sequence: SequenceRequest
     rules: StopRules = field(default_factory=StopRules)
     n: int = 1
     special_tokens: bool = False
+    calls: CallSyntax | None = None
 
 
 @dataclass(eq=False)
@@ -69,9 +73,14 @@ class Generation:
         self._too_slow = False
         self.ids = [f"{secrets.token_hex(8)}/{i}" for i in range(request.n)]
         self._open = {sequence_id: i for i, sequence_id in enumerate(self.ids)}
+        marks = request.calls.marks(tokenizer) if request.calls else None
         self._texts = [
-            OutputText(Detokenizer(tokenizer, special_tokens=request.special_tokens), request.rules)
-            for _ in range(request.n)
+            OutputText(
+                Detokenizer(tokenizer, special_tokens=request.special_tokens, marks=marks),
+                request.rules,
+                CallReader(request.calls, sequence_id) if request.calls else None,
+            )
+            for sequence_id in self.ids
         ]
 
     def sequences(self) -> list[SequenceRequest]:

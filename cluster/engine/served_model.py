@@ -7,8 +7,9 @@ from typing import Any
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import SamplingParams
+from model.chat.calls import CallSyntax
+from model.chat.formats import ChatFormat, chat_format
 from model.checkpoint.folder import Checkpoint, eos_ids, generation_config
-from model.text.chat_template import chat_refusal
 from model.text.tokenizer import Tokenizer
 
 DEMO_FOLDER = Path(__file__).resolve().parents[2] / "model" / "demo"
@@ -17,7 +18,7 @@ DEMO_FOLDER = Path(__file__).resolve().parents[2] / "model" / "demo"
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """`id` is what requests name; `eos_ids` end an output; `default_sampling` fills absent sampling fields.
-    `chat_refusal` says why conversations cannot be served although the vocabulary is Mixtral's, "" if they can.
+    `chat_format` turns conversations into ids, or is the reason why they cannot be served.
     """
 
     id: str
@@ -25,11 +26,16 @@ class ServedModel:
     tokenizer: Tokenizer
     eos_ids: tuple[int, ...]
     default_sampling: SamplingParams
-    chat_refusal: str = ""
+    chat_format: ChatFormat | str = "has no chat template"
 
     @property
     def chat(self) -> bool:
-        return self.tokenizer.supports_chat and not self.chat_refusal
+        return not isinstance(self.chat_format, str)
+
+    @property
+    def call_syntax(self) -> CallSyntax | None:
+        """How the model calls tools; None if it cannot be told of any."""
+        return None if isinstance(self.chat_format, str) else self.chat_format.calls
 
     def capacity(self, limits: Limits) -> str:
         """The capacity of a KV cache, in a line for the operator."""
@@ -51,11 +57,11 @@ class ServedModel:
         config = checkpoint.config
         if tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
-                f"{folder}: tokenizer.model has {tokenizer.vocab_size} pieces, but config.json a vocabulary of "
-                f"{config.vocab_size}: they belong to different checkpoints"
+                f"{folder}: {tokenizer.vocabulary.source} and added tokens have {tokenizer.vocab_size} pieces, but "
+                f"config.json a vocabulary of {config.vocab_size}: they belong to different checkpoints"
             )
-        refusal = chat_refusal(folder, tokenizer.vocab_size)
-        return cls(model_id, checkpoint, tokenizer, eos_ids(checkpoint), _default_sampling(folder), refusal)
+        ends = tokenizer.eos_ids(eos_ids(checkpoint))
+        return cls(model_id, checkpoint, tokenizer, ends, _default_sampling(folder), chat_format(folder, tokenizer))
 
 
 def _folder(path: str) -> tuple[Path, str]:

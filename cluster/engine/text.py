@@ -2,22 +2,24 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.engine.events import Finish, FinishReason, Sampled
 from model.batch import SampledToken
+from model.chat.calls import CallPart, CallReader
 from model.text.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """The part that one token adds to an output. `text` may lag behind the tokens: half a character and what may become
-    a stop string are held back.
+    a stop string are held back. `calls` are the parts of calls of tools; they are no part of the text.
     """
 
     text: str
     token: SampledToken
     finish: Finish | None
+    calls: tuple[CallPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,24 @@ class StopRules:
 
 
 class OutputText:
-    def __init__(self, detokenizer: Detokenizer, rules: StopRules) -> None:
-        self._detokenizer, self._rules = detokenizer, rules
+    def __init__(self, detokenizer: Detokenizer, rules: StopRules, calls: CallReader | None = None) -> None:
+        """`calls` reads calls of tools, where the request has tools."""
+        self._detokenizer, self._rules, self._calls = detokenizer, rules, calls
         self._held = ""  # decoded but not yet given out: it may begin a stop string
         self._tokens = 0
 
     def push(self, event: Sampled) -> Piece:
         """Add a token. The piece's `finish` is the output's: the engine's own, or a stop string found here."""
+        piece = self._decoded(event)
+        if self._calls is None:
+            return piece
+        text, calls = self._calls.push(piece.text, last=piece.finish is not None)
+        finish = piece.finish
+        if finish is not None and finish.reason is FinishReason.STOP and self._calls.calls:
+            finish = replace(finish, reason=FinishReason.TOOL_CALLS)
+        return Piece(text, piece.token, finish, tuple(calls))
+
+    def _decoded(self, event: Sampled) -> Piece:
         self._tokens += 1
         stopped = event.finish is not None and event.finish.stop_token_id is not None
         if not stopped or self._rules.include_stop:

@@ -67,6 +67,9 @@ class Violations:
     def __init__(self) -> None:
         self._found: list[Violation] = []
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def add(self, path: str, text: str) -> None:
         """Add a field by its path in the request; `text` says what to change."""
         if len(self._found) < _MOST_VIOLATIONS:

@@ -42,7 +42,7 @@ class Intake:
         """
         if request.model not in ("", self.served.id):
             raise unknown_model(request.model, self.served.id)
-        constrained = isinstance(request, pb.GenerateRequest) and request.HasField("constraint")
+        constrained = isinstance(request, pb.GenerateRequest) and _is_constrained(request)
         size = request.ByteSize()
         if size < _LONG_BYTES and not constrained:
             return work(self._examiner)
@@ -54,3 +54,8 @@ class Intake:
         """The longest prompt and output together that can be served, as far as that is known."""
         serving = self.backend.serving
         return context(self.served, serving.engine.limits) if serving else self.served.context_length
+
+
+def _is_constrained(request: pb.GenerateRequest) -> bool:
+    """Calls of tools are kept to their schemas."""
+    return request.HasField("constraint") or bool(request.prompt.chat.tools)

@@ -1,13 +1,14 @@
 """Turns a GenerateRequest into what the engine runs, or into all of its violations at once."""
 
 import secrets
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from cluster.engine.generation import GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.engine.text import StopRules
 from cluster.gateway.auth import ANYBODY, MOST_PRIORITY, Caller
+from cluster.gateway.conversations import call_rules
 from cluster.gateway.errors import Violations
 from cluster.gateway.lengths import context, in_context, in_message
 from cluster.gateway.prompts import prompt_ids
@@ -15,6 +16,7 @@ from cluster.policy.scheduling.limits import Limits
 from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Constraint, ConstraintKind, SamplingParams
+from model.constraint.calls_grammar import CallRules
 from model.constraint.grammar import Constraints
 from protos.eightwinds.v1 import inference_pb2 as pb
 
@@ -47,13 +49,16 @@ class Validator:
         """
         found, stopping, output = Violations(), request.stopping, request.output
         ids = prompt_ids(self._served, request.prompt, found)
+        empty = not ids and not len(found)
+        found.unless(not empty, "prompt.text", "must not be empty: nothing is put in front of it")
         asked = stopping.max_tokens if stopping.HasField("max_tokens") else None
         max_tokens = max(1, context(self._served, limits) - len(ids)) if asked is None else asked
         self._check_stopping(stopping, max_tokens, found)
         parameters = self._parameters(request.sampling, found)
         for name, alternatives in (("logprobs", output.logprobs), ("prompt_logprobs", output.prompt_logprobs)):
             found.unless(0 <= alternatives <= MAX_LOGPROBS, f"output.{name}", f"must be 0 to {MAX_LOGPROBS}")
-        constraint = self._constraint(request.constraint, stopping, found) if request.HasField("constraint") else None
+        rules = call_rules(self._served, request.prompt.chat, found)
+        constraint = self._constraint(request, rules, found)
         n = request.n if request.HasField("n") else 1
         found.unless(1 <= n <= 8, "n", "must be 1 to 8")
         highest = caller.highest_priority
@@ -93,6 +98,7 @@ class Validator:
             rules=StopRules(tuple(stopping.stop), stopping.include_stop, stopping.min_tokens),
             n=n,
             special_tokens=output.special_tokens,
+            calls=rules.syntax if rules else None,
         )
 
     def _parameters(self, given: pb.Sampling, found: Violations) -> dict[str, Any]:
@@ -120,7 +126,16 @@ class Validator:
             found.unless(good, f"stopping.stop[{i}]", f"must have 1 to {MAX_STOP_LENGTH} characters")
         found.ids(list(stopping.stop_token_ids), "stopping.stop_token_ids", self._vocab)
 
-    def _constraint(self, given: pb.Constraint, stopping: pb.Stopping, found: Violations) -> Constraint | None:
+    def _constraint(self, request: pb.GenerateRequest, rules: CallRules | None, found: Violations) -> Constraint | None:
+        """What the text must be like: the client's own constraint, or that of the tools that it may call."""
+        stopping, given = request.stopping, request.constraint
+        if rules is not None:
+            found.unless(not request.HasField("constraint"), "constraint", "must be left out with tools")
+            found.unless(not stopping.ignore_eos, "stopping.ignore_eos", "must be off with tools")
+            self._check_calls(request.prompt.chat, rules, found)
+            return rules.constraint()
+        if not request.HasField("constraint"):
+            return None
         kind = given.WhichOneof("constraint")
         if kind is None:
             found.add("constraint", "must be one of json_schema, regex")
@@ -132,6 +147,17 @@ class Validator:
         found.unless(not stopping.stop_token_ids, "stopping.stop_token_ids", f"must be empty {off}")
         found.attempt(f"constraint.{kind}", lambda: self._constraints.check(constraint), None)
         return constraint
+
+    def _check_calls(self, chat: pb.Chat, rules: CallRules, found: Violations) -> None:
+        """Together first, because that is usually all; apart where it fails, so that the tool is named."""
+        try:
+            self._constraints.check(rules.constraint())
+        except ValueError as error:
+            before = len(found)
+            for i, tool in enumerate(chat.tools):
+                schema = Constraint(ConstraintKind.JSON_SCHEMA, tool.parameters or "{}")
+                found.attempt(f"prompt.chat.tools[{i}].parameters", partial(self._constraints.check, schema), None)
+            found.unless(len(found) > before, "prompt.chat.tools", str(error))
 
 
 def good_request_id(text: str) -> bool:

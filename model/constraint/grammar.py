@@ -16,6 +16,7 @@ from llguidance import LLMatcher, LLParserLimits
 from numpy.typing import NDArray
 
 from model.batch import Constraint, ConstraintKind
+from model.constraint.calls_grammar import calls_grammar
 from model.constraint.json_names import Pieces, Place, advance
 from model.constraint.schema import read
 from model.constraint.trial import TOO_COSTLY, attempt, costly, piece_tokenizer
@@ -49,6 +50,11 @@ _SAYINGS = (
     (r"panic|fuel|too (big|large|many (ex|st))|Unable to determine|Current row|limit", _TOO_LARGE),
 )  # fmt: skip
 _MAX_SENTENCE = 300
+_KINDS = {
+    ConstraintKind.JSON_SCHEMA: "JSON schema",
+    ConstraintKind.REGEX: "regular expression",
+    ConstraintKind.CALLS: "schema of a tool's parameters",
+}
 
 
 class Matcher:
@@ -194,6 +200,8 @@ def _grammar(constraint: Constraint) -> str:
         raise ValueError(f"it has {size} bytes, and {MAX_TEXT_BYTES} are the most")
     if constraint.kind is ConstraintKind.JSON_SCHEMA:
         return f"{_OPTIONS}start: %json {json.dumps(read(text) | {'x-guidance': _JSON_OPTIONS})}"
+    if constraint.kind is ConstraintKind.CALLS:
+        return _OPTIONS + calls_grammar(text, _JSON_OPTIONS)
     if re.sub(r"\\.", "", text, flags=re.DOTALL).endswith("\\"):
         raise ValueError("it ends in a lone backslash")
     # Slashes delimit an expression in that language; as code points they cannot end it.
@@ -202,7 +210,7 @@ def _grammar(constraint: Constraint) -> str:
 
 
 def _sentence(kind: ConstraintKind, reason: str) -> str:
-    what = "regular expression" if kind is ConstraintKind.REGEX else "JSON schema"
+    what = _KINDS[kind]
     text = f"The {what} cannot be used: {reason}."
     return text if len(text) <= _MAX_SENTENCE else f"{text[: _MAX_SENTENCE - 2]}…."
 

@@ -1,113 +1,132 @@
-"""Mixtral's tokenizer: a checkpoint's `tokenizer.model`, read by sentencepiece; chat on ids; decoding.
+"""Text to ids and back: a vocabulary, and the tokens that a checkpoint adds to it.
 
-sentencepiece itself is used because conversions of its vocabulary to other libraries differ for runs of spaces, and
-turn `</s>` written by a user into the end-of-sequence id.
+Added and control tokens are found in a text only where the caller says so. What users write stays text, `</s>` too.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sentencepiece import SentencePieceProcessor
+from model.text.merges import Merges
+from model.text.text_files import ADDED, SETTINGS, VOCABULARY, AddedToken, TextFiles
+from model.text.vocabulary import SentencePieces, Vocabulary
 
-from model.config import refuse_pointer
-from model.text.chat import ChatMessage, render
-
-_SPACE = "\u2581"  # sentencepiece writes a space inside a piece as this character
-_MIXTRAL_V1_SIZE = 32_000
-_MIXTRAL_V1_START = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-_FETCH_AGAIN = "fetch tokenizer.model again from the checkpoint's source"
+_BLANKS = r"\s*"
+_MIXTRAL = "which every Mixtral vocabulary has: use the tokenizer.model that belongs to the checkpoint."
 
 
 class Tokenizer:
     """Text to ids (0 .. vocab_size - 1) and back. Immutable; may be shared between threads."""
 
-    def __init__(self, processor: SentencePieceProcessor) -> None:
-        """ValueError if the vocabulary has no `<s>`, `</s>` or `<unk>`."""
-        self._processor = processor
-        self.vocab_size: int = processor.vocab_size()
-        self.bos_id: int = processor.bos_id()
-        self.eos_id: int = processor.eos_id()
-        self.unk_id: int = processor.unk_id()
-        if min(self.bos_id, self.eos_id, self.unk_id) < 0:
+    def __init__(
+        self, vocabulary: Vocabulary, added: Sequence[AddedToken] = (), files: TextFiles | None = None
+    ) -> None:
+        """ValueError if the vocabulary has no end-of-sequence piece, or if added tokens leave out ids, or contradict
+        its pieces.
+        """
+        self.vocabulary = vocabulary
+        pieces = len(vocabulary.names)
+        further = [token for token in added if token.id >= pieces]
+        self.vocab_size = pieces + len(further)
+        _check_added(vocabulary, added, files)
+        self.bos_id, self.eos_id, self.unk_id = vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id
+        self._ids = {name: i for i, name in enumerate(vocabulary.names)} | {t.text: t.id for t in further}
+        named_eos = None
+        if files is not None:
+            self.bos_id = self._ids.get(files.named("bos_token"), self.bos_id)
+            named_eos = self._ids.get(files.named("eos_token"))
+            self.eos_id = self.eos_id if named_eos is None else named_eos
+        chatml_end = self._ids.get("<|im_end|>") if "<|im_start|>" in self._ids else None
+        self._ends = {i for i in (named_eos, chatml_end) if i is not None}
+        if self.eos_id < 0 or (isinstance(vocabulary, SentencePieces) and min(self.bos_id, self.unk_id) < 0):
             raise ValueError(
-                "The vocabulary lacks a beginning-of-sequence, end-of-sequence or unknown piece, which every "
-                "Mixtral vocabulary has: use the tokenizer.model that belongs to the checkpoint."
+                f"The vocabulary lacks a beginning-of-sequence, end-of-sequence or unknown piece, {_MIXTRAL}"
             )
-        ids = list(range(self.vocab_size))
-        pieces, is_byte = processor.id_to_piece(ids), processor.is_byte(ids)
-        self._control = frozenset(i for i in ids if processor.is_control(i))
-        self._bytes = [
-            bytes([int(piece[3:5], 16)]) if is_byte[i] else piece.replace(_SPACE, " ").encode()
-            for i, piece in enumerate(pieces)
-        ]
+        said = files.adds_bos if files is not None else None
+        usual = vocabulary.adds_bos if isinstance(vocabulary, Merges) else True
+        self.adds_bos = self.bos_id >= 0 and (usual if said is None else said)
+
+        special = vocabulary.control | {t.id for t in added if t.special and t.id != vocabulary.unk_id}
+        self._control = frozenset(special)
+        self._bytes = [*vocabulary.pieces, *(t.text.encode() for t in further)]
         # These ids differ with and without special tokens: id -> its form in text, id -> its name.
         self._plain = dict.fromkeys(self._control, b"")
-        self._plain[self.unk_id] = processor.decode([self.unk_id]).encode()
-        self._names = {i: pieces[i].encode() for i in self._plain}
-        spaced = [i for i in ids if pieces[i].startswith(_SPACE) and i not in self._plain]
-        # Whether encoding puts a space in front of a text is a setting inside the model file. Decoding a piece that
-        # starts with one tells, without a protobuf parser.
-        adds_space = bool(spaced) and processor.decode([spaced[0]]).encode() != self._bytes[spaced[0]]
-        self._spaced = frozenset(spaced if adds_space else ())
-        # Whether `encode_chat` is defined: later vocabularies have [INST] as a control piece, and another template.
-        self.supports_chat: bool = (
-            self.vocab_size == _MIXTRAL_V1_SIZE
-            and (self.unk_id, self.bos_id, self.eos_id) == (0, 1, 2)
-            and pieces[: len(_MIXTRAL_V1_START)] == _MIXTRAL_V1_START
-            and all(is_byte[3:259])
-            and processor.piece_to_id("[INST]") not in self._control
-        )
+        if self.unk_id >= 0:
+            self._plain[self.unk_id] = vocabulary.unk_text
+        self._all_names = names = [*vocabulary.names, *(t.text for t in further)]
+        self._names = {i: names[i].encode() for i in self._plain}
+        own = [AddedToken(i, names[i]) for i in (*vocabulary.control, vocabulary.unk_id) if i >= 0]
+        self.found_in_text = tuple({t.id: t for t in (*own, *added)}.values())
+        self._pattern = _pattern(self.found_in_text)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read a sentencepiece file, or that of a checkpoint folder; ValueError says what to change if it cannot."""
-        file = path / "tokenizer.model" if path.is_dir() else path
-        if file.suffix == ".json" or (not file.exists() and (file.parent / "tokenizer.json").exists()):
-            raise ValueError(
-                f"{path} offers a tokenizer.json, which is not read because conversions of Mixtral's "
-                "vocabulary give other ids: use the tokenizer.model of the original checkpoint."
-            )
-        if not file.exists():
-            raise ValueError(f"{file} does not exist: name a checkpoint folder with a tokenizer.model, or such a file.")
-        try:
-            refuse_pointer(file)
-            data = file.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{file} cannot be read ({error.strerror}): make it a readable file.") from error
-        if not data:  # sentencepiece would take no bytes for "nothing to load yet"
-            raise ValueError(f"{file} is empty: {_FETCH_AGAIN}.")
-        try:
-            processor = SentencePieceProcessor(model_proto=data)
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"{file} is no sentencepiece model, or damaged: {_FETCH_AGAIN}.") from error
-        return cls(processor)
+        """Of a checkpoint's folder, or of a sentencepiece file; ValueError says what to change if it cannot be read.
 
-    def encode(self, text: str, *, bos: bool = True) -> list[int]:
-        """Ids of a text, with one `<s>` in front unless `bos` is false. `</s>` or `<s>` in the text become ordinary
-        pieces, never control ids. ValueError if the text has no UTF-8 form (a lone surrogate).
+        A folder's tokenizer.json goes before its tokenizer.model where tokens were added: a tune was trained with it.
+        Without any, the vocabulary is as Mistral trained it, with sentencepiece.
         """
-        _check_utf8(text, "The text")
-        ids: list[int] = self._processor.encode(text)
-        return [self.bos_id, *ids] if bos else ids
+        if not path.is_dir():
+            return cls(SentencePieces.load(path))
+        files = TextFiles(path)
+        added = files.added_tokens()
+        model = path / SentencePieces.source
+        if not files.vocabulary:
+            return cls(SentencePieces.load(model, legacy=files.legacy), added, files)
+        merges = Merges(
+            path, files.vocabulary, {role: files.named(role) for role in ("bos_token", "eos_token", "unk_token")}
+        )
+        if not model.exists():
+            return cls(merges, added, files)
+        pieces = SentencePieces.load(model, legacy=files.legacy)
+        _check_same(path, pieces, merges)
+        more = any(token.id >= len(pieces.names) for token in added)
+        return cls(merges if more else pieces, added, files)
 
-    def encode_chat(self, messages: Sequence[ChatMessage], *, continue_final_message: bool = False) -> list[int]:
-        """Ids of a conversation in Mixtral's v1 template (`model.text.chat.render`), `<s>` in front. ValueError for a
-        conversation that it refuses, text without UTF-8 form, or a vocabulary without chat.
+    def encode(self, text: str, *, bos: bool = True, specials: bool = False) -> list[int]:
+        """Ids of a text, with one beginning-of-sequence id in front if `bos`, and if the checkpoint is used to one.
+        With `specials`, names of added and control tokens in the text become their ids, and a text that begins with
+        the one in front gets no other; else they stay text. ValueError if the text has no UTF-8 form (it has a lone
+        surrogate).
         """
-        if not self.supports_chat:
-            raise ValueError("This checkpoint's vocabulary has no chat template: send the prompt as text or token ids.")
-        for index, message in enumerate(messages):
-            _check_utf8(message.content, f"The content of messages[{index}]")
-        ids = [self.bos_id]
-        for turn in render(messages, continue_final_message=continue_final_message):
-            # Each turn apart, as in tuning: encoding puts a space in front of every one of them.
-            ids += self.encode(turn.text, bos=False)
-            if turn.closed:
-                ids.append(self.eos_id)
+        _check_utf8(text)
+        if not specials:
+            ids = self.vocabulary.encode(text, first=True)
+        else:
+            ids = []
+            for part, first in self.parts(text):
+                ids += [part] if isinstance(part, int) else self.vocabulary.encode(part, first=first)
+        if bos and self.adds_bos and not (specials and ids[:1] == [self.bos_id]):
+            ids.insert(0, self.bos_id)
         return ids
 
+    def parts(self, text: str) -> Iterator[tuple[int | str, bool]]:
+        """A text as ids of the tokens that are named in it and the stretches between; the flag: the part begins it."""
+        end = 0
+        for match in self._pattern.finditer(text) if self._pattern else ():
+            if match.start() > end:
+                yield text[end : match.start()], end == 0
+            yield self._ids[match.group(match.lastgroup or 0)], end == 0
+            end = match.end()
+        if end < len(text):
+            yield text[end:], end == 0
+
+    def id_of(self, name: str) -> int | None:
+        """The id of a piece or an added token, by its name in the files."""
+        return self._ids.get(name)
+
+    def name_of(self, token_id: int) -> str:
+        """A piece or an added token by its name in the files; "" for an id that there is not."""
+        return self._all_names[token_id] if 0 <= token_id < self.vocab_size else ""
+
+    def eos_ids(self, others: Iterable[int]) -> tuple[int, ...]:
+        """The ids that end an output: `others`, which the model's configuration names, and those that the vocabulary's
+        does. A turn of ChatML ends with a token that some tunes name in no file.
+        """
+        return tuple(sorted({*others, *self._ends}))
+
     def token_bytes(self, token_id: int, *, special_tokens: bool = False) -> bytes:
-        """The bytes that one id adds to a running text; a byte piece is one byte. A control piece (`<s>`, `</s>`) adds
+        """The bytes that one id adds to a running text; a byte piece is one byte. A control token (`<s>`, `</s>`) adds
         nothing and `<unk>` sentencepiece's " \u2047 "; with `special_tokens` both add their names. ValueError for an id
         outside the vocabulary.
         """
@@ -128,18 +147,62 @@ class Tokenizer:
         starts_text, data = True, bytearray()
         for token_id in ids:
             piece = self.token_bytes(token_id, special_tokens=special_tokens)
-            data += piece[1:] if starts_text and token_id in self._spaced else piece
+            data += piece[1:] if starts_text and token_id in self.vocabulary.spaced else piece
             # A <s> in front is no part of the text: the id after it still starts it.
             starts_text = starts_text and token_id in self._control
         return data.decode(errors="replace")
 
 
-def _check_utf8(text: str, what: str) -> None:
+def _pattern(tokens: Sequence[AddedToken]) -> re.Pattern[str] | None:
+    """Finds the longest token at each place; its name is the last group of a match."""
+    choices = []
+    for n, token in enumerate(sorted(tokens, key=lambda t: -len(t.text))):
+        name = f"(?P<t{n}>{re.escape(token.text)})"
+        if token.single_word:
+            name = rf"(?<!\w){name}(?!\w)"
+        choices.append(_BLANKS * token.lstrip + name + _BLANKS * token.rstrip)
+    return re.compile("|".join(choices)) if choices else None
+
+
+def _check_added(vocabulary: Vocabulary, added: Sequence[AddedToken], files: TextFiles | None) -> None:
+    where = files.folder if files is not None else ""
+    size = len(vocabulary.names)
+    for token in added:
+        if token.id < size and vocabulary.names[token.id] != token.text:
+            raise ValueError(
+                f"{where}: {SETTINGS} or {ADDED} has {token.text!r} as token {token.id}, which is "
+                f"{vocabulary.names[token.id]!r} in {vocabulary.source}: keep the files of one checkpoint"
+            )
+    further = [token.id for token in added if token.id >= size]
+    for expected, found in enumerate(further, start=size):
+        if found != expected:
+            raise ValueError(
+                f"{where}: {SETTINGS}, {ADDED} and {VOCABULARY} have no token {expected}, between the {size} pieces of "
+                f"{vocabulary.source} and token {found}: add the missing one, or fetch these files again"
+            )
+
+
+def _check_same(folder: Path, pieces: Vocabulary, merges: Vocabulary) -> None:
+    """Refuse two files of different vocabularies, because no one knows which of them the weights belong to."""
+    for i, (one, other) in enumerate(zip(pieces.names, merges.names, strict=False)):
+        if one != other:
+            raise ValueError(
+                f"{folder}: token {i} is {one!r} in {pieces.source} and {other!r} in {merges.source}: "
+                "remove the file that does not belong to the checkpoint"
+            )
+    if len(merges.names) < len(pieces.names):
+        raise ValueError(
+            f"{folder}: {pieces.source} has {len(pieces.names)} pieces, {merges.source} {len(merges.names)}: "
+            "remove the file that does not belong to the checkpoint"
+        )
+
+
+def _check_utf8(text: str) -> None:
     """Refuse a lone surrogate here: sentencepiece would answer it with an error about C++ types."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{what} has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, "
+            f"The text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, "
             "which is no Unicode text: remove it, or decode the text correctly before sending it."
         ) from None

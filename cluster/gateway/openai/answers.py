@@ -7,10 +7,12 @@ from typing import Any
 from cluster.engine.events import FinishReason
 from cluster.engine.generation import Generation
 from cluster.engine.text import Piece
+from cluster.gateway.openai.calls import call_fragment, whole_calls
 from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs
 from cluster.gateway.openai.requests import Wanted
+from model.chat.calls import CallPart
 
-_FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length"}
+_FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.TOOL_CALLS: "tool_calls"}
 Json = dict[str, Any]
 
 
@@ -21,6 +23,7 @@ class Part:
     text: str
     tokens: list[Scored]
     finish: str | None
+    calls: tuple[CallPart, ...] = ()
 
 
 def scores_of(generation: Generation) -> int:
@@ -71,6 +74,7 @@ class Answer:
         if part.text or part.tokens:
             logprobs = chat_logprobs(part.tokens, self._words) if self._wanted.logprobs else None
             found.append({"index": choice, "delta": {"content": part.text}, "logprobs": logprobs})
+        found += [{"index": choice, "delta": {"tool_calls": [call_fragment(call)]}} for call in part.calls]
         if part.finish:
             found.append({"index": choice, "delta": {}, "finish_reason": part.finish})
         return [self._chunk({"logprobs": None, "finish_reason": None} | one) for one in found]
@@ -92,7 +96,9 @@ class Answer:
                 choice = prompt * self._wanted.n + output
                 if self._wanted.chat:
                     logprobs = chat_logprobs(part.tokens, self._words) if self._wanted.logprobs else None
-                    message = {"role": "assistant", "content": part.text, "refusal": None}
+                    message: Json = {"role": "assistant", "content": part.text, "refusal": None}
+                    if part.calls:
+                        message |= {"content": part.text or None, "tool_calls": whole_calls(part.calls)}
                     one = {"index": choice, "message": message, "logprobs": logprobs, "finish_reason": part.finish}
                 else:
                     one = self._completion(choice, part, self._prompt_part(prompt))
@@ -124,7 +130,8 @@ class Answer:
     def _part(self, pieces: Sequence[Piece]) -> Part:
         scored = [Scored(t.token_id, t.logprob, t.top) for t in (p.token for p in pieces) if t.logprob is not None]
         finish = next((_FINISH[piece.finish.reason] for piece in pieces if piece.finish), None)
-        return Part("".join(piece.text for piece in pieces), scored, finish)
+        calls = tuple(call for piece in pieces for call in piece.calls)
+        return Part("".join(piece.text for piece in pieces), scored, finish, calls)
 
     def _prompt_part(self, prompt: int) -> Part:
         """A prompt as the beginning of a choice; its text is the client's own, if it sent one."""

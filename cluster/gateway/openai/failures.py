@@ -66,6 +66,8 @@ def param_of(path: str) -> str:
     """The name that a client knows a field by. Example: `sampling.logit_bias[7]` gives `logit_bias`."""
     plain = path.partition("[")[0]
     section, _, name = plain.partition(".")
+    if plain.startswith("prompt.chat.tool"):
+        return "tools" if plain.startswith("prompt.chat.tools") else "tool_choice"
     if plain.startswith("prompt.chat"):
         return "messages"
     return _PARAMS.get(plain) or (name if section in _SECTIONS else path)

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.gateway.conversations import MOST_MESSAGES
 from cluster.gateway.errors import Violations
 from cluster.gateway.openai.body import Body, is_integers, is_number
-from cluster.gateway.prompts import MOST_MESSAGES
 from cluster.gateway.validation import MAX_LOGPROBS
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 _COMPLETION_TOKENS = 16  # OpenAI's default, of completions only
 _MOST_OUTPUTS = 128
 _ROLES = {"system": pb.ROLE_SYSTEM, "developer": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
-_ROLES |= {"tool": pb.ROLE_USER, "function": pb.ROLE_USER}  # a template without tools has no other place for them
+_ROLES |= {"tool": pb.ROLE_TOOL, "function": pb.ROLE_TOOL}
+_CHOICES = {"auto": pb.TOOL_CHOICE_AUTO, "none": pb.TOOL_CHOICE_NONE, "required": pb.TOOL_CHOICE_REQUIRED}
 _ANY_OBJECT = '{"type": "object"}'
 
 
@@ -56,7 +57,7 @@ def chat_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
         request.output.logprobs = top or 0
     elif top:
         body.refuse("top_logprobs", "needs logprobs: true")
-    _no_tools(body)
+    write_tools(body, request.prompt.chat)
     return _wanted(body, [request], chat=True)
 
 
@@ -74,8 +75,7 @@ def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
         shared.output.logprobs = alternatives
         if echo:
             shared.output.prompt_logprobs = alternatives
-    if not body.flag("add_special_tokens", True):
-        body.refuse("add_special_tokens", "must be true of a text, or send the prompt as token ids")
+    no_bos, literal = not body.flag("add_special_tokens", True), body.flag("eightwinds_literal")
     if body.text("suffix"):
         body.refuse("suffix", "is not offered: the model has no tokens for filling in")
     best_of = body.integer("best_of")
@@ -88,6 +88,7 @@ def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
         requests.append(request := pb.GenerateRequest())
         request.CopyFrom(shared)
         request.prompt.CopyFrom(prompt)
+        request.prompt.no_bos, request.prompt.special_tokens = no_bos, not literal
     return _wanted(body, requests, chat=False, echo=echo)
 
 
@@ -153,38 +154,58 @@ def _constrain(body: Body, request: pb.GenerateRequest) -> None:
             wanted.refuse("type", "must be text, json_object or json_schema")
 
 
-def _no_tools(body: Body) -> None:
-    """A model that is not told of tools would be asked in vain, so nothing is dropped in silence."""
-    choice = body.raw("tool_choice")
-    for name in ("tools", "functions"):
-        if body.raw(name) and choice != "none":
-            body.refuse(name, 'this model\'s template has no tools; leave them out, or say tool_choice: "none"')
-
-
 def conversation(body: Body, chat: pb.Chat) -> None:
-    """Write a body's messages into `chat`. Agents put system messages anywhere and leave an assistant's text empty
-    where it called a tool; Mixtral's template refuses both, so system messages come first and nothing said is left out.
-    """
+    """Write a body's messages into `chat`."""
     messages = body.objects("messages")
     if not 0 < len(messages) <= MOST_MESSAGES:
         body.refuse("messages", f"must hold 1 to {MOST_MESSAGES} messages")
         return
-    spoken: list[pb.ChatMessage] = []
     for message in messages:
         role = _ROLES.get(str(message.raw("role")))
         if role is None:
             message.refuse("role", f"must be one of {', '.join(_ROLES)}")
-        said = pb.ChatMessage(role=role or pb.ROLE_USER, content=_content(message))
-        if said.role == pb.ROLE_SYSTEM:
-            chat.messages.append(said)
-        elif said.content or said.role != pb.ROLE_ASSISTANT:
-            spoken.append(said)
-    chat.messages.extend(spoken)
+        said = chat.messages.add(role=role or pb.ROLE_USER, content=_content(message))
+        if said.role == pb.ROLE_TOOL:
+            said.tool_call_id, said.name = message.text("tool_call_id"), message.text("name")
+        for call in message.objects("tool_calls") if said.role == pb.ROLE_ASSISTANT else ():
+            if (function := call.object("function")) is not None:
+                said.tool_calls.add(
+                    id=call.text("id"), name=function.text("name"), arguments=function.text("arguments")
+                )
     if body.raw("chat_template") is not None:
         body.refuse("chat_template", "is the operator's: it lies in the checkpoint's folder")
     chat.continue_final_message = body.flag("continue_final_message")
     if chat.continue_final_message and body.flag("add_generation_prompt"):
         body.refuse("add_generation_prompt", "must be false with continue_final_message")
+
+
+def write_tools(body: Body, chat: pb.Chat) -> None:
+    """Write a body's tools into `chat`, and whether they are to be called; none of them if they are not."""
+    if body.raw("functions"):
+        body.refuse("functions", "is not offered; use tools")
+    choice = body.raw("tool_choice")
+    if choice == "none":
+        return
+    for tool in body.objects("tools"):
+        if tool.raw("type") not in (None, "function") or (function := tool.object("function")) is None:
+            tool.refuse("type", "must be function: the model calls nothing else")
+            continue
+        parameters = function.raw("parameters")
+        chat.tools.add(
+            name=function.text("name"),
+            description=function.text("description"),
+            parameters="" if parameters is None else json.dumps(parameters, ensure_ascii=False),
+        )
+    chat.single_tool_call = not body.flag("parallel_tool_calls", True)
+    if isinstance(choice, str) and choice in _CHOICES:
+        chat.tool_choice = _CHOICES[choice]
+    elif choice is not None:
+        given = body.object("tool_choice")
+        function = given.object("function") if given else None
+        if function is None:
+            body.refuse("tool_choice", 'must be "none", "auto", "required" or a function of the tools')
+        else:
+            chat.tool_choice, chat.tool_name = pb.TOOL_CHOICE_REQUIRED, function.text("name")
 
 
 def _content(message: Body) -> str:

@@ -11,7 +11,7 @@ from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.intake import Intake
 from cluster.gateway.openai.body import Body
 from cluster.gateway.openai.logprobs import Words
-from cluster.gateway.openai.requests import conversation
+from cluster.gateway.openai.requests import conversation, write_tools
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 
@@ -22,17 +22,17 @@ async def tokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -
     chat = "messages" in body
     if chat:
         conversation(body, request.prompt.chat)
+        write_tools(body, request.prompt.chat)
     elif "prompt" in body:
-        request.prompt.text = body.text("prompt")
+        request.prompt.text, request.prompt.special_tokens = body.text("prompt"), True
+        request.prompt.no_bos = not body.flag("add_special_tokens", True)
     else:
         body.refuse("prompt", "must be a string; or send messages")
-    special, strings = body.flag("add_special_tokens", not chat), body.flag("return_token_strs")
+    strings = body.flag("return_token_strs")
     body.found.raise_any()
     work = partial(Examiner.tokenize, request=request, context_length=intake.context)
     answer = await intake.examined(request, caller, work)
     ids = list(answer.token_ids)
-    if not chat and not special:
-        ids = ids[1:] if ids[:1] == [tokenizer.bos_id] else ids
     words = Words(tokenizer)
     found = {"count": len(ids), "max_model_len": answer.context_length, "tokens": ids}
     return found | {"token_strs": [words.text(i) for i in ids] if strings else None}
@@ -50,5 +50,7 @@ def tokenizer_info(served: ServedModel) -> dict[str, Any]:
     words = Words(served.tokenizer)
     names = {"bos_token": served.tokenizer.bos_id, "eos_token": served.tokenizer.eos_id}
     names |= {"unk_token": served.tokenizer.unk_id}
-    found: dict[str, Any] = {name: words.text(token_id) for name, token_id in names.items()}
-    return found | {"pad_token": None, "chat_template": None, "tokenizer_class": "LlamaTokenizer"}
+    found: dict[str, Any] = {name: words.text(i) if i >= 0 else None for name, i in names.items()}
+    form = served.chat_format
+    template = None if isinstance(form, str) else form.source or None
+    return found | {"pad_token": None, "chat_template": template, "tokenizer_class": "LlamaTokenizer"}

@@ -16,6 +16,7 @@ from cluster.gateway.lengths import PIECE_BYTES
 from cluster.gateway.rpc.times import duration
 from cluster.settings.request_options import SAMPLING_RANGES
 from model.batch import Alternatives
+from model.chat.calls import CallPart
 from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 
@@ -104,6 +105,8 @@ class InferenceService:
             experts_per_token=config.num_experts_per_tok,
             eos_token_ids=self._served.eos_ids,
             chat=self._served.chat,
+            tools=self._served.call_syntax is not None,
+            no_chat_reason=form if isinstance(form := self._served.chat_format, str) else "",
             default_sampling=pb.Sampling(**{name: getattr(default, name) for name, *_ in SAMPLING_RANGES}),
             ready=self._intake.backend.ready,
         )
@@ -130,6 +133,8 @@ class InferenceService:
 
     def _add(self, target: pb.Output | pb.GenerateStreamResponse, piece: Piece, options: pb.OutputOptions) -> None:
         target.text += piece.text
+        for part in piece.calls:
+            _add_call(target, part)
         token, finish = piece.token, piece.finish
         if options.token_ids:
             target.token_ids.append(token.token_id)
@@ -141,6 +146,20 @@ class InferenceService:
                 target.finish.stop = finish.stop
             if finish.stop_token_id is not None:
                 target.finish.stop_token_id = finish.stop_token_id
+
+
+def _add_call(target: pb.Output | pb.GenerateStreamResponse, part: CallPart) -> None:
+    """Whole answers have whole calls; streams have their parts, and those of one message are joined."""
+    if isinstance(target, pb.GenerateStreamResponse):
+        if not target.tool_calls or target.tool_calls[-1].index != part.index:
+            target.tool_calls.add(index=part.index)
+        more = target.tool_calls[-1]
+        more.id, more.name = part.id or more.id, part.name or more.name
+        more.arguments += part.arguments
+        return
+    if part.id:
+        target.tool_calls.add(id=part.id, name=part.name)
+    target.tool_calls[-1].arguments += part.arguments
 
 
 def _info(tokenizer: Tokenizer, token: int, logprob: float, top: Alternatives) -> pb.TokenInfo:

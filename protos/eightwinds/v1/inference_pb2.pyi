@@ -35,6 +35,8 @@ class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], 
     """The person or program that asks."""
     ROLE_ASSISTANT: _Role.ValueType  # 3
     """The model."""
+    ROLE_TOOL: _Role.ValueType  # 4
+    """A tool that the model called."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """Role is the author of a chat message."""
@@ -47,6 +49,35 @@ ROLE_USER: Role.ValueType  # 2
 """The person or program that asks."""
 ROLE_ASSISTANT: Role.ValueType  # 3
 """The model."""
+ROLE_TOOL: Role.ValueType  # 4
+"""A tool that the model called."""
+
+class _ToolChoice:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolChoiceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ToolChoice.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    TOOL_CHOICE_UNSPECIFIED: _ToolChoice.ValueType  # 0
+    """The same as TOOL_CHOICE_AUTO."""
+    TOOL_CHOICE_AUTO: _ToolChoice.ValueType  # 1
+    """The model decides."""
+    TOOL_CHOICE_NONE: _ToolChoice.ValueType  # 2
+    """The model is told of no tool."""
+    TOOL_CHOICE_REQUIRED: _ToolChoice.ValueType  # 3
+    """The output is one or more calls."""
+
+class ToolChoice(_ToolChoice, metaclass=_ToolChoiceEnumTypeWrapper):
+    """ToolChoice says whether an output calls tools."""
+
+TOOL_CHOICE_UNSPECIFIED: ToolChoice.ValueType  # 0
+"""The same as TOOL_CHOICE_AUTO."""
+TOOL_CHOICE_AUTO: ToolChoice.ValueType  # 1
+"""The model decides."""
+TOOL_CHOICE_NONE: ToolChoice.ValueType  # 2
+"""The model is told of no tool."""
+TOOL_CHOICE_REQUIRED: ToolChoice.ValueType  # 3
+"""The output is one or more calls."""
 
 class _FinishReason:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -60,6 +91,8 @@ class _FinishReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FinishRea
     """A stop string, a stop token or the end-of-sequence token was reached."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_tokens, or the end of the context, was reached."""
+    FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 3
+    """The model has called tools and waits for their answers."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason is the reason why an output ended. A cancelled, expired or
@@ -72,6 +105,8 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """A stop string, a stop token or the end-of-sequence token was reached."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_tokens, or the end of the context, was reached."""
+FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 3
+"""The model has called tools and waits for their answers."""
 
 @typing.final
 class TokenIds(message.Message):
@@ -96,6 +131,62 @@ class TokenIds(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class Tool(message.Message):
+    """Tool is a function that the model may call."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Letters, digits, "_", "-" and "."; at most 64."""
+    description: builtins.str
+    """What it does, for the model."""
+    parameters: builtins.str
+    """A JSON schema of its arguments, which are an object. Empty: any object."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        parameters: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["description", b"description", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ToolCall(message.Message):
+    """ToolCall is a call of a tool by the model."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The call's id, which the tool's answer names."""
+    name: builtins.str
+    """The tool."""
+    arguments: builtins.str
+    """A JSON object."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        arguments: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ChatMessage(message.Message):
     """ChatMessage is one turn of a conversation."""
 
@@ -103,19 +194,33 @@ class ChatMessage(message.Message):
 
     ROLE_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     role: Role.ValueType
     """The author."""
     content: builtins.str
     """The message as plain text."""
+    tool_call_id: builtins.str
+    """Of a tool's message: the id of the call that it answers."""
+    name: builtins.str
+    """Of a tool's message: the tool."""
+    @builtins.property
+    def tool_calls(self) -> containers.RepeatedCompositeFieldContainer[ToolCall]:
+        """What an assistant's message calls."""
+
     def __init__(
         self,
         *,
         role: Role.ValueType = ...,
         content: builtins.str = ...,
+        tool_calls: abc.Iterable[ToolCall] | None = ...,
+        tool_call_id: builtins.str = ...,
+        name: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "name", b"name", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -127,21 +232,39 @@ class Chat(message.Message):
 
     MESSAGES_FIELD_NUMBER: builtins.int
     CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: builtins.int
+    TOOLS_FIELD_NUMBER: builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: builtins.int
+    TOOL_NAME_FIELD_NUMBER: builtins.int
+    SINGLE_TOOL_CALL_FIELD_NUMBER: builtins.int
     continue_final_message: builtins.bool
     """The last message is the assistant's, and the model continues it."""
+    tool_choice: ToolChoice.ValueType
+    """Whether an output calls tools."""
+    tool_name: builtins.str
+    """The only tool to call; with TOOL_CHOICE_REQUIRED."""
+    single_tool_call: builtins.bool
+    """An output calls at most once."""
     @builtins.property
     def messages(self) -> containers.RepeatedCompositeFieldContainer[ChatMessage]:
         """The turns, oldest first."""
+
+    @builtins.property
+    def tools(self) -> containers.RepeatedCompositeFieldContainer[Tool]:
+        """What the model may call; allowed only where Model.tools is true."""
 
     def __init__(
         self,
         *,
         messages: abc.Iterable[ChatMessage] | None = ...,
         continue_final_message: builtins.bool = ...,
+        tools: abc.Iterable[Tool] | None = ...,
+        tool_choice: ToolChoice.ValueType = ...,
+        tool_name: builtins.str = ...,
+        single_tool_call: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["continue_final_message", b"continue_final_message", "messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["continue_final_message", b"continue_final_message", "messages", b"messages", "single_tool_call", b"single_tool_call", "tool_choice", b"tool_choice", "tool_name", b"tool_name", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,8 +277,16 @@ class Prompt(message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
+    SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
+    NO_BOS_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """Plain text; one BOS is put in front, and text such as "</s>" stays text."""
+    """Plain text; one BOS is put in front, if the model is used to it."""
+    special_tokens: builtins.bool
+    """Names of control tokens in text, such as "</s>", become these tokens; no
+    second BOS is put in front. Without it they stay text.
+    """
+    no_bos: builtins.bool
+    """No BOS is put in front of text."""
     @builtins.property
     def token_ids(self) -> TokenIds:
         """Token ids, used as they are."""
@@ -170,10 +301,12 @@ class Prompt(message.Message):
         text: builtins.str = ...,
         token_ids: TokenIds | None = ...,
         chat: Chat | None = ...,
+        special_tokens: builtins.bool = ...,
+        no_bos: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["chat", b"chat", "prompt", b"prompt", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["chat", b"chat", "prompt", b"prompt", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["chat", b"chat", "no_bos", b"no_bos", "prompt", b"prompt", "special_tokens", b"special_tokens", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = typing.Literal["text", "token_ids", "chat"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = typing.Literal["prompt", b"prompt"]  # noqa: Y015
@@ -689,6 +822,7 @@ class Output(message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     TOKENS_FIELD_NUMBER: builtins.int
     FINISH_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
     index: builtins.int
     """0 to n-1."""
     text: builtins.str
@@ -705,6 +839,10 @@ class Output(message.Message):
     def finish(self) -> Finish:
         """How it ended."""
 
+    @builtins.property
+    def tool_calls(self) -> containers.RepeatedCompositeFieldContainer[ToolCall]:
+        """The tools that it calls; they are no part of its text."""
+
     def __init__(
         self,
         *,
@@ -713,10 +851,11 @@ class Output(message.Message):
         token_ids: abc.Iterable[builtins.int] | None = ...,
         tokens: abc.Iterable[TokenInfo] | None = ...,
         finish: Finish | None = ...,
+        tool_calls: abc.Iterable[ToolCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["finish", b"finish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["finish", b"finish", "index", b"index", "text", b"text", "token_ids", b"token_ids", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["finish", b"finish", "index", b"index", "text", b"text", "token_ids", b"token_ids", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,6 +918,38 @@ class GenerateResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ToolCallPart(message.Message):
+    """ToolCallPart is a part of a call of a tool."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Which of the output's calls, from 0."""
+    id: builtins.str
+    """The call's id; first part only."""
+    name: builtins.str
+    """The tool; first part only."""
+    arguments: builtins.str
+    """More of its arguments, a JSON object."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        arguments: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class GenerateStreamResponse(message.Message):
     """GenerateStreamResponse is one message of a stream. Under load several
     tokens may share a message.
@@ -798,6 +969,7 @@ class GenerateStreamResponse(message.Message):
     FINISH_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     TRACE_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request's id; first message only."""
     model: builtins.str
@@ -838,6 +1010,10 @@ class GenerateStreamResponse(message.Message):
     def trace(self) -> Trace:
         """Times and routing, if the request asked for them; last message only."""
 
+    @builtins.property
+    def tool_calls(self) -> containers.RepeatedCompositeFieldContainer[ToolCallPart]:
+        """New parts of calls of tools."""
+
     def __init__(
         self,
         *,
@@ -853,10 +1029,11 @@ class GenerateStreamResponse(message.Message):
         finish: Finish | None = ...,
         usage: Usage | None = ...,
         trace: Trace | None = ...,
+        tool_calls: abc.Iterable[ToolCallPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "finish", b"finish", "trace", b"trace", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "finish", b"finish", "index", b"index", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed", "text", b"text", "token_ids", b"token_ids", "tokens", b"tokens", "trace", b"trace", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "finish", b"finish", "index", b"index", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed", "text", b"text", "token_ids", b"token_ids", "tokens", b"tokens", "tool_calls", b"tool_calls", "trace", b"trace", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1003,6 +1180,8 @@ class Model(message.Message):
     CHAT_FIELD_NUMBER: builtins.int
     DEFAULT_SAMPLING_FIELD_NUMBER: builtins.int
     READY_FIELD_NUMBER: builtins.int
+    TOOLS_FIELD_NUMBER: builtins.int
+    NO_CHAT_REASON_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id to use in requests."""
     architecture: builtins.str
@@ -1023,6 +1202,10 @@ class Model(message.Message):
     """Whether a prompt may be a conversation."""
     ready: builtins.bool
     """Whether a request would be served now."""
+    tools: builtins.bool
+    """Whether a conversation may have tools."""
+    no_chat_reason: builtins.str
+    """The reason why a prompt may be no conversation; empty if it may."""
     @builtins.property
     def eos_token_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """Ids that end an output."""
@@ -1045,10 +1228,12 @@ class Model(message.Message):
         chat: builtins.bool = ...,
         default_sampling: Sampling | None = ...,
         ready: builtins.bool = ...,
+        tools: builtins.bool = ...,
+        no_chat_reason: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["default_sampling", b"default_sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["architecture", b"architecture", "chat", b"chat", "context_length", b"context_length", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "expert_count", b"expert_count", "experts_per_token", b"experts_per_token", "id", b"id", "layer_count", b"layer_count", "ready", b"ready", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["architecture", b"architecture", "chat", b"chat", "context_length", b"context_length", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "expert_count", b"expert_count", "experts_per_token", b"experts_per_token", "id", b"id", "layer_count", b"layer_count", "no_chat_reason", b"no_chat_reason", "ready", b"ready", "tools", b"tools", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,9 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +15,13 @@ from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
 from cluster.settings.address import bind
 from cluster.settings.request_options import Options
-from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests import commands
 from tests.commands import exit_code
 from tests.fakes import FakeHead
 from tests.serving import Serving
+from tests.text_folders import V1, with_vocabulary
 
-MIXTRAL = Path(str(files("mistral_common"))) / "data" / "tokenizer.model.v1"
 ServeFake = Callable[..., Serving]
 
 
@@ -132,9 +128,7 @@ def test_a_refusal_that_says_when_is_tried_again(
 @pytest.fixture
 def talker(serve_fake: ServeFake, demo: ServedModel) -> Serving:
     """A server with Mixtral's vocabulary, and so its chat template, that says the last token again and again."""
-    return serve_fake(
-        FakeHead(page_count=1024, sample=lambda new, ids: 272), replace(demo, tokenizer=Tokenizer.load(MIXTRAL))
-    )
+    return serve_fake(FakeHead(page_count=1024, sample=lambda new, ids: 272), with_vocabulary(demo, V1))
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path: Path, monke
     larger = Tokenizer.load(Path(str(files("mistral_common"))) / "data" / "tokenizer.model.v1")
     monkeypatch.setattr(Tokenizer, "load", lambda path: larger)
     said = refusal(str(folder_like_demo(tmp_path / "a")))
-    assert "tokenizer.model has 32000 pieces, but config.json a vocabulary of 2048" in said
+    assert "tokenizer.model and added tokens have 32000 pieces, but config.json a vocabulary of 2048" in said
 
 
 def test_a_top_k_of_minus_one_keeps_all_as_elsewhere(tmp_path: Path) -> None:

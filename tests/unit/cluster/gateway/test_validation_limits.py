@@ -1,8 +1,6 @@
 """What a request is checked against that the demo checkpoint cannot show: chat, padding, a cache without a window."""
 
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +8,8 @@ from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.validation import Validator
 from cluster.policy.scheduling.limits import Limits
-from model.text.tokenizer import Tokenizer
 from protos.eightwinds.v1 import inference_pb2 as pb
+from tests.text_folders import V1, with_vocabulary
 
 ROOMY = Limits(8, 64, 10_000, 16)
 
@@ -19,9 +17,9 @@ ROOMY = Limits(8, 64, 10_000, 16)
 @pytest.fixture(scope="module")
 def chatty(demo: ServedModel) -> ServedModel:
     """A model with Mixtral's own vocabulary, padded by 64 ids."""
-    tokenizer = Tokenizer.load(Path(str(files("mistral_common"))) / "data" / "tokenizer.model.v1")
-    config = replace(demo.checkpoint.config, vocab_size=tokenizer.vocab_size + 64)
-    return replace(demo, id="chatty", tokenizer=tokenizer, checkpoint=replace(demo.checkpoint, config=config))
+    served = with_vocabulary(demo, V1)
+    config = replace(demo.checkpoint.config, vocab_size=served.tokenizer.vocab_size + 64)
+    return replace(served, id="chatty", checkpoint=replace(demo.checkpoint, config=config))
 
 
 def refused(served: ServedModel, request: pb.GenerateRequest, limits: Limits = ROOMY) -> ApiError:
@@ -149,7 +147,7 @@ def test_what_the_cache_holds_is_said_in_tokens_and_contexts(demo: ServedModel) 
 
 
 def test_chat_is_refused_where_the_folder_asks_for_another(chatty: ServedModel) -> None:
-    other = replace(chatty, chat_refusal="has another chat template")
+    other = replace(chatty, chat_format="has another chat template")
     assert chatty.chat and not other.chat
     assert "has another chat template; send prompt.text" in refused(other, chat((pb.ROLE_USER, "Hi"))).text
 

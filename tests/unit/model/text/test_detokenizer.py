@@ -67,9 +67,8 @@ def test_ids_outside_the_vocabulary_are_refused(token_id: int) -> None:
             use(token_id)
 
 
-def test_the_demo_vocabulary_gives_texts_back_and_has_no_chat() -> None:
+def test_the_demo_vocabulary_gives_texts_back() -> None:
     demo, text = load("demo"), "My favourite condiment is  </s>\n日本 👍"
-    assert not demo.supports_chat
     assert demo.decode(demo.encode(text)) == text
     assert {demo.bos_id, demo.eos_id, demo.unk_id}.isdisjoint(demo.encode(text, bos=False))
 

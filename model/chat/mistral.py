@@ -1,0 +1,92 @@
+r"""Mistral's own templates: the first, of Mixtral-8x7B-Instruct, and the third, of Mixtral-8x22B-Instruct.
+
+`InstructTokenizerV1` and `V3` of mistral-common are their public implementations. Every stretch is tokenized on its
+own. In the first, `[INST]` and `[/INST]` are ordinary text; in the third they are control tokens:
+
+    system "Be terse."  user "Hi"  assistant "Hello."  user "Bye"
+    v1:  <s> | [INST] Be terse.\n\nHi [/INST] | Hello. | </s> | [INST] Bye [/INST]
+    v3:  <s> | [INST] | Hi | [/INST] | Hello. | </s> | [INST] | Be terse.\n\nBye | [/INST]
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model.chat.conversation import PARAGRAPH, ChatMessage, Conversation, Role, Tool, ToolCall, checked, folded
+from model.chat.conversation import without_tools as plain
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A control token, by its name."""
+
+    name: str
+
+
+Stretch = str | Mark
+_BOS, _EOS = Mark("<s>"), Mark("</s>")
+
+
+def v1(conversation: Conversation) -> Iterator[Stretch]:
+    """System messages go in front of the first user message. ValueError as of `checked`."""
+    system, turns = folded(plain(checked(conversation).messages))
+    yield _BOS
+    for i, turn in enumerate(turns):
+        if turn.role == Role.USER:
+            content = PARAGRAPH.join([system, turn.content]) if system and not i else turn.content
+            yield f"[INST] {content} [/INST]"
+        else:
+            yield turn.content
+            if not _is_open(conversation, turns, i):
+                yield _EOS
+
+
+def v3(conversation: Conversation) -> Iterator[Stretch]:
+    """System messages go in front of the last user message, and tools before it. ValueError as of `checked`."""
+    system, turns = folded(checked(conversation).messages)
+    last = max(i for i, turn in enumerate(turns) if turn.role == Role.USER)
+    yield _BOS
+    for i, turn in enumerate(turns):
+        match turn.role:
+            case Role.USER:
+                if i == last and conversation.tools:
+                    yield from (Mark("[AVAILABLE_TOOLS]"), _json([_tool(t) for t in conversation.tools]))
+                    yield Mark("[/AVAILABLE_TOOLS]")
+                content = PARAGRAPH.join([system, turn.content]) if system and i == last else turn.content
+                yield from (Mark("[INST]"), content, Mark("[/INST]"))
+            case Role.TOOL:
+                answer = {"content": _value(turn.content or "{}"), "call_id": turn.call_id}
+                yield from (Mark("[TOOL_RESULTS]"), _json(answer), Mark("[/TOOL_RESULTS]"))
+            case _:
+                if turn.content:
+                    yield turn.content.rstrip(" ")
+                if turn.calls:
+                    yield from (Mark("[TOOL_CALLS]"), _json([_call(call) for call in turn.calls]))
+                if not _is_open(conversation, turns, i):
+                    yield _EOS
+
+
+def _is_open(conversation: Conversation, turns: Sequence[ChatMessage], i: int) -> bool:
+    return conversation.continue_final and i == len(turns) - 1
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    about = {"name": tool.name, "description": tool.description, "parameters": _value(tool.parameters)}
+    return {"type": "function", "function": about}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"name": call.name, "arguments": _value(call.arguments or "{}"), "id": call.id}
+
+
+def _value(text: str) -> Any:
+    """Of JSON, or the text itself if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
