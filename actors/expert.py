@@ -12,12 +12,12 @@ from actors.loading import Loading, open_checkpoint
 from actors.specs import ActorReport, ActorSpec
 from actors.transport.rows import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
-from model.checkpoint.weights import Tensors, torch_dtype
+from model.checkpoint.weights import torch_dtype
 from model.config import MixtralConfig
 from model.device.host_link import HostLink, NoLink, host_link
 from model.experts.dense import ExpertWeights
+from model.experts.loading import load_expert
 from model.linear import keep_one_order
-from model.matrices.forms import MATRICES
 from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
 
 
@@ -36,11 +36,10 @@ class Expert:
         self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
-        tensors = Tensors(self._checkpoint, self._names, torch_dtype(self.spec.dtype), self.spec.device, progress)
         keep_one_order(torch.device(self.spec.device))
         self._link = host_link(self.spec.device)
-        layers, make = self._checkpoint.config.num_hidden_layers, MATRICES[self.spec.quantization]
-        self._weights = ExpertWeights(self.expert, layers, tensors, make)
+        form, dtype = self.spec.quantization, torch_dtype(self.spec.dtype)
+        self._weights = load_expert(self._checkpoint, self.expert, form, dtype, self.spec.device, progress)
 
     def progress(self) -> LoadProgress:
         return self._loading.progress()

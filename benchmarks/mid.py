@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from model.checkpoint.folder import expected_shapes
+from model.checkpoint.entries import expected_shapes
 from model.config import MixtralConfig
 
 _STD = 0.05  # 0.02, as models begin with, leaves the best two logits of random weights closer than bf16 can tell

@@ -23,7 +23,7 @@ from model.attention.ragged import RaggedBatch, Segment
 from model.attention.sdpa import SdpaBackend
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Tensors
-from model.experts.dense import ExpertWeights
+from model.experts.loading import load_expert
 from model.matrices.forms import MATRICES
 from model.routing import combine, group
 from model.trunk import Trunk
@@ -36,15 +36,10 @@ class Model:
     """A checkpoint in bf16 whose experts are held as `quantization` says, and the head's matrices as `head` does."""
 
     def __init__(self, checkpoint: Checkpoint, quantization: str, head: str = "none") -> None:
-        def tensors(names: Sequence[str]) -> Tensors:
-            return Tensors(checkpoint, names, torch.bfloat16)
-
         c = self.config = checkpoint.config
-        self._trunk = Trunk(c, tensors(checkpoint.head_names()), MATRICES[head])
-        self._experts = [
-            ExpertWeights(e, c.num_hidden_layers, tensors(checkpoint.expert_names(e)), MATRICES[quantization])
-            for e in range(c.num_local_experts)
-        ]
+        tensors = Tensors(checkpoint, checkpoint.head_names(), torch.bfloat16)
+        self._trunk = Trunk(c, tensors, MATRICES[head])
+        self._experts = [load_expert(checkpoint, e, quantization, torch.bfloat16) for e in range(c.num_local_experts)]
 
     @property
     def nbytes(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import torch
 from actors.environment import use_large_pages
 from benchmarks.load import median
 from benchmarks.report import publish
-from model.experts.dense import ExpertWeights
+from model.experts.loading import expert_of
 from model.matrices.forms import MATRICES
 
 _D, _I, _LAYERS = 1024, 3584, 8
@@ -52,8 +52,8 @@ class _Tensors(Mapping[str, torch.Tensor]):
 def measure(quantization: str, rounds: int) -> list[list[str]]:
     """Rows of the table."""
     make = MATRICES[quantization]
-    expert = ExpertWeights(0, _LAYERS, _Tensors(), make)
-    square = ExpertWeights(0, 1, _Square(), make)
+    expert = expert_of(0, _LAYERS, _Tensors(), make)
+    square = expert_of(0, 1, _Square(), make)
     block = torch.ones(_BLOCK // 4)
     rows: dict[int, list[tuple[float, float]]] = {count: [] for count in _ROWS}
     ceilings = []

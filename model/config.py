@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DTYPES = ("float32", "bfloat16", "float16")
+INT4_GROUPS = (128, 64, 32)  # inputs that may share a scale in a 4-bit product; the first that fits is taken
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,6 @@ def _refuse_unservable(raw: Mapping[str, Any]) -> None:
     activation = raw.get("hidden_act", "silu")
     if activation != "silu":
         raise ValueError(f"hidden_act is {activation!r}, but only 'silu' can be served")
-    if raw.get("quantization_config"):
-        raise ValueError("it has a quantization_config: use the unquantized checkpoint (bf16, fp16 or fp32)")
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(raw.get(key) or {}, Mapping):
             raise ValueError(f"{key} is {raw[key]!r}, but must be an object or null")

@@ -18,7 +18,7 @@ from actors.specs import ActorSpec
 from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertTransport
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
-from model.checkpoint.folder import expected_shapes
+from model.checkpoint.entries import expected_shapes
 from model.checkpoint.weights import torch_dtype
 from model.config import MixtralConfig
 

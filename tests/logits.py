@@ -49,6 +49,7 @@ def chunked_logits(
     device: str = "cpu",
     page_size: int = 3,
     make_backend: MakeBackend = SdpaBackend,
+    quantization: str = "none",
 ) -> list[torch.Tensor]:
     """Logits at every position of every text, on the host: all texts in each step's batch, a text in chunks of the
     sizes given for it (the last is repeated), by trunk, router and experts that are sent bytes.
@@ -56,7 +57,8 @@ def chunked_logits(
     checkpoint = Checkpoint.open(folder)
     config = checkpoint.config
     trunk = Trunk(config, Tensors(checkpoint, checkpoint.head_names(), torch_dtype(dtype), device))
-    experts = [Expert(replace(spec(folder, e, dtype), device=device)) for e in range(config.num_local_experts)]
+    specs = [spec(folder, e, dtype) for e in range(config.num_local_experts)]
+    experts = [Expert(replace(own, device=device, quantization=quantization)) for own in specs]
     router = ExpertRouter(ByMessage(), Replicas(one_each(experts)), link=host_link(device))
     backend = make_backend(config.sliding_window, page_size)
     per_text = -(-max(map(len, texts)) // page_size)

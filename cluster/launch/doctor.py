@@ -21,7 +21,7 @@ from cluster.launch.checks import (
 )
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, ray_auth
-from cluster.launch.specs import held_bytes, served_dtype
+from cluster.launch.specs import experts_form, held_bytes, served_dtype
 from cluster.settings.address import bind
 from cluster.settings.config import Config, load_config
 from cluster.settings.tokens import TokenFile
@@ -153,14 +153,15 @@ def _checkpoint(config: Config, taken_over: bool) -> Iterator[Finding]:
     """The checkpoint, and whether its weights fit into this machine's memory, where they may be already."""
     try:
         served = open_model(config)
+        held, form = held_bytes(config, served.checkpoint), experts_form(config, served.checkpoint)
     except ValueError as error:
         yield Finding("fail", "checkpoint", str(error), "set model.path to a Mixtral checkpoint in HF layout")
         return
     checkpoint, dtype = served.checkpoint, served_dtype(config, served.checkpoint)
     stored = sum(t.nbytes for t in checkpoint.tensors.values())
-    held = held_bytes(config, checkpoint)
     text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored"
-    yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {dtype}")
+    forms = dtype if form == "none" else f"{dtype}, experts in {form}"
+    yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {forms}")
     yield _threads(config, checkpoint.config.hidden_size)
     if needed := memory_needed(config, held):
         found = memory(os.environ, ray=config.runtime == "ray")

@@ -12,10 +12,11 @@ from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits, QueueBounds
 from cluster.settings.config import ActorSection, Config
 from model.checkpoint.folder import Checkpoint, dtype_bytes
+from model.config import INT4_GROUPS
 
 # Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
-_NUMBER_BYTES = {"int8": 1.01, "int4": 0.54}  # of a number of quantized weights, scales included
+_INT8_BYTES = 1.01  # of a number, scales included
 _EXPERTS, _HEAD_MATRICES = (".experts.",), (".self_attn.", "lm_head.")  # tensors by parts of their names
 _CHUNK = 512  # tokens that a context counts beside its window: not all of them run a whole step's prefill at once
 _ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +45,8 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
     )
     device = "cuda" if config.experts.num_gpus else "cpu"
     count = checkpoint.config.num_local_experts
-    expert = functools.partial(
-        spec, device=device, threads=config.experts.threads, quantization=config.experts.quantization
-    )
+    form = experts_form(config, checkpoint)
+    expert = functools.partial(spec, device=device, threads=config.experts.threads, quantization=form)
     return head, [expert(expert=number) for number in range(count)]
 
 
@@ -63,15 +63,45 @@ def served_dtype(config: Config, checkpoint: Checkpoint) -> str:
     return checkpoint.config.dtype if config.model.dtype == "auto" else config.model.dtype
 
 
+def experts_form(config: Config, checkpoint: Checkpoint) -> str:
+    """The form in which experts hold their matrices. By `auto` weights in 4 bits stay what they are: ValueError where
+    they cannot, because unpacked they would need a multiple of the memory that their folder lets one expect.
+    """
+    form, packing = config.experts.quantization, checkpoint.packing
+    if form != "auto":
+        return form
+    if packing is None or not any(checkpoint.tensors[name].packing for name in checkpoint.expert_names(0)):
+        return "none"
+    if not config.experts.num_gpus and checkpoint.int4_group:
+        return "int4"
+    sizes = [f"{form} ({_held(config, checkpoint, form) / 1e9:.1f} GB in all)" for form in ("int8", "none")]
+    why = "a GPU" if config.experts.num_gpus else f"groups of {packing.group or 'all'} inputs (group_size)"
+    raise ValueError(
+        f"{checkpoint.folder / 'config.json'}: quantization_config says that weights have 4 bits, but there is no "
+        f"4-bit product for {why}: set experts.quantization to {' or '.join(sizes)}"
+    )
+
+
 def held_bytes(config: Config, checkpoint: Checkpoint) -> int:
-    """Of all weights as they are served, in all processes together, with one replica of each expert."""
+    """Of all weights as they are served, in all processes together, with one replica of each expert. ValueError as
+    `experts_form`.
+    """
+    return _held(config, checkpoint, experts_form(config, checkpoint))
+
+
+def _held(config: Config, checkpoint: Checkpoint, experts_form: str) -> int:
     dtype = served_dtype(config, checkpoint)
     held = checkpoint.held_bytes(dtype)
-    for names, form in ((_EXPERTS, config.experts.quantization), (_HEAD_MATRICES, config.head.quantization)):
-        if form in _NUMBER_BYTES:
+    for names, form in ((_EXPERTS, experts_form), (_HEAD_MATRICES, config.head.quantization)):
+        if form != "none":
             own = checkpoint.held_bytes(dtype, [n for n in checkpoint.tensors if any(name in n for name in names)])
-            held += round(own / dtype_bytes(dtype) * _NUMBER_BYTES[form]) - own
+            held += round(own / dtype_bytes(dtype) * _number_bytes(form, checkpoint)) - own
     return held
+
+
+def _number_bytes(form: str, checkpoint: Checkpoint) -> float:
+    """Of a weight, scales included. A group of 4-bit integers has two numbers of 16 bits."""
+    return 0.5 + 4 / (checkpoint.int4_group or min(INT4_GROUPS)) if form == "int4" else _INT8_BYTES
 
 
 def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:

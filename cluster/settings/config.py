@@ -51,11 +51,11 @@ class HeadSection(ActorSection):
 
 class ExpertsSection(ActorSection):
     """The expert actors, at first `replicas` of each expert. `count` must be the checkpoint's. `quantization` is how
-    they hold their matrices (docs/quantization.md). A step fails after `grace_s` seconds without an answer from an
-    expert.
+    they hold their matrices (docs/quantization.md): auto as they are stored, in 4 bits or in the model's dtype. A step
+    fails after `grace_s` seconds without an answer from an expert.
     """
 
-    quantization: Literal["none", "int8", "int4"] = "none"
+    quantization: Literal["auto", "none", "int8", "int4"] = "auto"
     count: int = Field(default=8, ge=1)
     replicas: int = Field(default=1, ge=1, le=64)
     grace_s: float = Field(default=60.0, gt=0)

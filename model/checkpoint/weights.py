@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from safetensors import safe_open
 
+from model.checkpoint.entries import TensorEntry
 from model.checkpoint.folder import Checkpoint
+from model.checkpoint.packing import Packing
+from model.checkpoint.unpack import unpacked
+from model.grouped import Grouped
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -21,7 +25,8 @@ def torch_dtype(name: str) -> torch.dtype:
 
 class Tensors(Mapping[str, torch.Tensor]):
     """These tensors of a checkpoint, each read when it is asked for and not kept: a matrix may be packed and its stored
-    form let go before the next one is read. `progress` is told the stored bytes of each.
+    form let go before the next one is read. `progress` is told the stored bytes of each. A matrix that is stored in 4
+    bits is unpacked.
     """
 
     def __init__(
@@ -32,23 +37,42 @@ class Tensors(Mapping[str, torch.Tensor]):
         device: torch.device | str = "cpu",
         progress: Callable[[int], None] = lambda nbytes: None,
     ) -> None:
-        self._stored = {name: checkpoint.tensors[name] for name in names}
+        self._entries = {name: checkpoint.tensors[name] for name in names}
         self._dtype, self._device, self._progress = dtype, device, progress
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """Copied out of the file's mapping, which is closed at once, so that none of its pages stays resident."""
-        stored = self._stored[name]
-        _give_back()
-        with safe_open(stored.file, framework="pt") as reader:
-            tensor: torch.Tensor = reader.get_tensor(name).to(device=self._device, dtype=self._dtype, copy=True)
-        self._progress(stored.nbytes)
+        entry = self._entries[name]
+        if entry.packing:
+            return self._unpacked(entry, entry.packing).dense(self._dtype)
+        (tensor,) = self._read(entry, self._dtype).values()
         return tensor
 
+    def grouped(self, name: str) -> Grouped:
+        """A matrix as integers of 4 bits: as it is stored, or rounded to some."""
+        entry = self._entries[name]
+        return self._unpacked(entry, entry.packing) if entry.packing else Grouped.rounded(self[name])
+
+    def _unpacked(self, entry: TensorEntry, packing: Packing) -> Grouped:
+        try:
+            return unpacked(packing, self._read(entry))
+        except ValueError as error:
+            raise ValueError(f"{entry.file.name}: {entry.name} cannot be unpacked: {error}") from None
+
+    def _read(self, entry: TensorEntry, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        """Copied out of the files' mappings, which are closed at once, so that none of their pages stays resident."""
+        _give_back()
+        parts = {}
+        for part, stored in entry.stored.items():
+            with safe_open(stored.file, framework="pt") as reader:
+                parts[part] = reader.get_tensor(stored.name).to(device=self._device, dtype=dtype, copy=True)
+        self._progress(entry.nbytes)
+        return parts
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self._entries)
 
 
 def _give_back() -> None:

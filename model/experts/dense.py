@@ -2,27 +2,25 @@
 R: rows, D: hidden size, I: intermediate size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from model.matrices.matrix import Make, Matrix
-from model.matrices.packed import Packer
+from model.matrices.matrix import Matrix
 
 
 class ExpertWeights:
     """One expert's matrices: w1 and w3 of a layer as one [2I, D] (one product instead of two), w2 as [D, I]."""
 
-    def __init__(self, expert: int, layers: int, tensors: Mapping[str, torch.Tensor], make: Make | None = None) -> None:
-        """`tensors` holds the expert's tensors under their HF names; `make` holds a matrix in another form."""
-        make = make or Packer().matrix
+    def __init__(self, expert: int, layers: int, matrix: Callable[..., Matrix]) -> None:
+        """`matrix` makes one of the weights of these HF names, one below the other."""
         self.w13: list[Matrix] = []
         self.w2: list[Matrix] = []
         for layer in range(layers):
             at = f"model.layers.{layer}.block_sparse_moe.experts.{expert}"
-            self.w13.append(make(_stacked(tensors, f"{at}.w1.weight", f"{at}.w3.weight")))
-            self.w2.append(make(tensors[f"{at}.w2.weight"]))
+            self.w13.append(matrix(f"{at}.w1.weight", f"{at}.w3.weight"))
+            self.w2.append(matrix(f"{at}.w2.weight"))
 
     @torch.inference_mode()
     def forward(self, layer: int, x_RD: torch.Tensor) -> torch.Tensor:
@@ -32,14 +30,3 @@ class ExpertWeights:
 
     def nbytes(self) -> int:
         return sum(matrix.nbytes for matrix in (*self.w13, *self.w2))
-
-
-def _stacked(tensors: Mapping[str, torch.Tensor], *names: str) -> torch.Tensor:
-    """Matrices of one shape, one below the other; no two of them are held beside the result."""
-    whole_ED = torch.empty(0)
-    for i, name in enumerate(names):
-        part_ID = tensors[name]
-        if not i:
-            whole_ED = part_ID.new_empty(len(names) * len(part_ID), part_ID.shape[1])
-        whole_ED[i * len(part_ID) : (i + 1) * len(part_ID)] = part_ID
-    return whole_ED

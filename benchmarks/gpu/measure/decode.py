@@ -15,6 +15,7 @@ from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch, Segment
 from model.config import MixtralConfig
 from model.experts.dense import ExpertWeights
+from model.experts.loading import expert_of
 from model.trunk import Trunk
 
 
@@ -90,7 +91,7 @@ def random_expert(config: MixtralConfig, dtype: torch.dtype, device: torch.devic
         for layer in range(config.num_hidden_layers)
         for name, shape in shapes.items()
     }
-    return ExpertWeights(0, config.num_hidden_layers, tensors)
+    return expert_of(0, config.num_hidden_layers, tensors)
 
 
 def _head_tensors(c: MixtralConfig, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:

@@ -131,7 +131,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"model_type": "llama"}, "model_type is 'llama'"),
     "another activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
     "no activation": ({"hidden_act": None}, "hidden_act is None"),
-    "quantized": ({"quantization_config": {"quant_method": "awq"}}, "quantization_config: use the unquantized"),
     "rope scaling, new name": ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "RoPE scaling of type 'yarn'"),
     "rope scaling, old name": ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling of type 'linear'"),
     "rope parameters, new name": ({"rope_parameters": {"rope_type": "llama3"}}, "RoPE scaling of type 'llama3'"),

@@ -1,5 +1,6 @@
 """What actors are built from: the size of the KV cache, given and by default, and what doctor counts of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from cluster.launch.specs import (
 from cluster.settings.config import Config, load_config
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Tensors
-from model.experts.dense import ExpertWeights
+from model.experts.loading import load_expert
 from model.matrices.forms import MATRICES
 from model.trunk import Trunk
 from tests.checkpoints import tiny, write
+from tests.packed_checkpoints import Way, write_packed
 
 TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, KV heads, head_dim, bytes of fp32
 
@@ -73,14 +75,49 @@ def test_quantized_matrices_are_counted_as_they_are_held(quantization: str, head
     checkpoint = Checkpoint.open(folder)
     settings = [f"model.path={folder}", "model.dtype=bfloat16", f"experts.quantization={quantization}"]
     settings.append(f"head.quantization={head}")
-    layers, names = checkpoint.config.num_hidden_layers, checkpoint.expert_names(0)
-    expert = ExpertWeights(0, layers, Tensors(checkpoint, names, torch.bfloat16), MATRICES[quantization])
+    expert = load_expert(checkpoint, 0, quantization, torch.bfloat16)
     trunk_tensors = Tensors(checkpoint, checkpoint.head_names(), torch.bfloat16)
     wanted = Trunk(checkpoint.config, trunk_tensors, MATRICES[head]).nbytes()
     wanted += expert.nbytes() * checkpoint.config.num_local_experts
     found = held_bytes(load_config(None, {}, settings), checkpoint)
     assert found == pytest.approx(wanted, rel=0.03)
     assert found < 0.9 * checkpoint.held_bytes("bfloat16")
+
+
+@pytest.mark.parametrize("form", ["auto", "none", "int8", "int4"])
+@pytest.mark.parametrize("way", [Way("awq", 128), Way("gptq", 32), Way("gptq", 0)], ids=lambda w: f"{w.group}")
+def test_weights_of_four_bits_are_counted_as_they_are_held(form: str, way: Way, tmp_path: Path) -> None:
+    write_packed(tmp_path, way)
+    config, checkpoint = load_config(None, {}, [f"experts.quantization={form}"]), Checkpoint.open(tmp_path)
+    head, experts = actor_specs(config, checkpoint)
+    assert (head.quantization, head.dtype) == ("none", "float16")
+    assert {expert.quantization for expert in experts} == {"int4" if form == "auto" else form}
+    wanted = Trunk(checkpoint.config, Tensors(checkpoint, checkpoint.head_names(), torch.float16)).nbytes()
+    for expert in experts:
+        assert expert.expert is not None
+        wanted += load_expert(checkpoint, expert.expert, expert.quantization, torch.float16).nbytes()
+    assert held_bytes(config, checkpoint) == pytest.approx(wanted, rel=0.03)
+
+
+def test_weights_of_four_bits_are_not_unpacked_unless_that_is_asked_for(tmp_path: Path) -> None:
+    """They would take a multiple of the memory."""
+    write_packed(tmp_path / "gpu", Way("awq", 128))
+    write_packed(tmp_path / "groups", Way("awq", 16))
+    for folder, key in (("gpu", "experts.num_gpus=1"), ("groups", "experts.num_gpus=0")):
+        checkpoint = Checkpoint.open(tmp_path / folder)
+        with pytest.raises(
+            ValueError, match=r"config\.json: quantization_config says .* for (a GPU|groups of 16)"
+        ) as told:
+            actor_specs(load_config(None, {}, [key]), checkpoint)
+        assert re.search(r"set experts\.quantization to int8 \(0\.\d GB in all\) or none \(0\.\d GB", str(told.value))
+        for form in ("int8", "none"):
+            _, experts = actor_specs(load_config(None, {}, [key, f"experts.quantization={form}"]), checkpoint)
+            assert {expert.quantization for expert in experts} == {form}
+
+
+def test_other_weights_are_held_as_they_are_unless_asked_otherwise(checkpoint: Checkpoint) -> None:
+    _, experts = actor_specs(load_config(None, {}, []), checkpoint)
+    assert {expert.quantization for expert in experts} == {"none"}
 
 
 def test_head_and_experts_are_quantized_each_as_configured(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint.folder import Checkpoint, expected_shapes
+from model.checkpoint.entries import expected_shapes
+from model.checkpoint.folder import Checkpoint
 from model.config import MixtralConfig
 from tests.checkpoints import random_weights, tiny, write
 

@@ -1,0 +1,106 @@
+"""Safetensors files of a folder: which there are, and what their headers say. Nothing but headers is taken for true."""
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import read_json, refuse_pointer
+
+FLOATS = {"F32": 4, "BF16": 2, "F16": 2}  # bytes of a number
+INTEGERS = {"I32": 4}
+_NUMBER_BYTES = FLOATS | INTEGERS
+_OTHER_FORMATS = (  # looked for in this order: files, their format, and how to get a checkpoint that can be read
+    ("consolidated*", "Mistral's own layout", "fetch the HF layout (hf download mistralai/Mixtral-8x7B-v0.1)"),
+    ("pytorch_model*.bin", "PyTorch's pickle format", "save it again by save_pretrained(..., safe_serialization=True)"),
+    ("*.gguf", "llama.cpp's format", "fetch the checkpoint it was made from"),
+)
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_BLOCK = 4096  # bytes of each tensor that go into the digest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor of a file; `dtype` is safetensors' name of it."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """ValueError if there are none that can be read, or one that the index names is missing."""
+    index, single = folder / INDEX, folder / SINGLE
+    if single.exists():  # first, as HF looks
+        return [single]
+    if not index.exists():
+        for pattern, what, advice in _OTHER_FORMATS:
+            if other := next(iter(sorted(folder.glob(pattern))), None):
+                raise ValueError(f"{folder} has {other.name}, which is {what}; only safetensors are read: {advice}")
+        raise ValueError(f"{folder} has neither {SINGLE} nor {INDEX}: the weights are missing")
+    refuse_pointer(index)
+    try:
+        names = sorted({str(Path(shard)) for shard in read_json(index)["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is not a safetensors index (no weight_map): copy it again") from None
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{index.name} names {name}, which is not in {folder}: copy the missing shard")
+    return [folder / name for name in names]
+
+
+def read_headers(file: Path, found: dict[str, StoredTensor]) -> Iterator[bytes]:
+    """Enter a file's tensors into `found`. Yields what goes into the digest: the header, and a block from the middle of
+    every tensor, enough to tell two trainings of one architecture apart.
+    """
+    refuse_pointer(file)
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if 8 + length > size:
+            raise ValueError(f"{file.name} is truncated: its header does not fit in {size} bytes; copy it again")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError:
+            header = None
+        if not isinstance(header, dict):
+            raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
+        header.pop("__metadata__", None)
+        yield json.dumps(header, sort_keys=True).encode()
+        for entry in _entries(file, header, 8 + length, size):
+            if entry.name in found:
+                raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
+            found[entry.name] = entry
+        for name in sorted(header):
+            begin, end = header[name]["data_offsets"]
+            stream.seek(8 + length + max(begin, (begin + end - _BLOCK) // 2))
+            yield stream.read(min(_BLOCK, end - begin))
+
+
+def _entries(file: Path, header: Mapping[str, Any], start: int, size: int) -> Iterator[StoredTensor]:
+    described = start
+    for name, info in header.items():
+        try:
+            dtype, shape, (begin, end) = info["dtype"], tuple(info["shape"]), info["data_offsets"]
+            sound = all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end))
+            width = _NUMBER_BYTES.get(dtype)  # None: refused by name if the tensor is one of ours
+            sound &= end >= begin and (width is None or end - begin == math.prod(shape) * width)
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ValueError(f"{file.name}: the header entry of {name} is damaged; copy the file again") from None
+        if start + end > size:
+            raise ValueError(
+                f"{file.name} is truncated: tensor {name} ends at byte {start + end}, the file at {size}; copy it again"
+            )
+        described += end - begin
+        yield StoredTensor(name, file, dtype, shape, end - begin)
+    if described != size:
+        raise ValueError(f"{file.name}: its header describes {described} bytes, it has {size}; copy it again")
