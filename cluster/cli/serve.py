@@ -1,4 +1,4 @@
-"""`eightwinds serve`, `down`, `doctor` and `token`: what an operator does beside the server."""
+"""`eightwinds serve`, `down`, `doctor`, `inspect` and `token`: what an operator does beside the server."""
 
 import os
 import sys
@@ -54,6 +54,22 @@ def doctor(config: ConfigFile = None, settings: Settings = None) -> None:
     raise typer.Exit(run(config, settings or []))
 
 
+def inspect(
+    folder: Annotated[str, typer.Argument(help="Checkpoint folder, hub id, or demo.")],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what a checkpoint is, what each actor would hold, and what would be refused."""
+    loaded = _config(config, settings, model__path=folder)
+    from cluster.launch.inspection import run
+
+    try:
+        raise typer.Exit(run(loaded, as_json))
+    except ValueError as error:
+        raise refused(error) from None
+
+
 def token(
     name: Annotated[str, typer.Argument(help="Whom the token is for.")],
     scope: Annotated[str, typer.Option(help="inference, cluster, or both with a comma between.")] = "inference",
@@ -91,4 +107,4 @@ def _config(file: Path | None, settings: list[str] | None, **options: str | bool
         raise refused(error) from None
 
 
-COMMANDS = (serve, down, doctor, token)
+COMMANDS = (serve, down, doctor, inspect, token)

@@ -52,8 +52,12 @@ class ServedModel:
     @classmethod
     def open(cls, path: str) -> "ServedModel":
         """Open a folder, `demo`, or a hub id; ValueError says what is wrong with it."""
-        folder, model_id = _folder(path)
-        checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.load(folder)
+        folder, model_id = model_folder(path)
+        return cls.of(folder, model_id, Checkpoint.open(folder), Tokenizer.load(folder))
+
+    @classmethod
+    def of(cls, folder: Path, model_id: str, checkpoint: Checkpoint, tokenizer: Tokenizer) -> "ServedModel":
+        """Of a folder's parts; ValueError if they do not belong together."""
         config = checkpoint.config
         if tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
@@ -64,7 +68,7 @@ class ServedModel:
         return cls(model_id, checkpoint, tokenizer, ends, _default_sampling(folder), chat_format(folder, tokenizer))
 
 
-def _folder(path: str) -> tuple[Path, str]:
+def model_folder(path: str) -> tuple[Path, str]:
     """The checkpoint's folder, and what requests name it by: `demo`, the folder's name, or the hub id."""
     if path == "demo":
         return DEMO_FOLDER, "demo"

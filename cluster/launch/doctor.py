@@ -162,6 +162,11 @@ def _checkpoint(config: Config, taken_over: bool) -> Iterator[Finding]:
     text = f"{served.id}: {len(checkpoint.tensors)} tensors, {stored / 1e6:.1f} MB stored"
     forms = dtype if form == "none" else f"{dtype}, experts in {form}"
     yield Finding("ok", "checkpoint", f"{text}, {held / 1e6:.1f} MB as they are served, in {forms}")
+    chat = served.chat_format
+    if isinstance(chat, str):
+        yield Finding("ok", "chat", f"none: it {chat}", "eightwinds inspect tells more of the checkpoint")
+    else:
+        yield Finding("ok", "chat", f"{chat.name}, {'with' if chat.calls else 'without'} tools")
     yield _threads(config, checkpoint.config.hidden_size)
     if needed := memory_needed(config, held):
         found = memory(os.environ, ray=config.runtime == "ray")

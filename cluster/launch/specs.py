@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,12 +90,20 @@ def held_bytes(config: Config, checkpoint: Checkpoint) -> int:
     return _held(config, checkpoint, experts_form(config, checkpoint))
 
 
-def _held(config: Config, checkpoint: Checkpoint, experts_form: str) -> int:
-    dtype = served_dtype(config, checkpoint)
-    held = checkpoint.held_bytes(dtype)
+def actor_bytes(config: Config, checkpoint: Checkpoint) -> tuple[int, int]:
+    """Of the weights that the head holds, and of those of one expert. ValueError as `experts_form`."""
+    form = experts_form(config, checkpoint)
+    head, expert = checkpoint.head_names(), checkpoint.expert_names(0)
+    return _held(config, checkpoint, form, head), _held(config, checkpoint, form, expert)
+
+
+def _held(config: Config, checkpoint: Checkpoint, experts_form: str, tensors: Collection[str] | None = None) -> int:
+    """Of these tensors, or of all."""
+    dtype, chosen = served_dtype(config, checkpoint), checkpoint.tensors if tensors is None else tensors
+    held = checkpoint.held_bytes(dtype, chosen)
     for names, form in ((_EXPERTS, experts_form), (_HEAD_MATRICES, config.head.quantization)):
         if form != "none":
-            own = checkpoint.held_bytes(dtype, [n for n in checkpoint.tensors if any(name in n for name in names)])
+            own = checkpoint.held_bytes(dtype, [n for n in chosen if any(name in n for name in names)])
             held += round(own / dtype_bytes(dtype) * _number_bytes(form, checkpoint)) - own
     return held
 
