@@ -1,5 +1,6 @@
 """Work on a request that grows with its length. It depends on the model alone, so any process gives the same result."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf import descriptor_pool
@@ -42,8 +43,10 @@ class Examiner:
         text = self._served.tokenizer.decode(named, special_tokens=request.special_tokens)
         return _fitting(pb.DetokenizeResponse(text=text), "token_ids")
 
-    def generation(self, request: pb.GenerateRequest, limits: Limits, caller: Caller, whole: bool) -> GenerationRequest:
-        return self._validator.generation(request, limits, caller, whole=whole)
+    def generations(
+        self, requests: Sequence[pb.GenerateRequest], limits: Limits, caller: Caller, whole: bool
+    ) -> list[GenerationRequest]:
+        return [self._validator.generation(request, limits, caller, whole=whole) for request in requests]
 
 
 def _fitting(response: M, path: str) -> M:

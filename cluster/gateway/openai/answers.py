@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.engine.events import FinishReason
-from cluster.engine.generation import Generation
+from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.text import Piece
 from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs
 from cluster.gateway.openai.requests import Wanted
@@ -23,11 +23,11 @@ class Part:
     finish: str | None
 
 
-def scores_of(generation: Generation) -> int:
+def scores_of(wanted: GenerationRequest) -> int:
     """The most log-probabilities that its answer can have."""
-    sequence = generation.request.sequence
-    outputs = sequence.max_tokens * (sequence.sampling.logprobs + 1) * generation.request.n
-    return outputs + len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1) * generation.request.n
+    sequence = wanted.sequence
+    outputs = sequence.max_tokens * (sequence.sampling.logprobs + 1) * wanted.n
+    return outputs + len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1) * wanted.n
 
 
 class Answer:

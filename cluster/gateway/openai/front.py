@@ -133,17 +133,14 @@ class Front:
         return generate
 
     async def _start(self, wanted: Wanted, caller: Caller, stack: contextlib.AsyncExitStack) -> list[Generation]:
-        """The generations of a request's prompts, queued. An answer in one object must not grow without bound."""
-        generations = [
-            await stack.enter_async_context(self._intake.generation(one, caller, whole=False))
-            for one in wanted.requests
-        ]
-        if not wanted.stream and (scores := sum(map(scores_of, generations))) > _MOST_SCORES:
+        """The generations of all prompts, queued together. An answer in one object must not grow without bound."""
+        work = await self._intake.wanted(wanted.requests, caller, whole=False)
+        if not wanted.stream and (scores := sum(map(scores_of, work))) > _MOST_SCORES:
             text = (
                 f"up to {scores} log-probabilities do not fit into one answer, {_MOST_SCORES} do: lower it, or stream"
             )
             raise invalid([Violation("top_logprobs" if wanted.chat else "logprobs", text)])
-        return generations
+        return stack.enter_context(self._intake.running(work))
 
     async def _events(
         self, answer: Answer, pieces: AsyncGenerator[tuple[int, Pieces], None], request: Request

@@ -17,6 +17,7 @@ from protos.eightwinds.v1 import inference_pb2 as pb
 
 _COMPLETION_TOKENS = 16  # OpenAI's default, of completions only
 _MOST_OUTPUTS = 128
+_MOST_SHARED_BYTES = 4 << 20  # copies of what the prompts of a request share
 _ROLES = {"system": pb.ROLE_SYSTEM, "developer": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 _ROLES |= {"tool": pb.ROLE_USER, "function": pb.ROLE_USER}  # a template without tools has no other place for them
 _ANY_OBJECT = '{"type": "object"}'
@@ -84,6 +85,10 @@ def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
     requests, prompts = [], _prompts(body)
     if len(prompts) * (shared.n or 1) > _MOST_OUTPUTS:
         body.refuse("prompt", f"makes more than {_MOST_OUTPUTS} outputs, with n of each prompt")
+        prompts = prompts[:1]
+    elif len(prompts) * shared.ByteSize() > _MOST_SHARED_BYTES:
+        body.refuse("prompt", "has too many prompts for so long a schema, logit_bias or stop: send fewer at once")
+        prompts = prompts[:1]
     for prompt in prompts:
         requests.append(request := pb.GenerateRequest())
         request.CopyFrom(shared)

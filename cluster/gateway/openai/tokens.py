@@ -29,7 +29,7 @@ async def tokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -
     special, strings = body.flag("add_special_tokens", not chat), body.flag("return_token_strs")
     body.found.raise_any()
     work = partial(Examiner.tokenize, request=request, context_length=intake.context)
-    answer = await intake.examined(request, caller, work)
+    answer = await intake.examined([request], caller, work)
     ids = list(answer.token_ids)
     if not chat and not special:
         ids = ids[1:] if ids[:1] == [tokenizer.bos_id] else ids
@@ -42,7 +42,7 @@ async def detokenized(intake: Intake, values: Mapping[str, Any], caller: Caller)
     body = Body(values, Violations())
     request = pb.DetokenizeRequest(model=body.text("model"), token_ids=body.integers("tokens"), special_tokens=True)
     body.found.raise_any()
-    answer = await intake.examined(request, caller, partial(Examiner.detokenize, request=request))
+    answer = await intake.examined([request], caller, partial(Examiner.detokenize, request=request))
     return {"prompt": answer.text}
 
 

@@ -14,7 +14,7 @@ from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
-from tests.openai_door import CHAT, HELLO, ask, chat
+from tests.openai_door import CHAT, COMPLETIONS, HELLO, ask, chat
 from tests.serving import Serving
 
 ServeFake = Callable[..., Serving]
@@ -65,6 +65,22 @@ def test_a_full_queue_says_when_to_come_again(instruct: ServedModel, serve_fake:
     assert answered.headers["retry-after-ms"] == f"{answered.headers['retry-after']}000"
     head.let_go()
     assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_full_queue_takes_all_prompts_of_a_request_or_none(instruct: ServedModel, serve_fake: ServeFake) -> None:
+    """F6, F15."""
+    head = FakeHead()
+    server = serve_fake(head, instruct, max_running=1, max_queued=2)
+    head.hold()
+    six = {"prompt": ["a"] * 6, "max_tokens": 2, "ignore_eos": True}
+    connection = http.client.HTTPConnection(server.http, timeout=PATIENCE)
+    connection.request("POST", COMPLETIONS, json.dumps(six))
+    head.wait_for_plan()
+    assert ask(server, COMPLETIONS, six).status == 429
+    assert server.engine.counters().waiting == 5, "all of the first, none of the second"
+    head.let_go()
+    assert len(json.loads(connection.getresponse().read())["choices"]) == 6
     connection.close()
 
 
