@@ -9,7 +9,7 @@ from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
-from cluster.gateway.errors import unknown_model
+from cluster.gateway.errors import check_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
 from cluster.gateway.lengths import context
@@ -52,14 +52,17 @@ class Intake:
         take the tokenizer more than a second, as a schema may, in which no other stream would move.
         """
         first = requests[0]
-        if first.model not in ("", self.served.id):
-            raise unknown_model(first.model, self.served.id)
+        check_model(first.model, self.served.names)
         constrained = isinstance(first, pb.GenerateRequest) and first.HasField("constraint")
         size = sum(request.ByteSize() for request in requests)
-        if size < _LONG_BYTES and not constrained:
-            return work(self._examiner)
         who = caller.name or getattr(first, "user", "") or caller.tenant
-        return await self._examination.run(who, size, work, costly=constrained)
+        return await self.beside(size, who, work, constrained)
+
+    async def beside(self, size: int, who: str, work: Callable[[Examiner], T], costly: bool = False) -> T:
+        """The result of `work` on so many bytes, in the turn of a tenant `who`, unless that is next to nothing."""
+        if size < _LONG_BYTES and not costly:
+            return work(self._examiner)
+        return await self._examination.run(who, size, work, costly=costly)
 
     @property
     def context(self) -> int:

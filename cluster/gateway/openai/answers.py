@@ -42,6 +42,14 @@ class Answer:
         self._offsets = [CompletionLogprobs(words) for _ in range(len(generations) * wanted.n)]
         self._begun = [False] * len(self._offsets)
 
+    def parts(self, prompt: int, pieces: Sequence[tuple[int, Piece]]) -> int:
+        """About how many texts and numbers an answer has of these pieces, and of their prompt if it begins with it."""
+        sequence = self._generations[prompt].request.sequence
+        echoed = (
+            0 if self._begun[prompt * self._wanted.n] else len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1)
+        )
+        return len(pieces) * (sequence.sampling.logprobs + 2) + echoed * self._wanted.n
+
     # ---- streams ----
 
     def chunks(self, prompt: int, pieces: Sequence[tuple[int, Piece]]) -> list[Json]:

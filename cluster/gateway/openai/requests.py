@@ -5,12 +5,13 @@ that mean nothing to an engine of one model (`store`, `service_tier`, `metadata`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.gateway.errors import Violations
-from cluster.gateway.openai.body import Body, is_integers, is_number
+from cluster.gateway.examination.examiner import Examiner
+from cluster.gateway.openai.body import Body, is_integers, is_number, parsed
 from cluster.gateway.prompts import MOST_MESSAGES
 from cluster.gateway.validation import MAX_LOGPROBS
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -41,6 +42,14 @@ class Wanted:
     @property
     def logprobs(self) -> bool:
         return self.requests[0].output.HasField("logprobs")
+
+
+Read = Callable[[Mapping[str, Any], str], Wanted]
+
+
+def wanted_of(examiner: Examiner, raw: bytes, most: int, read: Read, request_id: str) -> Wanted:
+    """Of a body's bytes, by an examiner, because long ones take some time; `most` as in `parsed`."""
+    return read(parsed(raw, most), request_id)
 
 
 def chat_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
