@@ -30,6 +30,7 @@ from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import TokenFile
 
 _MOST_SCORES = 500_000  # log-probabilities in one answer: some 60 MB
+_PROBES = 16  # one connection of so many is kept for probes, and for telling others to come later
 _SILENCE_SECONDS = 12.0  # of a stream, after which a comment shows that it lives
 T = TypeVar("T")
 
@@ -46,7 +47,8 @@ class Front:
         """Without `tokens` everybody may ask; a body may have `message_bytes`."""
         self._intake, self._most_fields = intake, limits.message_fields
         self._guard, self._words = Guard(refusals, tokens, message_bytes, limits), Words(intake.served.tokenizer)
-        self._places = Places(limits.calls, "TOO_MANY_CALLS", "requests")
+        connections = max(1, limits.http_connections - limits.http_connections // _PROBES)
+        self._places = Places(min(limits.calls, connections), "TOO_MANY_CALLS", "requests")
         self._created, self._release = int(time.time()), version("eightwinds")
 
     def routes(self) -> list[Route]:
@@ -142,11 +144,13 @@ class Front:
 
     async def _tokenize(self, request: Request) -> Response:
         work = partial(tokenized, names=self._intake.served.names, context=self._intake.context)
-        return _json(await self._read(request, work))
+        with self._places:
+            return _json(await self._read(request, work))
 
     async def _detokenize(self, request: Request) -> Response:
         work = partial(detokenized, names=self._intake.served.names)
-        return _json(await self._read(request, work))
+        with self._places:
+            return _json(await self._read(request, work))
 
     async def _tokenizer_info(self, request: Request) -> Response:
         return JSONResponse(tokenizer_info(self._intake.served))
