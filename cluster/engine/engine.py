@@ -90,12 +90,13 @@ class Engine:
         self._thread.start()
 
     def submit(self, requests: list[SequenceRequest]) -> None:
-        """Queue the outputs of one request, all or none; raises QueueFull or EngineStopped."""
+        """Queue the outputs of one client's prompts, all or none; raises QueueFull or EngineStopped."""
         with self._wake:
             if self._stopping:
                 raise EngineStopped
             backlog = self._scheduler.backlog(requests[0].client)
-            if not admits(self._config.queue, backlog, len(requests[0].prompt_ids)):
+            tokens = sum(len(r.prompt_ids) for r in requests if r.sampling.output_index == 0)  # others share its prompt
+            if not admits(self._config.queue, backlog, tokens):
                 raise QueueFull(self.statistics.retry_seconds(self.clock(), backlog.sequences))
             for request in requests:
                 own = request if self._config.prefixes_by_tenant else replace(request, tenant="")

@@ -5,7 +5,7 @@ Text is decoded here, off the engine's thread.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.engine.engine import Engine
@@ -197,23 +197,33 @@ class Generations:
             if generation := self._by_id.get(event.sequence_id):
                 generation.deliver(event)
 
-    def start(self, request: GenerationRequest, engine: Engine) -> Generation:
-        """Queue a request; raises QueueFull or EngineStopped. Its events come later, on this thread's loop."""
-        generation = Generation(request, engine, self._tokenizer, self._max_buffered, self.stats)
-        engine.submit(generation.sequences())
-        self._by_id |= dict.fromkeys(generation.ids, generation)
+    def start(self, requests: Sequence[GenerationRequest], engine: Engine) -> list[Generation]:
+        """Queue requests of one client, all or none; raises QueueFull or EngineStopped. Their events come later, on
+        this thread's loop.
+        """
+        started = [Generation(one, engine, self._tokenizer, self._max_buffered, self.stats) for one in requests]
+        engine.submit([sequence for generation in started for sequence in generation.sequences()])
+        for generation in started:
+            self._by_id |= dict.fromkeys(generation.ids, generation)
         self._idle.clear()
-        return generation
+        return started
 
     @contextlib.contextmanager
     def running(self, request: GenerationRequest, engine: Engine) -> Iterator[Generation]:
-        """A context for one request: started on entry, dropped and forgotten on exit, however that comes."""
-        generation = self.start(request, engine)
-        try:
+        """As `all_running`, of one request."""
+        with self.all_running([request], engine) as (generation,):
             yield generation
+
+    @contextlib.contextmanager
+    def all_running(self, requests: Sequence[GenerationRequest], engine: Engine) -> Iterator[list[Generation]]:
+        """A context for requests: started on entry, dropped and forgotten on exit, however that comes."""
+        started = self.start(requests, engine)
+        try:
+            yield started
         finally:
-            generation.close()
-            self._forget(generation)
+            for generation in started:
+                generation.close()
+                self._forget(generation)
 
     def _forget(self, generation: Generation) -> None:
         for sequence_id in generation.ids:

@@ -17,8 +17,8 @@ DEMO_FOLDER = Path(__file__).resolve().parents[2] / "model" / "demo"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """`id` is what requests name; `eos_ids` end an output; `default_sampling` fills absent sampling fields.
-    `chat_format` turns conversations into ids, or is the reason why they cannot be served.
+    """`id` is what requests name, or one of the `aliases`; `eos_ids` end an output; `default_sampling` fills absent
+    sampling fields. `chat_format` turns conversations into ids, or is the reason why they cannot be served.
     """
 
     id: str
@@ -27,6 +27,11 @@ class ServedModel:
     eos_ids: tuple[int, ...]
     default_sampling: SamplingParams
     chat_format: ChatFormat | str = "has no chat template"
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.id, *self.aliases)
 
     @property
     def chat(self) -> bool:

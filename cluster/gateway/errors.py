@@ -98,6 +98,12 @@ class Violations:
             raise invalid(self._found)
 
 
+def check_model(name: str, names: Sequence[str]) -> None:
+    """ApiError unless the name of a request's model is one of these, or empty."""
+    if name and name not in names:
+        raise unknown_model(name, names[0])
+
+
 def unknown_model(name: str, served: str) -> ApiError:
     name = cut(name, 100)
     text = f"model {name!r} is not served here; use {served!r} or leave it empty"

@@ -1,15 +1,15 @@
 """The way of a request from any door to the engine: examined, queued, and under way."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TypeVar
 
-from cluster.engine.generation import Generation
+from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.auth import Caller
 from cluster.gateway.backend import Backend
-from cluster.gateway.errors import unknown_model
+from cluster.gateway.errors import check_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.examination.pool import Examination
 from cluster.gateway.lengths import context
@@ -29,25 +29,40 @@ class Intake:
     @asynccontextmanager
     async def generation(self, request: pb.GenerateRequest, caller: Caller, whole: bool) -> AsyncIterator[Generation]:
         """The request under way; `whole`: the answer is one message. ApiError, QueueFull or EngineStopped if not."""
-        serving = self.backend.require()
-        limits = serving.engine.limits
-        work = partial(Examiner.generation, request=request, limits=limits, caller=caller, whole=whole)
-        wanted = await self.examined(request, caller, work)
-        with serving.generations.running(wanted, serving.engine) as generation:
+        with self.running(await self.wanted([request], caller, whole)) as (generation,):
             yield generation
 
-    async def examined(self, request: Examined, caller: Caller, work: Callable[[Examiner], T]) -> T:
-        """The result of `work`, beside the event loop if the request is long or constrained: 4 MB take the tokenizer
-        more than a second, as a schema may, in which no other stream would move.
+    async def wanted(
+        self, requests: Sequence[pb.GenerateRequest], caller: Caller, whole: bool
+    ) -> list[GenerationRequest]:
+        """The engine's work for the requests of one call, which are examined together; ApiError if one is wrong."""
+        limits = self.backend.require().engine.limits
+        work = partial(Examiner.generations, requests=requests, limits=limits, caller=caller, whole=whole)
+        return await self.examined(requests, caller, work)
+
+    @contextmanager
+    def running(self, wanted: Sequence[GenerationRequest]) -> Iterator[list[Generation]]:
+        """All of it under way, or QueueFull or EngineStopped and none of it."""
+        serving = self.backend.require()
+        with serving.generations.all_running(wanted, serving.engine) as generations:
+            yield generations
+
+    async def examined(self, requests: Sequence[Examined], caller: Caller, work: Callable[[Examiner], T]) -> T:
+        """The result of `work` on the requests of one call, beside the event loop if they are long or constrained: 4 MB
+        take the tokenizer more than a second, as a schema may, in which no other stream would move.
         """
-        if request.model not in ("", self.served.id):
-            raise unknown_model(request.model, self.served.id)
-        constrained = isinstance(request, pb.GenerateRequest) and _is_constrained(request)
-        size = request.ByteSize()
-        if size < _LONG_BYTES and not constrained:
+        first = requests[0]
+        check_model(first.model, self.served.names)
+        constrained = isinstance(first, pb.GenerateRequest) and _is_constrained(first)
+        size = sum(request.ByteSize() for request in requests)
+        who = caller.name or getattr(first, "user", "") or caller.tenant
+        return await self.beside(size, who, work, constrained)
+
+    async def beside(self, size: int, who: str, work: Callable[[Examiner], T], costly: bool = False) -> T:
+        """The result of `work` on so many bytes, in the turn of a tenant `who`, unless that is next to nothing."""
+        if size < _LONG_BYTES and not costly:
             return work(self._examiner)
-        who = caller.name or getattr(request, "user", "") or caller.tenant
-        return await self._examination.run(who, size, work, costly=constrained)
+        return await self._examination.run(who, size, work, costly=costly)
 
     @property
     def context(self) -> int:

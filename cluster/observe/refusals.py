@@ -1,5 +1,6 @@
 """Refusals, counted by reason, and logged so seldom that a flood of them is no flood of lines."""
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -40,6 +41,16 @@ class Reluctance:
     def __init__(self, at_once: int = 20, seconds: float = 1.0, most: int = 2048) -> None:
         self._at_once, self._seconds, self._most = at_once, seconds, most
         self._second, self._seen = 0, Counter[str]()
+        self._held = 0
+
+    async def hold(self, address: str, now: float) -> None:
+        """Return at once, or when the time of a refusal `now`, in seconds, is over."""
+        if seconds := self.seconds(address, now, self._held):
+            self._held += 1
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._held -= 1
 
     def seconds(self, address: str, now: float, held: int) -> float:
         """For a refusal `now`, in seconds, while `held` others are being held back."""

@@ -154,7 +154,8 @@ class LimitsSection(_Section):
     `connections` of gRPC with `streams` calls on each and `calls` on all; `header_bytes` of a call's or request's head;
     `settings_s` for a connection's first words, and it is closed after `idle_s` without a call; a client may ping every
     `ping_interval_s`. `uploads` messages come in at once, each within `upload_s`, of at most `message_fields` fields.
-    `watches` of health, and as many of load. HTTP has `http_connections`, and `http_head_s` for a whole request.
+    `watches` of health, and as many of load. HTTP has `http_connections`, `http_head_s` for a whole request, and
+    `http_unread_s` in which nothing of an answer is taken.
     Of each tenant `examinations` may wait (tokenizing, schemas), of all `examination_bytes`, for `examination_s`; a
     long one may take `examination_cpu_s` of a core and `examination_memory_bytes`.
     """
@@ -172,6 +173,7 @@ class LimitsSection(_Section):
     watches: int = Field(default=128, ge=1)
     http_connections: int = Field(default=1024, ge=1)
     http_head_s: float = Field(default=10.0, gt=0)
+    http_unread_s: float = Field(default=10.0, gt=0)
     examinations: int = Field(default=16, ge=1)
     examination_bytes: int = Field(default=64 << 20, ge=1)
     examination_s: float = Field(default=20.0, gt=0)

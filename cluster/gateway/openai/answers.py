@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.engine.events import FinishReason
-from cluster.engine.generation import Generation
+from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.text import Piece
 from cluster.gateway.openai.calls import call_fragment, whole_calls
 from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs
@@ -26,11 +26,11 @@ class Part:
     calls: tuple[CallPart, ...] = ()
 
 
-def scores_of(generation: Generation) -> int:
+def scores_of(wanted: GenerationRequest) -> int:
     """The most log-probabilities that its answer can have."""
-    sequence = generation.request.sequence
-    outputs = sequence.max_tokens * (sequence.sampling.logprobs + 1) * generation.request.n
-    return outputs + len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1) * generation.request.n
+    sequence = wanted.sequence
+    outputs = sequence.max_tokens * (sequence.sampling.logprobs + 1) * wanted.n
+    return outputs + len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1) * wanted.n
 
 
 class Answer:
@@ -44,6 +44,14 @@ class Answer:
         self._chunk_about = about | {"object": f"{kind}.chunk" if wanted.chat else kind}
         self._offsets = [CompletionLogprobs(words) for _ in range(len(generations) * wanted.n)]
         self._begun = [False] * len(self._offsets)
+
+    def parts(self, prompt: int, pieces: Sequence[tuple[int, Piece]]) -> int:
+        """About how many texts and numbers an answer has of these pieces, and of their prompt if it begins with it."""
+        sequence = self._generations[prompt].request.sequence
+        echoed = (
+            0 if self._begun[prompt * self._wanted.n] else len(sequence.prompt_ids) * (sequence.prompt_logprobs + 1)
+        )
+        return len(pieces) * (sequence.sampling.logprobs + 2) + echoed * self._wanted.n
 
     # ---- streams ----
 

@@ -5,18 +5,20 @@ that mean nothing to an engine of one model (`store`, `service_tier`, `metadata`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.gateway.conversations import MOST_MESSAGES
 from cluster.gateway.errors import Violations
-from cluster.gateway.openai.body import Body, is_integers, is_number
+from cluster.gateway.examination.examiner import Examiner
+from cluster.gateway.openai.body import Body, is_integers, is_number, parsed
 from cluster.gateway.validation import MAX_LOGPROBS
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 _COMPLETION_TOKENS = 16  # OpenAI's default, of completions only
 _MOST_OUTPUTS = 128
+_MOST_SHARED_BYTES = 4 << 20  # copies of what the prompts of a request share
 _ROLES = {"system": pb.ROLE_SYSTEM, "developer": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 _ROLES |= {"tool": pb.ROLE_TOOL, "function": pb.ROLE_TOOL}
 _CHOICES = {"auto": pb.TOOL_CHOICE_AUTO, "none": pb.TOOL_CHOICE_NONE, "required": pb.TOOL_CHOICE_REQUIRED}
@@ -41,6 +43,14 @@ class Wanted:
     @property
     def logprobs(self) -> bool:
         return self.requests[0].output.HasField("logprobs")
+
+
+Read = Callable[[Mapping[str, Any], str], Wanted]
+
+
+def wanted_of(examiner: Examiner, raw: bytes, most: int, read: Read, request_id: str) -> Wanted:
+    """Of a body's bytes, by an examiner, because long ones take some time; `most` as in `parsed`."""
+    return read(parsed(raw, most), request_id)
 
 
 def chat_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
@@ -84,6 +94,10 @@ def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
     requests, prompts = [], _prompts(body)
     if len(prompts) * (shared.n or 1) > _MOST_OUTPUTS:
         body.refuse("prompt", f"makes more than {_MOST_OUTPUTS} outputs, with n of each prompt")
+        prompts = prompts[:1]
+    elif len(prompts) * shared.ByteSize() > _MOST_SHARED_BYTES:
+        body.refuse("prompt", "has too many prompts for so long a schema, logit_bias or stop: send fewer at once")
+        prompts = prompts[:1]
     for prompt in prompts:
         requests.append(request := pb.GenerateRequest())
         request.CopyFrom(shared)

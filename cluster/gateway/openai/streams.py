@@ -5,7 +5,6 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.engine.generation import Generation
 from cluster.engine.text import Piece
+from cluster.gateway.openai.rendering import rendered
 
 T = TypeVar("T")
 Pieces = list[tuple[int, Piece]]
@@ -25,7 +25,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 def event(value: object) -> str:
     """One line, ASCII only: U+2028 would end a line for some clients."""
-    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"
+    return f"data: {rendered(value, ascii_only=True)}\n\n"
 
 
 class Events(StreamingResponse):

@@ -1,25 +1,23 @@
 """Tokens and texts, as vLLM's endpoints have them: evaluation harnesses use a server as their tokenizer."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.engine.served_model import ServedModel
-from cluster.gateway.auth import Caller
-from cluster.gateway.errors import Violations
+from cluster.gateway.errors import Violations, check_model
 from cluster.gateway.examination.examiner import Examiner
-from cluster.gateway.intake import Intake
-from cluster.gateway.openai.body import Body
+from cluster.gateway.openai.body import Body, parsed
 from cluster.gateway.openai.logprobs import Words
+from cluster.gateway.openai.rendering import rendered
 from cluster.gateway.openai.requests import conversation, write_tools
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 
-async def tokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-    """Of a `prompt`, or of `messages`; ApiError if it has neither."""
-    body, tokenizer = Body(values, Violations()), intake.served.tokenizer
-    request = pb.TokenizeRequest(model=body.text("model"))
-    chat = "messages" in body
+def tokenized(examiner: Examiner, raw: bytes, most: int, names: Sequence[str], context: int) -> str:
+    """Of a body's `prompt` or `messages`; ApiError if it has neither. `most` as in `parsed`; `names` of the model."""
+    body, served = Body(parsed(raw, most), Violations()), examiner.served
+    check_model(body.text("model"), names)
+    request, chat = pb.TokenizeRequest(), "messages" in body
     if chat:
         conversation(body, request.prompt.chat)
         write_tools(body, request.prompt.chat)
@@ -30,20 +28,19 @@ async def tokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -
         body.refuse("prompt", "must be a string; or send messages")
     strings = body.flag("return_token_strs")
     body.found.raise_any()
-    work = partial(Examiner.tokenize, request=request, context_length=intake.context)
-    answer = await intake.examined(request, caller, work)
+    answer = examiner.tokenize(request, context)
     ids = list(answer.token_ids)
-    words = Words(tokenizer)
+    words = Words(served.tokenizer)
     found = {"count": len(ids), "max_model_len": answer.context_length, "tokens": ids}
-    return found | {"token_strs": [words.text(i) for i in ids] if strings else None}
+    return rendered(found | {"token_strs": [words.text(i) for i in ids] if strings else None})
 
 
-async def detokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-    body = Body(values, Violations())
-    request = pb.DetokenizeRequest(model=body.text("model"), token_ids=body.integers("tokens"), special_tokens=True)
+def detokenized(examiner: Examiner, raw: bytes, most: int, names: Sequence[str]) -> str:
+    body = Body(parsed(raw, most), Violations())
+    check_model(body.text("model"), names)
+    request = pb.DetokenizeRequest(token_ids=body.integers("tokens"), special_tokens=True)
     body.found.raise_any()
-    answer = await intake.examined(request, caller, partial(Examiner.detokenize, request=request))
-    return {"prompt": answer.text}
+    return rendered({"prompt": examiner.detokenize(request).text})
 
 
 def tokenizer_info(served: ServedModel) -> dict[str, Any]:

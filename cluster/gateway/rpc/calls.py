@@ -165,21 +165,15 @@ class Refuser:
     """
 
     def __init__(self, refusals: Refusals) -> None:
-        self._refusals, self._reluctance, self._held = refusals, Reluctance(), 0
+        self._refusals, self._reluctance = refusals, Reluctance()
 
     def handler(self, error: ApiError) -> grpc.RpcMethodHandler[Any, Any]:
         """A handler that ends a call of any method, and reads nothing of its messages."""
 
         async def end(messages: object, context: Context) -> None:
             self._refusals.note(error.reason, context.peer())
-            now = asyncio.get_running_loop().time()
-            seconds = self._reluctance.seconds(machine(context.peer()), now, self._held)
-            if seconds and len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
-                self._held += 1
-                try:
-                    await asyncio.sleep(seconds)
-                finally:
-                    self._held -= 1
+            if len(context.invocation_metadata() or ()) <= _MOST_HEADERS:
+                await self._reluctance.hold(machine(context.peer()), asyncio.get_running_loop().time())
             await abort(context, error, given_id(context))
 
         return grpc.stream_stream_rpc_method_handler(end)

@@ -84,10 +84,10 @@ class InferenceService:
 
     async def Tokenize(self, request: pb.TokenizeRequest, caller: Caller) -> pb.TokenizeResponse:
         work = partial(Examiner.tokenize, request=request, context_length=self._intake.context)
-        return await self._intake.examined(request, caller, work)
+        return await self._intake.examined([request], caller, work)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, caller: Caller) -> pb.DetokenizeResponse:
-        return await self._intake.examined(request, caller, partial(Examiner.detokenize, request=request))
+        return await self._intake.examined([request], caller, partial(Examiner.detokenize, request=request))
 
     async def ListModels(self, request: pb.ListModelsRequest, caller: Caller) -> pb.ListModelsResponse:
         if request.page_size < 0:

@@ -1,7 +1,7 @@
 """The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus).
 
-A request has a time to come whole. When all connections are taken, the one that has kept us waiting longest goes, so
-that a probe is always heard.
+A request has a time to come whole, and an answer one in which none of it is taken. When all connections are taken, the
+one that has kept us waiting longest goes, so that a probe is always heard.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ from cluster.observe.refusals import Refusals
 from cluster.settings.config import LimitsSection
 
 _KEEP_ALIVE_SECONDS = 5
+_MOST_EARLY_BYTES = 64 << 10  # of a next request that are kept while an answer is made
+_TOO_SLOW, _UNREAD = "HTTP_TOO_SLOW", "HTTP_UNREAD"  # why a connection is waited for, and then ended
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
@@ -65,62 +67,94 @@ def application(
 
 
 class _Door:
-    """All connections, and those that owe us the rest of a request, longest first, each with the timer that ends it."""
+    """All connections, and those that keep us waiting, longest first, each with the reason and its timer."""
 
     def __init__(self, limits: LimitsSection, refusals: Refusals) -> None:
-        self._seconds, self._most, self._refusals = limits.http_head_s, limits.http_connections, refusals
+        self._seconds = {_TOO_SLOW: limits.http_head_s, _UNREAD: limits.http_unread_s}
+        self._most, self._refusals = limits.http_connections, refusals
         self._all: set[_Protocol] = set()
-        self._owing: dict[_Protocol, asyncio.TimerHandle] = {}
+        self._waited_for: dict[_Protocol, tuple[str, asyncio.TimerHandle]] = {}
 
     def enter(self, new: "_Protocol") -> None:
-        """One more; if that is too many the one that has owed longest goes, else the new one."""
+        """One more; if that is too many the one that has been waited for longest goes, else the new one."""
         self._all.add(new)
         if len(self._all) > self._most:
-            self.put_out(next(iter(self._owing), new), "HTTP_TOO_MANY")
+            self._put_out(next(iter(self._waited_for), new), "HTTP_TOO_MANY")
 
     def leave(self, gone: "_Protocol") -> None:
         self._all.discard(gone)
-        self.owes(gone, False)
+        self.waits(gone, "")
 
-    def owes(self, who: "_Protocol", owing: bool) -> None:
-        """Whether its next bytes are waited for. They do not set its timer back while a request is incomplete."""
-        if not owing and (timer := self._owing.pop(who, None)):
+    def waits(self, who: "_Protocol", reason: str) -> None:
+        """Why it is waited for, "" if it is not. Its timer begins with the wait, and is not set back during it."""
+        before, timer = self._waited_for.get(who, ("", None))
+        if reason == before:
+            return
+        if timer is not None:
             timer.cancel()
-        if owing and who not in self._owing:
-            self._owing[who] = who.loop.call_later(self._seconds, self.put_out, who, "HTTP_TOO_SLOW")
+            del self._waited_for[who]
+        if reason and who in self._all:
+            timer = who.loop.call_later(self._seconds[reason], self._end, who, reason)
+            self._waited_for[who] = reason, timer
 
-    def put_out(self, who: "_Protocol", reason: str) -> None:
+    def _end(self, who: "_Protocol", reason: str) -> None:
+        if reason == _UNREAD and who.has_read():
+            self.waits(who, "")
+            self.waits(who, reason)
+        else:
+            self._put_out(who, reason)
+
+    def _put_out(self, who: "_Protocol", reason: str) -> None:
         self._refusals.note(reason, str(who.client))
         self.leave(who)
         who.transport.abort()
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which tells the door what it waits for."""
+    """uvicorn's, which tells the door what it waits for, and sees a client leave in the middle of its answer."""
 
     def __init__(self, door: _Door, **given: Any) -> None:
         super().__init__(**given)
-        self._door = door
+        self._door, self._unread = door, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._tell_door()
+        transport.set_write_buffer_limits(0)  # so that `pause_writing` tells of every byte that is not taken
         self._door.enter(self)
+        self._tell_door()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # h11 stops at a byte of the next request, and uvicorn reads no further, which would hide the client's end.
+        if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) <= _MOST_EARLY_BYTES:
+            self.flow.resume_reading()
         self._tell_door()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()  # which takes up a request that has come meanwhile, perhaps half of it
         self._tell_door()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.transport.get_write_buffer_size()
+        self._tell_door()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._tell_door()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
         super().connection_lost(exc)
 
+    def has_read(self) -> bool:
+        """Whether its client has taken anything of its answer since the last look."""
+        before, self._unread = self._unread, self.transport.get_write_buffer_size()
+        return self._unread < before
+
     def _tell_door(self) -> None:
-        self._door.owes(self, self.conn.their_state in (h11.IDLE, h11.SEND_BODY))
+        owing = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        self._door.waits(self, _UNREAD if self.flow.write_paused else _TOO_SLOW if owing else "")
 
 
 class _Server(uvicorn.Server):

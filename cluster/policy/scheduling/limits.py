@@ -62,7 +62,7 @@ class Backlog:
 
 def admits(bounds: QueueBounds, backlog: Backlog, tokens: int) -> bool:
     """Whether a request with this many prompt tokens is taken: at least one of its outputs must fit the queue; not all,
-    because a request for several could else never enter. An empty queue admits a prompt of any length. The bound for
+    because a request for several could else never enter. An empty queue admits prompts of any length. The bound for
     one client shrinks with the room that is left (the dynamic thresholds of Choudhury and Hahne 1998): one alone may
     fill eight ninths of a large queue, and there is always a place for a client that asks seldom.
     """

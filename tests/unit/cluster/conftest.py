@@ -102,8 +102,10 @@ def make(head: FakeHead, events: Events, no_waits: None) -> Iterator[Make]:
         grace: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         ahead: bool = False,
+        max_queued_tokens: int = 1 << 20,
     ) -> Engine:
         config = replace(engine_bounds(max_running, budget, max_queued, head.window, grace), plan_ahead=ahead)
+        config = replace(config, queue=replace(config.queue, tokens=max_queued_tokens))
         engines.append(Engine(head, config, events, clock))
         engines[-1].start()
         return engines[-1]

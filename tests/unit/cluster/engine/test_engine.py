@@ -1,5 +1,7 @@
 """The engine's thread at work: requests go in, events come out. Its failures are in test_engine_failures.py."""
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.engine.engine import QueueFull
@@ -118,6 +120,21 @@ def test_a_full_queue_refuses_all_outputs_of_a_request(make: Make, head: FakeHea
     head.let_go()
     events.wait_for_end("a", "b", "c", "d")
     assert not {"e", "f"} & set(events.by_id)
+    check_idle(engine, events)
+
+
+def test_prompts_that_come_together_count_with_all_their_tokens(make: Make, head: FakeHead, events: Events) -> None:
+    engine = make(max_running=1, max_queued=8, max_queued_tokens=14)
+    head.hold()
+    engine.submit([request("a")])
+    head.wait_for_plan()
+    engine.submit([request("b")])
+    with pytest.raises(QueueFull):
+        engine.submit([request("c"), request("d")])
+    d = request("d")
+    engine.submit([replace(d, sequence_id=f"d{i}", sampling=replace(d.sampling, output_index=i)) for i in range(2)])
+    head.let_go()
+    events.wait_for_end("a", "b", "d0", "d1")
     check_idle(engine, events)
 
 

@@ -181,8 +181,22 @@ async def test_a_refused_request_leaves_nothing_behind(start: Start, head: FakeH
     assert await generations.drained(0)
     engine.stop()
     with pytest.raises(EngineStopped):
-        generations.start(REQUEST, engine)
+        generations.start([REQUEST], engine)
     generations.check()
+
+
+async def test_several_requests_are_queued_together_or_not_at_all(start: Start, head: FakeHead) -> None:
+    generations, engine = start(max_running=1, max_queued=1)
+    head.hold()
+    others = [replace(REQUEST, n=2), replace(REQUEST, request_id="b", sequence=replace(SEQUENCE, prompt_ids=(1, 9)))]
+    with generations.all_running(others, engine) as started:
+        with pytest.raises(QueueFull), generations.all_running(others, engine):
+            pass
+        generations.check(*started)
+        head.let_go()
+        assert [await collect(one) for one in started] == [dict(enumerate(outputs(head, one))) for one in others]
+    generations.check()
+    await freed(engine)
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "internal"])
@@ -199,7 +213,7 @@ async def test_draining_waits_for_what_runs(start: Start, head: FakeHead) -> Non
     generations, engine = start()
     assert await generations.drained(0), "idle from the start, even without any grace"
     head.hold()
-    generation = generations.start(REQUEST, engine)
+    (generation,) = generations.start([REQUEST], engine)
     draining = asyncio.create_task(generations.drained(PATIENCE))
     head.let_go()
     await collect(generation)
@@ -268,7 +282,7 @@ async def test_times_are_those_of_the_engines_clock(start: Start, head: FakeHead
 async def test_check_finds_what_is_left_behind(start: Start, head: FakeHead) -> None:
     generations, engine = start()
     head.hold()
-    generation = generations.start(REQUEST, engine)
+    (generation,) = generations.start([REQUEST], engine)
     generations.check(generation)
     with pytest.raises(AssertionError):
         generations.check()

@@ -3,7 +3,7 @@
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -138,6 +138,14 @@ def test_batch_mates_do_not_change_a_bit(
             [Segment(0, segment.length, segment.start, segment.pages)], [0] * segment.length, [], 3
         )
         assert torch.equal(attend(SdpaBackend(window, 3), Scene(alone, s.cache, s.q_THd[rows])), together[rows])
+
+
+def test_a_stack_whose_order_is_not_the_batchs_gives_each_row_its_own_result() -> None:
+    s = scene(BATCHES["decode"], None, 3)
+    together = attend(SdpaBackend(None, 3), s)
+    turned = replace(s, batch=replace(s.batch, segments=s.batch.segments[::-1]))
+    assert len(SdpaBackend(None, 3).prepare(turned.batch)) == 1, "one stack of all of them"
+    assert torch.equal(attend(SdpaBackend(None, 3), turned), together)
 
 
 def test_a_stack_is_padded_a_little() -> None:

@@ -146,12 +146,12 @@ def test_a_schema_is_compiled_there_too(process: ExaminerProcess) -> None:
     limits = Limits(4, 64, 64, 16, None)
     good, bad = '{"type": "object", "properties": {"a": {"type": "integer"}}}', '{"type": "nothing"}'
 
-    def asked(schema: str) -> Callable[[Examiner], GenerationRequest]:
+    def asked(schema: str) -> Callable[[Examiner], list[GenerationRequest]]:
         request = pb.GenerateRequest(prompt=pb.Prompt(text="a"), constraint=pb.Constraint(json_schema=schema))
-        work = partial(Examiner.generation, request=request, limits=limits, caller=ANYBODY)
+        work = partial(Examiner.generations, requests=[request], limits=limits, caller=ANYBODY)
         return partial(work, whole=False)
 
-    constraint = process.run(asked(good)).sequence.sampling.constraint
+    constraint = process.run(asked(good))[0].sequence.sampling.constraint
     assert constraint is not None
     assert constraint.text == good
     assert "constraint.json_schema" in refused(process, asked(bad)).text

@@ -14,7 +14,7 @@ from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
-from tests.openai_door import CHAT, HELLO, ask, chat
+from tests.openai_door import CHAT, COMPLETIONS, HELLO, ask, chat
 from tests.serving import Serving
 
 ServeFake = Callable[..., Serving]
@@ -68,6 +68,22 @@ def test_a_full_queue_says_when_to_come_again(instruct: ServedModel, serve_fake:
     connection.close()
 
 
+def test_a_full_queue_takes_all_prompts_of_a_request_or_none(instruct: ServedModel, serve_fake: ServeFake) -> None:
+    """F6, F15."""
+    head = FakeHead()
+    server = serve_fake(head, instruct, max_running=1, max_queued=2)
+    head.hold()
+    six = {"prompt": ["a"] * 6, "max_tokens": 2, "ignore_eos": True}
+    connection = http.client.HTTPConnection(server.http, timeout=PATIENCE)
+    connection.request("POST", COMPLETIONS, json.dumps(six))
+    head.wait_for_plan()
+    assert ask(server, COMPLETIONS, six).status == 429
+    assert server.engine.counters().waiting == 5, "all of the first, none of the second"
+    head.let_go()
+    assert len(json.loads(connection.getresponse().read())["choices"]) == 6
+    connection.close()
+
+
 def test_before_the_model_is_loaded_health_and_requests_say_so(instruct: ServedModel) -> None:
     """F6."""
     server = Serving(instruct)
@@ -98,9 +114,31 @@ def test_tokens_are_asked_for_as_on_the_other_port(instruct: ServedModel, tmp_pa
         server.close()
 
 
+def test_probes_are_answered_while_all_others_wait(instruct: ServedModel) -> None:
+    """F6, F26: with every connection that requests may have taken, and as many more refused."""
+    head = FakeHead()
+    server = Serving(instruct, limits=LimitsSection(http_connections=16)).ready(head, engine_bounds(max_queued=64))
+    head.hold()
+    connections = [http.client.HTTPConnection(server.http, timeout=PATIENCE) for _ in range(30)]
+    body = json.dumps({"messages": HELLO, "max_tokens": 2, "ignore_eos": True, "stream": True})
+    try:
+        for i, connection in enumerate(connections):  # each refused one takes the place of the one before it
+            connection.request("POST", CHAT, body)
+            assert connection.getresponse().status == (200 if i < 15 else 429)
+        assert {ask(server, path).status for path in ("/health", "/healthz", "/ping") * 3} == {200}
+        head.let_go()
+    finally:
+        for connection in connections:
+            connection.close()
+        server.close()
+
+
+@pytest.mark.parametrize("more", ["", "G"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_ends_its_request(stream: bool, instruct: ServedModel, serve_fake: ServeFake) -> None:
-    """F11."""
+def test_a_client_that_goes_ends_its_request(
+    stream: bool, more: str, instruct: ServedModel, serve_fake: ServeFake
+) -> None:
+    """F11, also behind a part of its next request."""
     head = FakeHead()
     server = serve_fake(head, instruct)
     head.hold()
@@ -110,6 +148,7 @@ def test_a_client_that_goes_ends_its_request(stream: bool, instruct: ServedModel
         lines = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(raw)}\r\n\r\n{raw}"
         connection.sendall(lines.encode())
         head.wait_for_plan()
+        connection.sendall(more.encode())
     assert server.run(server.generations.drained(PATIENCE / 2)), "nobody waits for it any more"
     head.let_go()
     server.idle()

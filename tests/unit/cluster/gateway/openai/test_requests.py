@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cluster.gateway.openai import body
 from tests.openai_door import COMPLETIONS, ask, chat, complete
 from tests.serving import Serving
 
@@ -69,6 +70,19 @@ def test_rubbish_is_a_bad_request(raw: bytes, serving: Serving) -> None:
 def test_a_body_that_is_too_long_is_refused(serving: Serving) -> None:
     answered = ask(serving, COMPLETIONS, b" " * ((1 << 20) + 1))
     assert (answered.status, answered.error["code"]) == (413, "message_too_large")
+
+
+def test_long_bodies_are_read_in_another_process(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F11: parsing keeps the interpreter's lock, and no stream would move."""
+    long = "a " * 50_000
+    monkeypatch.setattr(body, "json", None)
+    answered = complete(serving, prompt=long)
+    assert (answered.status, answered.error["code"]) == (400, "context_length_exceeded")
+    assert ask(serving, "/tokenize", {"prompt": long, "model": "other"}).status == 404
+    whole = ask(serving, "/tokenize", {"prompt": long, "return_token_strs": True}).json
+    assert whole["count"] == len(whole["tokens"]) == len(whole["token_strs"]) > 50_000
+    assert ask(serving, "/detokenize", {"tokens": whole["tokens"][1:]}).json["prompt"] == long
+    assert complete(serving).status == 500, "short ones are read here"
 
 
 def test_a_body_of_very_many_objects_is_refused(serving: Serving) -> None:

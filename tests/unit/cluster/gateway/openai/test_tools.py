@@ -29,7 +29,8 @@ LISTED = '[{"name": "weather", "arguments": {"place": "Ulm"}}, {"name": "clock",
 
 @pytest.fixture(scope="module")
 def hermes(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    folder, made = tmp_path_factory.mktemp("hermes"), tiny(vocab_size=32002, eos_token_id=2, max_position_embeddings=2048)
+    folder = tmp_path_factory.mktemp("hermes")
+    made = tiny(vocab_size=32002, eos_token_id=2, max_position_embeddings=2048)
     text_folder(folder, added={END: 32000, START: 32001}, template=HERMES, eos_token=END)
     write(folder, made, random_weights(made))
     return ServedModel.open(str(folder))
@@ -37,7 +38,8 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 @pytest.fixture(scope="module")
 def third(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    folder, made = tmp_path_factory.mktemp("third"), tiny(vocab_size=32768, eos_token_id=2, max_position_embeddings=2048)
+    folder = tmp_path_factory.mktemp("third")
+    made = tiny(vocab_size=32768, eos_token_id=2, max_position_embeddings=2048)
     write(folder, made, random_weights(made))
     shutil.copy(V3, folder / "tokenizer.model")
     return ServedModel.open(str(folder))

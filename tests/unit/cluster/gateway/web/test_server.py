@@ -14,6 +14,8 @@ from cluster.observe.refusals import Refusals
 from cluster.settings.address import bind
 from cluster.settings.config import LimitsSection
 
+LONG = 24 << 20  # more than the kernel holds for a connection
+
 
 async def no_metrics() -> bytes:
     return b""
@@ -172,4 +174,60 @@ async def test_a_machine_without_file_descriptors_is_said_once(caplog: pytest.Lo
         asyncio.get_running_loop().call_exception_handler({"message": "something else"})
         assert "something else" in caplog.text
     async with asyncio.timeout(20):
+        await server.stop()
+
+
+class Deaf:
+    """A connection that asks for something long and reads nothing of it."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    async def read(self, most: int) -> int:
+        """How many bytes came; fewer than `most` at the end."""
+        count = 0
+        with contextlib.suppress(ConnectionError):
+            while part := await asyncio.to_thread(self.socket.recv, 1 << 16):
+                count += len(part)
+                if count >= most:
+                    break
+        return count
+
+
+async def long_answer() -> bytes:
+    return b"a" * LONG
+
+
+async def test_an_answer_that_nobody_reads_is_given_up() -> None:
+    """F11."""
+    refusals = Refusals()
+    server = HttpServer(application(lambda: True, long_answer), LimitsSection(http_unread_s=0.2), refusals)
+    taken = bind("127.0.0.1:0")
+    await server.start(taken)
+    deaf = Deaf(taken.getsockname()[1])
+    async with asyncio.timeout(20):
+        while not refusals.counts["HTTP_UNREAD"]:
+            await asyncio.sleep(0.01)
+        assert await deaf.read(LONG) < LONG
+        deaf.socket.close()
+        await server.stop()
+
+
+async def test_an_answer_that_is_read_slowly_comes_whole() -> None:
+    """Neither the time for a next request nor that of one that stands still ends it."""
+    refusals = Refusals()
+    limits = LimitsSection(http_head_s=0.1, http_unread_s=1.0)
+    server, taken = HttpServer(application(lambda: True, long_answer), limits, refusals), bind("127.0.0.1:0")
+    await server.start(taken)
+    slow, count = Deaf(taken.getsockname()[1]), 0
+    async with asyncio.timeout(20):
+        for _ in range(5):
+            count += await slow.read(1 << 20)
+            await asyncio.sleep(0.1)
+        assert count + await slow.read(LONG - count) >= LONG
+        assert not refusals.counts["HTTP_UNREAD"]
+        slow.socket.close()
         await server.stop()
