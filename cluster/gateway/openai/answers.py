@@ -7,9 +7,9 @@ from typing import Any
 from cluster.engine.events import FinishReason
 from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.text import Piece
-from cluster.gateway.openai.calls import call_fragment, whole_calls
 from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs
 from cluster.gateway.openai.requests import Wanted
+from cluster.gateway.openai.tools import call_fragment, whole_calls
 from model.chat.calls import CallPart
 
 _FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.TOOL_CALLS: "tool_calls"}

@@ -30,12 +30,18 @@ class Body:
     def __init__(self, values: Mapping[str, Any], found: Violations, at: str = "") -> None:
         """`at` is put before the names of fields in violations."""
         self._values, self.found, self._at = values, found, at
+        self._read: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return self._values.get(name) is not None
+        return self.raw(name) is not None
 
     def raw(self, name: str) -> Any:
+        self._read.add(name)
         return self._values.get(name)
+
+    def unread(self) -> list[str]:
+        """The names of fields that are there and that nobody has asked for."""
+        return [name for name, value in self._values.items() if value is not None and name not in self._read]
 
     def path(self, name: str) -> str:
         return f"{self._at}{name}"
@@ -48,14 +54,14 @@ class Body:
         return otherwise if value is None else value
 
     def number(self, name: str) -> float | None:
-        value = self._values.get(name)
+        value: float | None = self.raw(name)
         if value is None or is_number(value):
             return value
         self.found.add(self.path(name), "must be a number")
         return None
 
     def integer(self, name: str, least: int = -(1 << 31), most: int = (1 << 31) - 1) -> int | None:
-        value = self._values.get(name)
+        value = self.raw(name)
         if isinstance(value, float) and value.is_integer():  # what some JSON libraries make of an integer
             value = int(value)
         if value is None:
@@ -67,7 +73,7 @@ class Body:
 
     def texts(self, name: str) -> list[str]:
         """A string, or a list of strings."""
-        value = self._values.get(name)
+        value = self.raw(name)
         if value is None:
             return []
         several = [value] if isinstance(value, str) else value
@@ -77,7 +83,7 @@ class Body:
         return several
 
     def integers(self, name: str) -> list[int]:
-        value = self._values.get(name)
+        value = self.raw(name)
         if value is None:
             return []
         if not is_integers(value):
@@ -100,7 +106,7 @@ class Body:
         self.found.add(self.path(name), why)
 
     def _typed(self, name: str, kind: type, what: str) -> Any:
-        value = self._values.get(name)
+        value = self.raw(name)
         if value is None or isinstance(value, kind):
             return value
         self.found.add(self.path(name), f"must be {what}")

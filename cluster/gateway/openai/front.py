@@ -1,6 +1,7 @@
 """The OpenAI-compatible endpoints. Tokens, scopes and bounds on a request are those of the gRPC port."""
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from cluster.engine.generation import Generation
 from cluster.gateway.auth import Caller
-from cluster.gateway.errors import Violation, check_model, invalid
+from cluster.gateway.errors import Violation, check_model, cut, invalid
 from cluster.gateway.intake import Intake
 from cluster.gateway.openai.answers import Answer, scores_of
 from cluster.gateway.openai.failures import body_of
@@ -26,8 +27,11 @@ from cluster.gateway.openai.streams import DONE, Events, Pieces, event, kept_ali
 from cluster.gateway.openai.tokens import detokenized, tokenized, tokenizer_info
 from cluster.gateway.places import Places
 from cluster.observe.refusals import Refusals
+from cluster.observe.said_once import SaidOnce
 from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import TokenFile
+
+log = logging.getLogger("eightwinds.openai")
 
 _MOST_SCORES = 500_000  # log-probabilities in one answer: some 60 MB
 _PROBES = 16  # one connection of so many is kept for probes, and for telling others to come later
@@ -49,6 +53,7 @@ class Front:
         self._guard, self._words = Guard(refusals, tokens, message_bytes, limits), Words(intake.served.tokenizer)
         connections = max(1, limits.http_connections - limits.http_connections // _PROBES)
         self._places = Places(min(limits.calls, connections), "TOO_MANY_CALLS", "requests")
+        self._said = SaidOnce(log)
         self._created, self._release = int(time.time()), version("eightwinds")
 
     def routes(self) -> list[Route]:
@@ -75,6 +80,9 @@ class Front:
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(self._places)
                 wanted = await self._read(request, partial(wanted_of, read=read, request_id=request.state.id))
+                if wanted.unknown:
+                    detail = cut(repr(wanted.unknown), 300)
+                    self._said.warn(time.monotonic(), "bodies have fields that are ignored here", detail=detail)
                 generations = await unless_gone(request, self._start(wanted, request.state.caller, stack))
                 if generations is None:
                     return Response()

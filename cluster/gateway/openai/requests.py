@@ -4,6 +4,7 @@ Fields with OpenAI's names mean what OpenAI says; others are vLLM's (`top_k`, `i
 that mean nothing to an engine of one model (`store`, `service_tier`, `metadata`) are ignored, as unknown ones are.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from cluster.gateway.conversations import MOST_MESSAGES
 from cluster.gateway.errors import Violations
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.openai.body import Body, is_integers, is_number, parsed
-from cluster.gateway.validation import MAX_LOGPROBS
+from cluster.gateway.openai.tools import write_tools
+from cluster.gateway.validation import MAX_LOGPROBS, MAX_NAME
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 _COMPLETION_TOKENS = 16  # OpenAI's default, of completions only
@@ -21,7 +23,19 @@ _MOST_OUTPUTS = 128
 _MOST_SHARED_BYTES = 4 << 20  # copies of what the prompts of a request share
 _ROLES = {"system": pb.ROLE_SYSTEM, "developer": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 _ROLES |= {"tool": pb.ROLE_TOOL, "function": pb.ROLE_TOOL}
-_CHOICES = {"auto": pb.TOOL_CHOICE_AUTO, "none": pb.TOOL_CHOICE_NONE, "required": pb.TOOL_CHOICE_REQUIRED}
+# Tools may be left unread, where they are not to be called.
+_IGNORED = {
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "metadata",
+    "store",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+}
+_IGNORED |= {"safety_identifier", "verbosity", "reasoning_effort", "add_generation_prompt"}
+_MOST_UNKNOWN = 10  # names of unknown fields that are told
 _ANY_OBJECT = '{"type": "object"}'
 
 
@@ -29,6 +43,7 @@ _ANY_OBJECT = '{"type": "object"}'
 class Wanted:
     """`requests` has an entry for each prompt, each with `n` choices. `model` is the name that the client used. With
     `echo` a choice begins with its prompt. `usage` and `running_usage` are of streams: at the end, in every chunk.
+    `unknown` are names of fields that were ignored, some of them.
     """
 
     chat: bool
@@ -39,6 +54,7 @@ class Wanted:
     echo: bool = False
     usage: bool = False
     running_usage: bool = False
+    unknown: tuple[str, ...] = ()
 
     @property
     def logprobs(self) -> bool:
@@ -112,12 +128,13 @@ def _wanted(body: Body, requests: list[pb.GenerateRequest], chat: bool, echo: bo
     running = options is not None and options.flag("continuous_usage_stats")
     body.found.raise_any()
     n, model = requests[0].n or 1, body.text("model")
-    return Wanted(chat, tuple(requests), n, model, stream, echo, usage, running)
+    unknown = sorted(set(body.unread()) - _IGNORED)[:_MOST_UNKNOWN]
+    return Wanted(chat, tuple(requests), n, model, stream, echo, usage, running, tuple(unknown))
 
 
 def _request(body: Body, request_id: str) -> pb.GenerateRequest:
     """All but the prompt and how much to put out."""
-    request = pb.GenerateRequest(model=body.text("model"), user=body.text("user"), request_id=request_id)
+    request = pb.GenerateRequest(model=body.text("model"), user=_user(body), request_id=request_id)
     sampling, stopping = request.sampling, request.stopping
     for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
         if (value := body.number(name)) is not None:
@@ -138,6 +155,14 @@ def _request(body: Body, request_id: str) -> pb.GenerateRequest:
         request.n = n
     _constrain(body, request)
     return request
+
+
+def _user(body: Body) -> str:
+    """A user takes its own turns in the queue. One that has no good name must not fail for it, and gets a short one."""
+    given = body.raw("user")
+    if not isinstance(given, str):
+        return ""
+    return given if len(given) <= MAX_NAME else hashlib.sha256(given.encode()).hexdigest()
 
 
 def _bias(body: Body, request: pb.GenerateRequest) -> None:
@@ -191,35 +216,6 @@ def conversation(body: Body, chat: pb.Chat) -> None:
     chat.continue_final_message = body.flag("continue_final_message")
     if chat.continue_final_message and body.flag("add_generation_prompt"):
         body.refuse("add_generation_prompt", "must be false with continue_final_message")
-
-
-def write_tools(body: Body, chat: pb.Chat) -> None:
-    """Write a body's tools into `chat`, and whether they are to be called; none of them if they are not."""
-    if body.raw("functions"):
-        body.refuse("functions", "is not offered; use tools")
-    choice = body.raw("tool_choice")
-    if choice == "none":
-        return
-    for tool in body.objects("tools"):
-        if tool.raw("type") not in (None, "function") or (function := tool.object("function")) is None:
-            tool.refuse("type", "must be function: the model calls nothing else")
-            continue
-        parameters = function.raw("parameters")
-        chat.tools.add(
-            name=function.text("name"),
-            description=function.text("description"),
-            parameters="" if parameters is None else json.dumps(parameters, ensure_ascii=False),
-        )
-    chat.single_tool_call = not body.flag("parallel_tool_calls", True)
-    if isinstance(choice, str) and choice in _CHOICES:
-        chat.tool_choice = _CHOICES[choice]
-    elif choice is not None:
-        given = body.object("tool_choice")
-        function = given.object("function") if given else None
-        if function is None:
-            body.refuse("tool_choice", 'must be "none", "auto", "required" or a function of the tools')
-        else:
-            chat.tool_choice, chat.tool_name = pb.TOOL_CHOICE_REQUIRED, function.text("name")
 
 
 def _content(message: Body) -> str:

@@ -9,7 +9,8 @@ from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.openai.body import Body, parsed
 from cluster.gateway.openai.logprobs import Words
 from cluster.gateway.openai.rendering import rendered
-from cluster.gateway.openai.requests import conversation, write_tools
+from cluster.gateway.openai.requests import conversation
+from cluster.gateway.openai.tools import write_tools
 from protos.eightwinds.v1 import inference_pb2 as pb
 
 

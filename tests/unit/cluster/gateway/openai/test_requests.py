@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
+from cluster.engine.served_model import ServedModel
 from cluster.gateway.openai import body
-from tests.openai_door import COMPLETIONS, ask, chat, complete
+from cluster.gateway.openai.requests import chat_wanted
+from tests.engines import engine_bounds
+from tests.fakes import FakeHead
+from tests.openai_door import COMPLETIONS, HELLO, ask, chat, complete
 from tests.serving import Serving
 
 BAD_SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": 7}}}
@@ -38,12 +42,12 @@ def test_too_long_a_prompt_is_told_in_the_words_that_clients_look_for(chatting: 
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "poet", "content": "a"}]}, "messages[0].role"),
         ({"messages": [{"role": [], "content": "a"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user"}] * 4097}, "messages"),
+        ({"messages": [{}] * 4097}, "messages"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"chat_template": "{{ 7 }}"}, "chat_template"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": BAD_SCHEMA, "ignore_eos": False}, "response_format"),
@@ -101,6 +105,26 @@ def test_null_and_unknown_fields_are_nothing(serving: Serving) -> None:
     odd = {"store": True, "metadata": {"a": "b"}, "service_tier": "auto", "no_such_field": [1]}
     plain, other = complete(serving).json["choices"], complete(serving, **fields, **odd).json["choices"]
     assert plain == other
+
+
+def test_unknown_fields_are_said_once(instruct: ServedModel, caplog: pytest.LogCaptureFixture) -> None:
+    """F7."""
+    server = Serving(instruct).ready(FakeHead(), engine_bounds())
+    try:
+        for _ in range(3):
+            assert chat(server, no_such_field=[1], store=True, n=None, other=None, user="a").status == 200
+    finally:
+        server.close()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "eightwinds.openai"]
+    assert "('no_such_field',)" in line
+
+
+def test_a_user_is_never_a_reason_to_fail(chatting: Serving) -> None:
+    """F7."""
+    for user in (7, {"id": 1}, "a" * 10_000):
+        assert chat(chatting, user=user).status == 200
+    names = [chat_wanted({"messages": HELLO, "user": "a" * 300 + end}, "").requests[0].user for end in "bb7"]
+    assert names[0] == names[1] != names[2] and max(map(len, names)) <= 256
 
 
 def test_the_newer_name_of_max_tokens_wins(chatting: Serving) -> None:
