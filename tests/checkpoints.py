@@ -19,6 +19,7 @@ from actors.transport.local import LocalTransport
 from actors.transport.seam import ExpertTransport
 from model.batch import Chunk, NewSequence, SamplingParams, StepPlan, StepResult
 from model.checkpoint.entries import expected_shapes
+from model.checkpoint.params import load_config
 from model.checkpoint.weights import torch_dtype
 from model.config import MixtralConfig
 
@@ -83,13 +84,13 @@ def spec(
     folder: Path, expert: int | None = None, dtype: str = "float32", pages: int = 64, page_size: int = 4
 ) -> ActorSpec:
     """What head (no `expert`) or expert is built from; the head gets just the memory for `pages`."""
-    memory = pages * page_size * MixtralConfig.load(folder).kv_token_bytes(torch_dtype(dtype).itemsize)
+    memory = pages * page_size * load_config(folder)[0].kv_token_bytes(torch_dtype(dtype).itemsize)
     return ActorSpec(str(folder), dtype, "cpu", 1, expert=expert, kv_memory_bytes=memory, page_size=page_size)
 
 
 def load_experts(folder: Path, dtype: str = "float32", quantization: str = "none") -> list[Expert]:
     """All experts of a checkpoint; their weights may still be loading."""
-    count = MixtralConfig.load(folder).num_local_experts
+    count = load_config(folder)[0].num_local_experts
     return [Expert(replace(spec(folder, e, dtype), quantization=quantization)) for e in range(count)]
 
 

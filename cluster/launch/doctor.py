@@ -155,7 +155,7 @@ def _checkpoint(config: Config, taken_over: bool) -> Iterator[Finding]:
         served = open_model(config)
         held, form = held_bytes(config, served.checkpoint), experts_form(config, served.checkpoint)
     except ValueError as error:
-        yield Finding("fail", "checkpoint", str(error), "set model.path to a Mixtral checkpoint in HF layout")
+        yield Finding("fail", "checkpoint", str(error), "docs/operations.md lists the folders that can be served")
         return
     checkpoint, dtype = served.checkpoint, served_dtype(config, served.checkpoint)
     stored = sum(t.nbytes for t in checkpoint.tensors.values())

@@ -13,13 +13,20 @@ from model.config import read_json, refuse_pointer
 FLOATS = {"F32": 4, "BF16": 2, "F16": 2}  # bytes of a number
 INTEGERS = {"I32": 4}
 _NUMBER_BYTES = FLOATS | INTEGERS
+_CONVERT = (
+    "fetch the HF layout (hf download mistralai/Mixtral-8x7B-v0.1 --exclude 'consolidated*'), or write these files as "
+    'safetensors, in that folder: python -c "import glob, torch; from safetensors.torch import save_file; '
+    "[save_file({k: v.clone() for k, v in torch.load(f, map_location='cpu', mmap=True).items()}, "
+    "f.rsplit('.', 1)[0] + '.safetensors') for f in glob.glob('consolidated*.pt*')]\""
+)
 _OTHER_FORMATS = (  # looked for in this order: files, their format, and how to get a checkpoint that can be read
-    ("consolidated*", "Mistral's own layout", "fetch the HF layout (hf download mistralai/Mixtral-8x7B-v0.1)"),
+    ("consolidated*", "Mistral's own layout in PyTorch's pickle format", _CONVERT),
     ("pytorch_model*.bin", "PyTorch's pickle format", "save it again by save_pretrained(..., safe_serialization=True)"),
     ("*.gguf", "llama.cpp's format", "fetch the checkpoint it was made from"),
 )
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_CONSOLIDATED = "consolidated*.safetensors"  # Mistral's own
 _BLOCK = 4096  # bytes of each tensor that go into the digest
 
 
@@ -35,11 +42,13 @@ class StoredTensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """ValueError if there are none that can be read, or one that the index names is missing."""
+    """HF's go first. ValueError if there are none that can be read, or one that the index names is missing."""
     index, single = folder / INDEX, folder / SINGLE
     if single.exists():  # first, as HF looks
         return [single]
     if not index.exists():
+        if consolidated := sorted(folder.glob(_CONSOLIDATED)):
+            return consolidated
         for pattern, what, advice in _OTHER_FORMATS:
             if other := next(iter(sorted(folder.glob(pattern))), None):
                 raise ValueError(f"{folder} has {other.name}, which is {what}; only safetensors are read: {advice}")
@@ -55,9 +64,16 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def where_listed(folder: Path) -> str:
+    """The file that would have to name a missing tensor, or the files that would have to hold it."""
+    if (folder / SINGLE).exists():
+        return SINGLE
+    return INDEX if (folder / INDEX).exists() else _CONSOLIDATED
+
+
 def read_headers(file: Path, found: dict[str, StoredTensor]) -> Iterator[bytes]:
     """Enter a file's tensors into `found`. Yields what goes into the digest: the header, and a block from the middle of
-    every tensor, enough to tell two trainings of one architecture apart.
+    every tensor (of every matrix, where a tensor has several), enough to tell two trainings of one architecture apart.
     """
     refuse_pointer(file)
     size = file.stat().st_size
@@ -79,9 +95,12 @@ def read_headers(file: Path, found: dict[str, StoredTensor]) -> Iterator[bytes]:
                 raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
             found[entry.name] = entry
         for name in sorted(header):
-            begin, end = header[name]["data_offsets"]
-            stream.seek(8 + length + max(begin, (begin + end - _BLOCK) // 2))
-            yield stream.read(min(_BLOCK, end - begin))
+            start, end = header[name]["data_offsets"]
+            shape = header[name]["shape"]
+            nbytes = (end - start) // (shape[0] if len(shape) == 3 and shape[0] else 1)
+            for begin in range(start, end, nbytes or 1):
+                stream.seek(8 + length + begin + max(0, (nbytes - _BLOCK) // 2))
+                yield stream.read(min(_BLOCK, nbytes))
 
 
 def _entries(file: Path, header: Mapping[str, Any], start: int, size: int) -> Iterator[StoredTensor]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint.entries import TensorEntry, match
-from model.checkpoint.files import FLOATS, INDEX, SINGLE, StoredTensor, read_headers, weight_files
+from model.checkpoint.entries import Matching, TensorEntry
+from model.checkpoint.files import FLOATS, StoredTensor, read_headers, weight_files, where_listed
 from model.checkpoint.packing import Packing
+from model.checkpoint.params import load_config, settings_file
 from model.config import DTYPES, INT4_GROUPS, MixtralConfig, read_json
 
 _STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -33,9 +34,8 @@ class Checkpoint:
         """Verify a folder; ValueError names the file and key of the first fault."""
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder: give the folder of a checkpoint in HF layout")
-        config = MixtralConfig.load(folder)
-        path = folder / "config.json"
-        named = read_json(path)
+        path = settings_file(folder)
+        config, named = load_config(folder)
         try:
             packing = Packing.of(named)
         except ValueError as error:
@@ -45,7 +45,7 @@ class Checkpoint:
         for file in weight_files(folder):
             for block in read_headers(file, found):
                 digest.update(block)
-        tensors = match(config, packing, found, SINGLE if (folder / SINGLE).exists() else INDEX)
+        tensors = Matching(config, packing, found, path.name, where_listed(folder)).entries()
         if not (named.get("dtype") or named.get("torch_dtype")):
             stored = Counter[str]()  # in bytes: a few tensors (norms, gates) may have a finer dtype than the rest
             for tensor in tensors.values():

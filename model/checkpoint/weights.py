@@ -3,12 +3,14 @@
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from model.checkpoint.entries import TensorEntry
 from model.checkpoint.folder import Checkpoint
+from model.checkpoint.layouts import Place
 from model.checkpoint.packing import Packing
 from model.checkpoint.unpack import unpacked
 from model.grouped import Grouped
@@ -64,7 +66,10 @@ class Tensors(Mapping[str, torch.Tensor]):
         parts = {}
         for part, stored in entry.stored.items():
             with safe_open(stored.file, framework="pt") as reader:
-                parts[part] = reader.get_tensor(stored.name).to(device=self._device, dtype=dtype, copy=True)
+                view = reader.get_slice(stored.name)
+                tensor = _placed(view, entry.place) if part == "weight" else view[:]
+                layout = torch.contiguous_format
+                parts[part] = tensor.to(device=self._device, dtype=dtype, copy=True, memory_format=layout)
         self._progress(entry.nbytes)
         return parts
 
@@ -73,6 +78,16 @@ class Tensors(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _placed(stored: Any, place: Place) -> torch.Tensor:
+    """The model's tensor: only its part is read of the file."""
+    tensor: torch.Tensor = stored[place.index]
+    if place.transposed:
+        tensor = tensor.t()
+    if place.paired_heads:
+        tensor = tensor.unflatten(0, (place.paired_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+    return tensor
 
 
 def _give_back() -> None:

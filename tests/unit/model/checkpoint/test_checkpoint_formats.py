@@ -50,8 +50,10 @@ def test_a_pointer_in_place_of_the_index_or_a_shard_is_named_too(sharded: Path) 
     ("name", "says"),
     [
         ("pytorch_model-00001-of-00019.bin", "pickle format; only safetensors are read: save it again"),
-        ("consolidated.00.pth", "Mistral's own layout; only safetensors are read: fetch the HF layout"),
-        ("consolidated.safetensors", "Mistral's own layout"),
+        (
+            "consolidated.00.pt",
+            "Mistral's own layout in PyTorch's pickle format; only safetensors are read: fetch",
+        ),
         ("mixtral.Q4_K_M.gguf", "llama.cpp's format"),
     ],
 )
