@@ -96,8 +96,8 @@ class SchedulerSection(_Section):
 class GatewaySection(_Section):
     """The public ports, and what may wait there: `max_queued_requests` outputs with together `max_queued_tokens` tokens
     of prompt. A request of which a client leaves more than `max_buffered_tokens` unread fails. On shutdown running
-    requests get `grace_s` seconds to finish. Pages of the `cors_origins`, separated by commas, may ask over HTTP; requests
-    may call the model by one of the `model_aliases`, separated likewise.
+    requests get `grace_s` seconds to finish. Pages of the `cors_origins`, separated by commas, may ask over HTTP;
+    requests may call the model by one of the `model_aliases`, separated likewise.
     """
 
     listen: str = "127.0.0.1:50051"
