@@ -231,6 +231,11 @@ class Generations:
         if not self._by_id:
             self._idle.set()
 
+    @property
+    def outputs(self) -> int:
+        """How many outputs are under way or queued, of all requests."""
+        return len(self._by_id)
+
     async def drained(self, grace: float) -> bool:
         """Wait until no request is under way; False if one still is after `grace` seconds."""
         with contextlib.suppress(TimeoutError):

@@ -6,14 +6,14 @@ import contextlib
 import os
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from cluster.engine.served_model import ServedModel
 from cluster.settings.address import is_loopback
-from cluster.settings.config import Config
+from cluster.settings.config import Config, listed
 
 ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
 _RAY_THRESHOLD = 0.95  # share of the memory above which Ray ends its processes
@@ -23,7 +23,7 @@ _PROCESS_FILES, _ACTOR_FILES = 128, 8  # with nine actors Ray's processes have 7
 
 def open_model(config: Config) -> ServedModel:
     """The model to serve. ValueError if there is none, or the cluster is configured for another number of experts."""
-    served = ServedModel.open(config.model.path)
+    served = replace(ServedModel.open(config.model.path), aliases=listed(config.gateway.model_aliases))
     count = served.checkpoint.config.num_local_experts
     if count != config.experts.count:
         raise ValueError(

@@ -22,7 +22,7 @@ from cluster.launch.runtime import Deployment, Runtime
 from cluster.launch.specs import engine_config, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.scheduling.sequence import SequenceRequest
-from cluster.settings.config import Config
+from cluster.settings.config import Config, listed
 from cluster.settings.tokens import TokenFile
 from model.batch import SamplingParams
 
@@ -42,7 +42,7 @@ class Server:
         backend = self.gateway.backend
         body_bytes = config.gateway.max_message_bytes
         front = Front(self.gateway.intake, self.gateway.refusals, tokens, body_bytes, config.limits)
-        origins = [origin.strip() for origin in config.gateway.cors_origins.split(",") if origin.strip()]
+        origins = listed(config.gateway.cors_origins)
         page = application(lambda: backend.ready, backend.metrics, front.routes(), unknown_path, origins)
         self._http = HttpServer(page, config.limits, self.gateway.refusals)
         self._deployment: Deployment | None = None

@@ -96,7 +96,8 @@ class SchedulerSection(_Section):
 class GatewaySection(_Section):
     """The public ports, and what may wait there: `max_queued_requests` outputs with together `max_queued_tokens` tokens
     of prompt. A request of which a client leaves more than `max_buffered_tokens` unread fails. On shutdown running
-    requests get `grace_s` seconds to finish. Pages of the `cors_origins`, separated by commas, may ask over HTTP.
+    requests get `grace_s` seconds to finish. Pages of the `cors_origins`, separated by commas, may ask over HTTP;
+    requests may call the model by one of the `model_aliases`, separated likewise.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -107,6 +108,7 @@ class GatewaySection(_Section):
     max_message_bytes: int = Field(default=4 << 20, ge=1024)
     grace_s: float = Field(default=30.0, ge=0)
     cors_origins: str = ""
+    model_aliases: str = ""
 
     @field_validator("listen", "http")
     @classmethod
@@ -228,6 +230,11 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold a mapping of sections, such as 'model: {{path: demo}}'")
     return {name: section for name, section in content.items() if section is not None}
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The names in a value that commas separate."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def known_keys() -> list[str]:

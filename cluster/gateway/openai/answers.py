@@ -7,7 +7,7 @@ from typing import Any
 from cluster.engine.events import FinishReason
 from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.text import Piece
-from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs
+from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs, prompt_logprobs
 from cluster.gateway.openai.requests import Wanted
 from cluster.gateway.openai.tools import call_fragment, whole_calls
 from model.chat.calls import CallPart
@@ -109,9 +109,10 @@ class Answer:
                         message |= {"content": part.text or None, "tool_calls": whole_calls(part.calls)}
                     one = {"index": choice, "message": message, "logprobs": logprobs, "finish_reason": part.finish}
                 else:
-                    one = self._completion(choice, part, self._prompt_part(prompt))
+                    one = self._completion(choice, part, self._prompt_part(prompt)) | self._prompt_scores(prompt)
                 choices.append(one)
-        return self._about | {"choices": choices, "usage": self.usage()}
+        scores = self._prompt_scores(0) if self._wanted.chat else {}
+        return self._about | {"choices": choices, "usage": self.usage()} | scores
 
     # ---- both ----
 
@@ -145,9 +146,20 @@ class Answer:
         """A prompt as the beginning of a choice; its text is the client's own, if it sent one."""
         if not self._wanted.echo:
             return Part("", [], None)
-        generation, given = self._generations[prompt], self._wanted.requests[prompt].prompt
+        sequence, given = self._generations[prompt].request.sequence, self._wanted.requests[prompt].prompt
+        most = max(0, sequence.sampling.logprobs)  # of prompts more alternatives may be known
+        tokens = [Scored(t.token_id, t.logprob, t.top[:most]) for t in self._scored(prompt)]
+        text = given.text if given.HasField("text") else self._words.joined(sequence.prompt_ids)
+        return Part(text, tokens, None)
+
+    def _prompt_scores(self, prompt: int) -> Json:
+        most = self._wanted.prompt_scores
+        return {} if most < 0 else {"prompt_logprobs": prompt_logprobs(self._scored(prompt), most, self._words)}
+
+    def _scored(self, prompt: int) -> list[Scored]:
+        """The tokens of a prompt, the first without a score; none if they have not been scored."""
+        generation = self._generations[prompt]
         first, *others = generation.request.sequence.prompt_ids
         scores = generation.progress.prompt_scores
         tokens = [Scored(first, None), *(Scored(i, *score) for i, score in zip(others, scores, strict=False))]
-        text = given.text if given.HasField("text") else self._words.joined([first, *others])
-        return Part(text, tokens if scores or not others else [], None)
+        return tokens if scores or not others else []

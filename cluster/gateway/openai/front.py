@@ -66,6 +66,7 @@ class Front:
         for prefix in ("", "/v1"):
             posts |= {f"{prefix}/tokenize": self._tokenize, f"{prefix}/detokenize": self._detokenize}
             gets |= {f"{prefix}/tokenizer_info": self._tokenizer_info, f"{prefix}/version": self._version}
+        gets["/load"] = self._load
         found = [Route("/", _here, methods=["GET"])]
         found += [Route(path, self._health) for path in ("/health", "/health/", "/ping", "/ping/")]
         for methods, endpoints in ((["POST"], posts), (["GET"], gets)):
@@ -99,7 +100,7 @@ class Front:
         return generate
 
     async def _read(self, request: Request, work: Callable[..., T]) -> T:
-        """What `work` makes of the body: `raw`, with at most so many fields."""
+        """The result of `work` on the body's bytes, `raw`, with at most so many fields."""
         raw = await self._guard.body(request)
         work = partial(work, raw=raw, most=self._most_fields)
         return await self._intake.beside(len(raw), request.state.caller.tenant, work)
@@ -147,6 +148,9 @@ class Front:
 
     async def _version(self, request: Request) -> Response:
         return JSONResponse({"version": self._release})
+
+    async def _load(self, request: Request) -> Response:
+        return JSONResponse({"server_load": self._intake.backend.require(new_work=False).generations.outputs})
 
     # ---- tokens ----
 

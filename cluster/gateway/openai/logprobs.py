@@ -61,6 +61,21 @@ def chat_logprobs(tokens: Sequence[Scored], words: Words) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
+def prompt_logprobs(tokens: Sequence[Scored], most: int, words: Words) -> list[dict[str, Any] | None]:
+    """As vLLM has them: by id the `most` likeliest and the token itself, with ranks as far as these are known."""
+
+    def entry(token_id: int, logprob: float, rank: int | None) -> dict[str, Any]:
+        return {"logprob": _number(logprob), "rank": rank, "decoded_token": words.text(token_id)}
+
+    found: list[dict[str, Any] | None] = []
+    for t in tokens:
+        ranks = {token_id: rank for rank, (token_id, _) in enumerate(t.top, 1)}
+        likeliest = dict(t.top[:most]) | ({} if t.logprob is None else {t.token_id: t.logprob})
+        told = {str(i): entry(i, logprob, ranks.get(i)) for i, logprob in likeliest.items()}
+        found.append(told or None)
+    return found
+
+
 @dataclass(slots=True)
 class CompletionLogprobs:
     """Turns tokens into the lists of completions; offsets count characters from the choice's beginning."""

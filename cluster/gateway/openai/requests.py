@@ -43,6 +43,7 @@ _ANY_OBJECT = '{"type": "object"}'
 class Wanted:
     """`requests` has an entry for each prompt, each with `n` choices. `model` is the name that the client used. With
     `echo` a choice begins with its prompt. `usage` and `running_usage` are of streams: at the end, in every chunk.
+    With `prompt_scores` >= 0 the answer has the prompt's log-probabilities, and so many alternatives of each token.
     `unknown` are names of fields that were ignored, some of them.
     """
 
@@ -54,6 +55,7 @@ class Wanted:
     echo: bool = False
     usage: bool = False
     running_usage: bool = False
+    prompt_scores: int = -1
     unknown: tuple[str, ...] = ()
 
     @property
@@ -100,7 +102,7 @@ def completion_wanted(values: Mapping[str, Any], request_id: str) -> Wanted:
     elif alternatives is not None:
         shared.output.logprobs = alternatives
         if echo:
-            shared.output.prompt_logprobs = alternatives
+            shared.output.prompt_logprobs = max(alternatives, shared.output.prompt_logprobs)
     no_bos, literal = not body.flag("add_special_tokens", True), body.flag("eightwinds_literal")
     if body.text("suffix"):
         body.refuse("suffix", "is not offered: the model has no tokens for filling in")
@@ -128,8 +130,11 @@ def _wanted(body: Body, requests: list[pb.GenerateRequest], chat: bool, echo: bo
     running = options is not None and options.flag("continuous_usage_stats")
     body.found.raise_any()
     n, model = requests[0].n or 1, body.text("model")
+    asked, scores = body.integer("prompt_logprobs"), -1
+    if asked is not None and not stream:
+        scores = asked
     unknown = sorted(set(body.unread()) - _IGNORED)[:_MOST_UNKNOWN]
-    return Wanted(chat, tuple(requests), n, model, stream, echo, usage, running, tuple(unknown))
+    return Wanted(chat, tuple(requests), n, model, stream, echo, usage, running, scores, tuple(unknown))
 
 
 def _request(body: Body, request_id: str) -> pb.GenerateRequest:
@@ -154,7 +159,18 @@ def _request(body: Body, request_id: str) -> pb.GenerateRequest:
     if (n := body.integer("n")) is not None:
         request.n = n
     _constrain(body, request)
+    _score_prompt(body, request)
     return request
+
+
+def _score_prompt(body: Body, request: pb.GenerateRequest) -> None:
+    asked = body.integer("prompt_logprobs")
+    if asked and body.raw("stream"):
+        body.refuse("prompt_logprobs", "come with a whole answer: leave stream out")
+    elif asked is not None and not 0 <= asked <= MAX_LOGPROBS:
+        body.refuse("prompt_logprobs", f"must be 0 to {MAX_LOGPROBS}")
+    elif asked is not None:
+        request.output.prompt_logprobs = asked
 
 
 def _user(body: Body) -> str:

@@ -76,3 +76,9 @@ def test_the_limit_of_open_files_is_raised_and_too_low_a_one_is_said(monkeypatch
     limits[:] = [64, 64]
     with pytest.raises(ValueError, match="64 open files are allowed"):
         check_machine(config(), 0, taken_over=False)
+
+
+def test_a_model_gets_the_names_that_are_configured() -> None:
+    served = checks.open_model(load_config(None, {}, ["gateway.model_aliases= gpt-4,org/other ,"]))
+    assert served.names == ("demo", "gpt-4", "org/other")
+    assert checks.open_model(Config()).names == ("demo",)

@@ -58,10 +58,34 @@ def test_echo_scores_the_prompt_as_harnesses_count_it(serving: Serving) -> None:
     assert events[0]["choices"][0]["logprobs"] == lists
 
 
+def test_a_prompts_log_probabilities_are_as_vllm_has_them(serving: Serving) -> None:
+    """F8: in each choice of completions; the same numbers as with echo."""
+    ids = ask(serving, "/tokenize", {"prompt": "My favourite condiment is"}).json["tokens"]
+    fields = {"prompt": [ids, [5, 6]], "prompt_logprobs": 2, "n": 2}
+    choices = complete(serving, **fields).json["choices"]
+    assert [len(choice["prompt_logprobs"]) for choice in choices] == [len(ids), len(ids), 2, 2]
+    (none, *scores), likeliest = choices[0]["prompt_logprobs"], complete(serving, logprobs=1, echo=True, **fields).json
+    assert none is None and likeliest["choices"][0]["prompt_logprobs"] == choices[0]["prompt_logprobs"]
+    echoed = likeliest["choices"][0]["logprobs"]
+    assert all(len(top) <= 2 for top in echoed["top_logprobs"][1:]), "echo has as many as logprobs says"
+    for token, told, logprob in zip(ids[1:], scores, echoed["token_logprobs"][1:], strict=False):
+        own = told[str(token)]
+        assert own["logprob"] == logprob and 2 <= len(told) <= 3
+        best = max(told.values(), key=lambda entry: entry["logprob"])
+        assert best["rank"] == 1 and own["rank"] in ((1, 2) if len(told) == 2 else (None,))
+    assert "prompt_logprobs" not in complete(serving).json["choices"][0]
+    assert complete(serving, prompt_logprobs=1, stream=True).status == 400
+    assert complete(serving, prompt_logprobs=0, stream=True).events
+    assert complete(serving, prompt_logprobs=21).error["param"] == "prompt_logprobs"
+
+
 def test_chat_log_probabilities_have_their_own_form(instruct: ServedModel) -> None:
     """F19, on a model that computes."""
     server = serve_locally(instruct, "kv.memory_bytes=1048576")
     try:
+        answered = chat(server, prompt_logprobs=1).json
+        assert len(answered["prompt_logprobs"]) == answered["usage"]["prompt_tokens"]
+        assert answered["prompt_logprobs"][0] is None
         content = chat(server, logprobs=True, top_logprobs=2).json["choices"][0]["logprobs"]["content"]
         assert len(content) == 4
         for entry in content:

@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from cluster.engine.served_model import ServedModel
 from cluster.settings.config import LimitsSection, load_config
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
+from protos.eightwinds.v1 import inference_pb2 as pb
+from protos.eightwinds.v1 import inference_pb2_grpc as pb_grpc
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.openai_door import CHAT, COMPLETIONS, HELLO, ask, chat
@@ -51,14 +54,31 @@ def test_an_answer_bears_the_name_that_the_client_used(chatting: Serving, instru
     assert (answered.status, answered.error["code"], answered.error["param"]) == (404, "model_not_found", "model")
 
 
+def test_a_model_has_further_names(instruct: ServedModel, serve_fake: ServeFake) -> None:
+    """F3."""
+    server = serve_fake(FakeHead(), replace(instruct, aliases=("gpt-4", "org/other")))
+    listed = ask(server, "/v1/models").json["data"]
+    assert [model["id"] for model in listed] == [instruct.id, "gpt-4", "org/other"]
+    assert {model["root"] for model in listed} == {instruct.id}
+    assert ask(server, "/v1/models/org/other/").json == listed[2]
+    assert chat(server, model="gpt-4").json["model"] == "gpt-4"
+    assert chat(server, model="gpt-4", stream=True).events[0]["model"] == "gpt-4"
+    assert ask(server, "/tokenize", {"prompt": "a", "model": "gpt-4"}).status == 200
+    assert chat(server, model="gpt-5").status == 404
+    request = pb.GenerateRequest(model="org/other", prompt=pb.Prompt(text="a"))
+    request.stopping.max_tokens = 1
+    assert pb_grpc.InferenceServiceStub(server.channel).Generate(request).model == instruct.id
+
+
 def test_a_full_queue_says_when_to_come_again(instruct: ServedModel, serve_fake: ServeFake) -> None:
-    """F6."""
+    """F6, F26."""
     head = FakeHead()
     server = serve_fake(head, instruct, max_running=1, max_queued=1)
     head.hold()
     connection = http.client.HTTPConnection(server.http, timeout=PATIENCE)
     connection.request("POST", CHAT, json.dumps({"messages": HELLO, "n": 2, "max_tokens": 2}))
     head.wait_for_plan()
+    assert ask(server, "/load").json == {"server_load": 2}, "one runs, one waits"
     answered = chat(server)
     assert (answered.status, answered.error["code"]) == (429, "queue_full")
     assert 1 <= int(answered.headers["retry-after"]) <= 120
