@@ -18,9 +18,9 @@ def test_only_a_long_text_is_tokenized_apart_from_the_event_loop(
     threads: list[int] = []
     encode = Tokenizer.encode
 
-    def watched(self: Tokenizer, text: str, *, bos: bool = True) -> list[int]:
+    def watched(self: Tokenizer, text: str, *, bos: bool = True, specials: bool = False) -> list[int]:
         threads.append(threading.get_ident())
-        return encode(self, text, bos=bos)
+        return encode(self, text, bos=bos, specials=specials)
 
     monkeypatch.setattr(Tokenizer, "encode", watched)
     prompt = pb.Prompt(text="mustard and ketchup " * repeats)
