@@ -5,9 +5,12 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from cluster.gateway.web.server import HttpServer, application
 from cluster.observe.refusals import Refusals
@@ -180,11 +183,11 @@ async def test_a_machine_without_file_descriptors_is_said_once(caplog: pytest.Lo
 class Deaf:
     """A connection that asks for something long and reads nothing of it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, path: str = "/metrics") -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", port))
-        self.socket.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
     async def read(self, most: int) -> int:
         """How many bytes came; fewer than `most` at the end."""
@@ -212,6 +215,31 @@ async def test_an_answer_that_nobody_reads_is_given_up() -> None:
         while not refusals.counts["HTTP_UNREAD"]:
             await asyncio.sleep(0.01)
         assert await deaf.read(LONG) < LONG
+        deaf.socket.close()
+        await server.stop()
+
+
+async def test_a_stream_that_nobody_reads_ends_its_source() -> None:
+    """F11: a drain waits for it no longer."""
+    ended = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"a" * (1 << 20)
+                await asyncio.sleep(0)  # as every source of ours waits for something
+        finally:
+            ended.set()
+
+    async def stream(request: Request) -> Response:
+        return StreamingResponse(endless())
+
+    page = application(lambda: True, no_metrics, [Route("/stream", stream)])
+    server, taken = HttpServer(page, LimitsSection(http_unread_s=0.2), Refusals()), bind("127.0.0.1:0")
+    await server.start(taken)
+    deaf = Deaf(taken.getsockname()[1], "/stream")
+    async with asyncio.timeout(20):
+        await ended.wait()
         deaf.socket.close()
         await server.stop()
 
