@@ -127,7 +127,7 @@ class Validator:
         found.ids(list(stopping.stop_token_ids), "stopping.stop_token_ids", self._vocab)
 
     def _constraint(self, request: pb.GenerateRequest, rules: CallRules | None, found: Violations) -> Constraint | None:
-        """What the text must be like: the client's own constraint, or that of the tools that it may call."""
+        """The constraint of the text: the client's own, or that of the tools that it may call."""
         stopping, given = request.stopping, request.constraint
         if rules is not None:
             found.unless(not request.HasField("constraint"), "constraint", "must be left out with tools")

@@ -20,7 +20,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class Inspection:
     """Numbers of bytes are as served with the configuration; `refusals` say what to change, and are empty where the
-    folder can be served. What could not be read is left out.
+    folder can be served. A part that could not be read is left out.
     """
 
     folder: str

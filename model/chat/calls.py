@@ -38,7 +38,7 @@ class CallSyntax(StrEnum):
         return tokenizer.id_of("[TOOL_CALLS]") if self is CallSyntax.MISTRAL else None
 
     def marks(self, tokenizer: Tokenizer) -> dict[int, str]:
-        """What tokens of calls are in an output's text, where control tokens have no text."""
+        """The texts of tokens of calls in an output, where control tokens have none."""
         if self is CallSyntax.MISTRAL:
             return {i: CALL_MARK for i in (self.mark_id(tokenizer),) if i is not None}
         names = ("<tool_call>", "</tool_call>")
@@ -68,7 +68,7 @@ class CallReader:
         self._begun, self._depth, self._quoted, self._escaped = False, 0, False, False
 
     def push(self, text: str, last: bool = False) -> tuple[str, list[CallPart]]:
-        """What is text, and what is part of calls, after more of the output; `last`: nothing follows."""
+        """The text, and the parts of calls, that are known after more of the output; `last`: nothing follows."""
         self._held += text
         said, parts = "", list[CallPart]()
         while (step := self._step(last)) is not None:

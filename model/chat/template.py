@@ -85,7 +85,7 @@ class Template:
 
 
 def _names(source: str) -> set[str]:
-    """What a template takes from outside."""
+    """The names that a template takes from outside."""
     try:
         tree: nodes.Template = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
     except TemplateSyntaxError:  # transformers' own tags

@@ -1,4 +1,4 @@
-"""What a checkpoint's folder says of its text, beside the vocabulary itself: settings, added tokens, templates."""
+"""A checkpoint's files about its text, beside the vocabulary itself: settings, added tokens, templates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Text to ids and back: a vocabulary, and the tokens that a checkpoint adds to it.
 
-Added and control tokens are found in a text only where the caller says so. What users write stays text, `</s>` too.
+Added and control tokens are found in a text only where the caller says so. A user's `</s>` stays text.
 """
 
 import re

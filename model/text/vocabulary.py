@@ -1,4 +1,4 @@
-"""What the formats of vocabularies have in common, and the older of them: sentencepiece's `tokenizer.model`.
+"""The formats of vocabularies, as one Protocol, and the older of them: sentencepiece's `tokenizer.model`.
 
 sentencepiece itself reads it, because conversions to other libraries may differ for runs of spaces.
 """
