@@ -104,7 +104,7 @@ def test_weights_that_cannot_be_loaded_are_an_error_in_progress_and_calls(
     def fail(*_arguments: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(module, "Tensors", fail)
+    monkeypatch.setattr(module, "load_expert", fail)
     expert = Expert(spec(folder, 0))
     with pytest.raises(RuntimeError, match="expert 0 has no weights: OSError: the disk is gone"):
         expert.apply(0, torch.zeros(1, 32))
