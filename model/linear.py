@@ -1,6 +1,8 @@
 """Matrix products whose rows do not depend on how many rows are computed together."""
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ log = logging.getLogger(__name__)
 
 _TINY = 4096  # numbers in a weight; in a larger one, two rows or more give the same bits at any row count
 _BLOCK = 24  # a multiple of the CPU kernels' row tiles (4, 6, 8, 12)
+FEW = 32  # rows up to which all CPU kernels of 16 bits give the same bits
+_TRIAL = 1024  # half of the inputs of the trial
 _CUDA_BLOCK = 64
 _CUDA_LEAST = 32  # rows of a large product that sums more numbers than it gives
 _CUDA_LARGE = 1 << 20  # numbers in a weight; a smaller one is read fast, however few blocks of the card read it
@@ -28,6 +32,7 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     AVX-512, and with AVX2 wherever the rows leave 1 to 3 over after tiles of 6. So fp32 products are computed in blocks
     of one fixed shape, the last one padded. bf16 and fp16 kernels change at a single row (a product of matrix and
     vector), and oneDNN's where rows x E x D reaches 4,096: so products of tiny weights are computed in blocks, too.
+    With AMX bf16 kernels change above 32 rows: there more are computed in turns.
     """
     rows = x_RD.shape[0]
     if rows == 0:
@@ -39,7 +44,30 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     if on_cuda and rows < _CUDA_LEAST and is_deep:
         # Without split-K few rows leave most of a card idle: 306 us at 8 rows, 53 at 32, of 8x7B's w2 on an H100.
         return F.linear(_padded(x_RD, _CUDA_LEAST), weight_ED)[:rows]
-    return F.linear(x_RD, weight_ED) if rows > 1 else F.linear(x_RD.expand(2, -1), weight_ED)[:1]
+    if rows == 1:
+        return F.linear(x_RD.expand(2, -1), weight_ED)[:1]
+    if not on_cuda and rows > FEW and few_rows_only(x_RD.dtype):
+        return in_turns(lambda part_RD: F.linear(part_RD, weight_ED), x_RD)
+    return F.linear(x_RD, weight_ED)
+
+
+def in_turns(product: Callable[[torch.Tensor], torch.Tensor], x_RD: torch.Tensor) -> torch.Tensor:
+    """A product of at most FEW rows at a time; the last turn has two of them at least, as `linear` wants it."""
+    turns = list(x_RD.split(FEW))
+    if len(turns) > 1 and len(turns[-1]) == 1:
+        turns[-2:] = torch.cat(turns[-2:]).split(FEW - 1)
+    return torch.cat([product(part_RD) for part_RD in turns])
+
+
+@functools.cache
+def few_rows_only(dtype: torch.dtype) -> bool:
+    """Whether this machine's products in a 16-bit dtype have other bits above FEW rows. Numbers that cancel show it."""
+    source = torch.Generator().manual_seed(0)
+    half_RD, half_ED = torch.randn(2 * FEW, _TRIAL, generator=source), torch.randn(96, _TRIAL, generator=source)
+    x_RD = torch.cat([half_RD, -half_RD], 1).to(dtype)
+    weight_ED = torch.cat([half_ED, half_ED], 1).to(dtype)
+    few = F.linear(x_RD[:FEW], weight_ED)
+    return not all(torch.equal(F.linear(x_RD[:rows], weight_ED)[:FEW], few) for rows in (FEW + 1, 2 * FEW))
 
 
 def keep_one_order(device: torch.device) -> None:

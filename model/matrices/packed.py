@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from model.linear import linear
+from model.linear import FEW, in_turns, linear
 from model.matrices.matrix import Matrix, Product
 
 Pack = Callable[[torch.Tensor], Product]
 
 _LEAST = 1 << 16  # numbers in a weight; a smaller one is not worth it
-_ROWS = (1, 2, 3, 4, 6, 7, 8, 12, 16, 17, 31, 33)  # row counts that a trial compares
+_ROWS = (1, 2, 3, 4, 6, 7, 8, 12, 16, 17, 31, 33, 40, 70)  # row counts that a trial compares
 
 
 class Packer:
@@ -32,7 +32,7 @@ class Packer:
             outputs, inputs = shape = tuple(weight_ED.shape)
             if shape not in self._ways:
                 numbers_ED = cancelling(outputs, inputs)
-                ways: tuple[Pack, ...] = (_packed, _packed_for_two)
+                ways: tuple[Pack, ...] = (_packed, _packed_for_two, _packed_in_turns)
                 self._ways[shape] = next((pack for pack in ways if rows_agree(pack(numbers_ED), inputs)), None)
             if pack := self._ways[shape]:
                 return Matrix(pack(weight_ED), weight_ED.nbytes)
@@ -61,6 +61,12 @@ def _packed_for_two(weight_ED: torch.Tensor) -> Product:
     """Where a single row is summed in another order (seen on Zen 5 with more than 1,024 inputs) it gets company."""
     product = _packed(weight_ED)
     return lambda x_RD: product(x_RD) if len(x_RD) != 1 else product(x_RD.expand(2, -1))[:1]
+
+
+def _packed_in_turns(weight_ED: torch.Tensor) -> Product:
+    """Where more rows are summed in another order (seen with AMX) they take turns."""
+    product = _packed(weight_ED)
+    return lambda x_RD: product(x_RD) if len(x_RD) <= FEW else in_turns(product, x_RD)
 
 
 def cancelling(outputs: int, inputs: int, seed: int = 0) -> torch.Tensor:
