@@ -34,6 +34,10 @@ async def tokenized(intake: Intake, values: Mapping[str, Any], caller: Caller) -
     if not chat and not special:
         ids = ids[1:] if ids[:1] == [tokenizer.bos_id] else ids
     words = Words(tokenizer)
+    # A harness asks by their names what begins and ends a text; within a text such a name stays text.
+    controls = {words.text(i): i for i in (tokenizer.bos_id, tokenizer.eos_id)}
+    if not chat and (control := controls.get(request.prompt.text)) is not None:
+        ids = [tokenizer.bos_id, control] if special else [control]
     found = {"count": len(ids), "max_model_len": answer.context_length, "tokens": ids}
     return found | {"token_strs": [words.text(i) for i in ids] if strings else None}
 
