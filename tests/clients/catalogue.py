@@ -1,11 +1,14 @@
 """The clients: what each needs installed, and its scripts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """`requirements` for pip; none: it runs in the environment of the suite. `scripts` are modules of the room."""
+    """`requirements` are pip's words, in their order; none: it runs in the environment of the suite. `scripts` are
+    modules of the room `scripts`.
+    """
 
     requirements: tuple[str, ...]
     scripts: tuple[str, ...]
@@ -13,6 +16,10 @@ class Client:
     seconds: float = 300.0
     oracle: bool = False  # it is held to what transformers say
 
+
+# The build of torch that the project has, before anything asks for the newest, which may bring a card's libraries.
+_PINS = (Path(__file__).resolve().parents[2] / "constraints.txt").read_text().splitlines()
+_TORCH = next(line for line in _PINS if line.startswith("torch=="))
 
 CLIENTS = {
     "sockets": Client((), ("sockets",), short=True),
@@ -22,6 +29,6 @@ CLIENTS = {
     "litellm": Client(("litellm>=1.80,<2",), ("litellm_calls",)),
     "lm-eval": Client(("lm-eval[api]>=0.4.9,<0.5",), ("lm_eval_scores",), seconds=900.0, oracle=True),
     "inspect": Client(("inspect-ai>=0.3.150,<0.4", "openai>=2,<4"), ("inspect_task",)),
-    "guidellm": Client(("guidellm>=0.5,<1",), ("guidellm_run",), seconds=600.0),
+    "guidellm": Client((_TORCH, "guidellm>=0.5,<1"), ("guidellm_run",), seconds=600.0),
     "aiperf": Client(("aiperf>=0.3,<1",), ("aiperf_run",), seconds=600.0),
 }

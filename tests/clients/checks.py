@@ -15,14 +15,14 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 Check = TypeVar("Check", bound=Callable[..., Any])
-OK, FAILED, RELEASES = "ok ", "FAILED ", "with "
+OK, FAILED, RELEASES, LEARNT = "ok ", "FAILED ", "with ", "learnt"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The servers: HOST:PORT of the usual one and of one that takes a request at a time, queues one more and asks for
-    `token`; the model's name; a folder for what is kept meanwhile, which has `expected.json` and a Hugging Face
-    tokenizer in `tokenizer`.
+    """HOST:PORT of the usual server, and of a narrow one, which runs one output at a time, lets 16 wait and asks for
+    `token`; the model's name; a folder for what is kept meanwhile, with `expected.json` and a Hugging Face tokenizer in
+    `tokenizer`.
     """
 
     http: str

@@ -13,14 +13,18 @@ class CannotInstall(Exception):
 
 
 def python_of(folder: Path, requirements: tuple[str, ...]) -> Path:
-    """The interpreter of an environment in `folder` that has them; raises CannotInstall."""
+    """The interpreter of an environment in `folder` that has them, installed one after the other, so that a pin at the
+    front stands; raises CannotInstall.
+    """
     python, stamp = folder / "bin" / "python", folder / "requirements.txt"
     wanted = "\n".join((f"# {sys.version_info.major}.{sys.version_info.minor}", *requirements))
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
     shutil.rmtree(folder, ignore_errors=True)
     _told([sys.executable, "-m", "venv", str(folder)])
-    _told([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements])
+    for requirement in requirements:  # an index that is not there is soon known
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "1"]
+        _told([*pip, *requirement.split()])
     stamp.write_text(wanted)
     return python
 

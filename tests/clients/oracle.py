@@ -10,7 +10,7 @@ import sentencepiece
 from tests.oracle import Oracle
 
 ITEMS, GENERATED = 200, 24
-_WORDS = "wind north east rain over hill the a cold blue 37 and sea; said (but) Über morning naïve far\n".split(" ")
+_WORDS = ("wind", "north", "rain", "over", "hill", "the", "a", "cold", "37", "sea;", "(but)", "Über", "naïve", "far\n")
 
 
 def write_expected(checkpoint: Path, file: Path) -> None:

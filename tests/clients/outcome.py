@@ -57,12 +57,15 @@ def run(name: str, client: Client, target: Target, venvs: Path) -> Outcome:
     return outcome
 
 
+def environment_of(python: Path) -> dict[str, str]:
+    """Of a script's process. Nothing that a client might fetch or tell is wanted: a hub's files, usage, prices."""
+    found = os.environ | {"PYTHONPATH": str(_ROOT), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    found |= {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "TOKENIZERS_PARALLELISM": "false"}
+    return found | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
 def run_script(outcome: Outcome, python: Path, script: str, target: dict[str, str], seconds: float) -> None:
     """A script that ends without a word, or does not end, has failed."""
-    # Nothing that a client might fetch or tell is wanted: a hub, usage, prices of models.
-    environment = os.environ | {"PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    environment |= {"PATH": f"{python.parent}{os.pathsep}{environment['PATH']}"}
     log = Path(target["folder"]) / f"{script}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -71,7 +74,7 @@ def run_script(outcome: Outcome, python: Path, script: str, target: dict[str, st
             stderr=errors,
             text=True,
             cwd=target["folder"],
-            env=environment,
+            env=environment_of(python),
         )
     timer = threading.Timer(seconds, process.kill)
     timer.start()

@@ -12,8 +12,8 @@ from cluster.settings.tokens import Scope, append, new_token
 
 _ROOT = Path(__file__).resolve().parents[2]
 _END_SECONDS = 60
-# A request at a time and one that waits: the third is told to come again.
-NARROW = ("scheduler.max_running_requests=1", "gateway.max_queued_requests=1")
+# An output at a time and 16 that wait: the next is told to come again.
+NARROW = ("scheduler.max_running_requests=1", "gateway.max_queued_requests=16")
 
 
 @dataclass(frozen=True, slots=True)

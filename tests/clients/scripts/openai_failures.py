@@ -18,12 +18,14 @@ def narrow(target: Target, retries: int = 0) -> OpenAI:
 
 @contextmanager
 def a_full_queue(target: Target) -> Iterator[Callable[[], None]]:
-    """A stream runs and one waits, until they are left: by the function, or by the block's end."""
+    """An output runs and 16 wait, until they are left: by the function, or by the block's end."""
     client = narrow(target)
     with ExitStack() as streams:
-        for number in range(2):
-            fields = {"max_tokens": 1900, "extra_body": {"ignore_eos": True}, "stream": True}
-            streams.enter_context(client.completions.create(model=target.model, prompt=f"{TEXT} {number}", **fields))
+        for number, n in enumerate((8, 8, 1)):
+            fields = {"max_tokens": 1900, "n": n, "extra_body": {"ignore_eos": True}, "stream": True}
+            stream = streams.enter_context(client.completions.create(model=target.model, prompt=TEXT, **fields))
+            if not number:
+                next(iter(stream))  # one of the eight has left the queue
         yield streams.close
 
 

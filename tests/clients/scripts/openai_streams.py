@@ -96,9 +96,7 @@ async def sixteen_streams_at_once_are_those_one_by_one(target: Target) -> None:
 def a_stream_that_is_left_does_not_hold_its_connection(target: Target) -> None:
     client = client_of(target)
     for _ in range(4):
-        with client.chat.completions.create(
-            model=target.model, messages=HELLO, max_tokens=1500, stream=True
-        ) as stream:
+        with client.chat.completions.create(model=target.model, messages=HELLO, max_tokens=1500, stream=True) as stream:
             holds(next(iter(stream)).choices)
     same(client.completions.create(model=target.model, prompt=TEXT, max_tokens=1).usage.completion_tokens, 1)
 
