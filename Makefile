@@ -10,6 +10,8 @@
 #   make multihost   several hosts on this machine, lost, cut off, drained (15 minutes; needs root); multihost-short: two
 #   make daily    signals, Ray's own processes gone, full disks, a pause (15 minutes; needs root); daily-short: a few
 #   make abuse    what strangers send, beside 16 ordinary streams (10 minutes); abuse-short: 3 seconds of each
+#   make clients  openai, LangChain, litellm, lm-eval, benchmarks and others, each in an environment of its own, against
+#                 a server (installs them, then 15 minutes); clients-short: sockets and openai
 #   make fuzz     20,000 requests that no sane client sends
 #   make gpu      everything a card must show, in MINUTES=9; results in OUT=build/gpu; gpu-rehearsal: the same on a CPU, tiny
 #   make gpu-bundle   what a machine with a card and torch, but no network, lacks: Ray, flash-attn's source, small wheels
@@ -25,7 +27,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit integration refs-short fuzz chaos chaos-short multihost multihost-short daily daily-short abuse abuse-short gpu gpu-rehearsal \
+.PHONY: help demo test unit integration refs-short fuzz chaos chaos-short multihost multihost-short daily daily-short abuse abuse-short clients clients-short gpu gpu-rehearsal \
         gpu-bundle check lint types contracts protos stubs proto bench bench-serve clean venv venv-runtime constraints
 
 help:
@@ -150,6 +152,15 @@ abuse: $(DEVELOPER)
 abuse-short: $(DEVELOPER)
 	@echo 'abuse: a few seconds of each'
 	@$(BIN)/python -m tests.abuse --short
+
+# Environments of clients are made from the index and kept in build/clients. The short form skips what has none.
+clients: $(DEVELOPER)
+	@echo 'clients: real programs against the OpenAI-compatible door'
+	@$(BIN)/python -m tests.clients
+
+clients-short: $(DEVELOPER)
+	@echo 'clients: sockets and openai'
+	@$(BIN)/python -m tests.clients --short --skip-unable
 
 integration: unit
 	@echo 'test: integration'

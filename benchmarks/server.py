@@ -17,9 +17,10 @@ _EIGHTWINDS = [sys.executable, "-m", "cluster.cli"]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A ready server: its gRPC address and its process."""
+    """A ready server: its gRPC and HTTP addresses and its process."""
 
     address: str
+    http: str
     process: psutil.Process
     state: Path
 
@@ -68,8 +69,8 @@ def serving_in(state: Path, *settings: str, keep_actors: bool = False) -> Iterat
         ready = child.stdout.readline()
         if not ready.startswith("ready "):
             raise SystemExit(f"serve did not become ready:\n{(state / 'stderr.log').read_text()}")
-        address = dict(word.split("=", 1) for word in ready.split()[1:])["grpc"]
-        yield Server(address, psutil.Process(child.pid), state)
+        addresses = dict(word.split("=", 1) for word in ready.split()[1:])
+        yield Server(addresses["grpc"], addresses["http"], psutil.Process(child.pid), state)
     finally:
         child.terminate()
         child.wait(90)

@@ -1,0 +1,1 @@
+"""Real client programs, each in an environment of its own, against a server: `python -m tests.clients`."""
