@@ -60,8 +60,14 @@ def keep_one_order(device: torch.device) -> None:
 
 
 def _in_blocks(x_RD: torch.Tensor, weight_ED: torch.Tensor, block: int) -> torch.Tensor:
-    products = [F.linear(_padded(part, block), weight_ED) for part in x_RD.split(block)]
-    return (products[0] if len(products) == 1 else torch.cat(products))[: len(x_RD)]
+    rows = len(x_RD)
+    if rows <= block:
+        return F.linear(_padded(x_RD, block), weight_ED)[:rows]
+    found_RE = x_RD.new_empty(rows, len(weight_ED))  # a list of blocks would be held beside what is made of it
+    for at in range(0, rows, block):
+        part = x_RD[at : at + block]
+        found_RE[at : at + block] = F.linear(_padded(part, block), weight_ED)[: len(part)]
+    return found_RE
 
 
 def _padded(x_RD: torch.Tensor, rows: int) -> torch.Tensor:

@@ -20,6 +20,8 @@ from model.sampling.filters import cut
 from model.sampling.gumbel import gumbel_noise, noise_key
 from model.sampling.penalties import Occurrences, ban, bias, penalise, penalised
 
+_ROWS = 128  # of a prompt that are scored at once: beside a step's logits there is room for few more
+
 
 class TokenMask(Protocol):
     """Follows an output and tells which ids may come next (`model.constraint` has one). `failure` says why none can."""
@@ -94,7 +96,11 @@ def logprobs(
     logits_RV: torch.Tensor, token_ids_R: torch.Tensor, counts: Sequence[int]
 ) -> list[tuple[float, Alternatives]]:
     """For each row of raw logits its token's logprob and its `counts[r]` best alternatives, best first."""
-    return _told(fetch(*_score(logits_RV, token_ids_R, counts)), counts)
+    found: list[tuple[float, Alternatives]] = []
+    for at in range(0, len(counts), _ROWS):
+        some = counts[at : at + _ROWS]
+        found += _told(fetch(*_score(logits_RV[at : at + _ROWS], token_ids_R[at : at + _ROWS], some)), some)
+    return found
 
 
 def _score(logits_RV: torch.Tensor, token_ids_R: torch.Tensor, counts: Sequence[int]) -> tuple[torch.Tensor, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import MinLengthLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from model.batch import Constraint, ConstraintKind, SampledToken, SamplingParams
+from model.sampling import sampler as sampling
 from model.sampling.sampler import Sampler, sample, shape
 from tests.sampling import sampler, some_logits, some_params, warped
 
@@ -200,6 +201,24 @@ def test_logprobs_are_log_softmax_of_the_raw_logits(count: int) -> None:
         best = exact[b].sort(descending=True)
         assert [i for i, _ in token.top] == best.indices[:count].tolist()
         assert [value for _, value in token.top] == pytest.approx(best.values[:count].tolist(), abs=1e-5)
+
+
+def test_a_long_prompt_is_scored_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F16 of docs/clients.md: its logits are large, and must not be there twice."""
+    held = [0]
+
+    def watched(logits_RV: torch.Tensor, *given: Any) -> tuple[torch.Tensor, ...]:
+        held.append(len(logits_RV))
+        return score(logits_RV, *given)
+
+    score = sampling._score
+    monkeypatch.setattr(sampling, "_score", watched)
+    logits, ids = some_logits(300, 50), torch.arange(300) % 50
+    found = sampling.logprobs(logits, ids, [2] * 300)
+    assert sum(held) == 300 and max(held) <= 128
+    wanted = logits.log_softmax(-1)
+    assert [own for own, _ in found] == wanted.gather(1, ids[:, None])[:, 0].tolist()
+    assert [[i for i, _ in top] for _, top in found] == wanted.topk(2).indices.tolist()
 
 
 def test_without_logprobs_only_the_token_is_reported() -> None:
