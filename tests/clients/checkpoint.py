@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -32,12 +33,18 @@ def write_tokenizer(folder: Path) -> Path:
         for cut in range(1, len(piece))
         if piece[:cut] in ids and piece[cut:] in ids
     ]
-    model = {"type": "BPE", "vocab": ids, "merges": [text for *_, text in sorted(pairs)]}
+    model: dict[str, Any] = {"type": "BPE", "vocab": ids, "merges": [text for *_, text in sorted(pairs)]}
     model |= {"unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True}
     spaces = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
     back = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}]
     back += [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
-    control = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    control: dict[str, Any] = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     whole = {
         "version": "1.0",
         "added_tokens": [{"id": i, "content": pieces.id_to_piece(i)} | control for i in range(3)],

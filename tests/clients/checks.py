@@ -6,6 +6,7 @@ A line of standard output tells each: `ok NAME`, or `FAILED NAME: why`; a last o
 import asyncio
 import inspect
 import json
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -62,7 +63,8 @@ def run(*distributions: str) -> int:
             print(f"{FAILED}{name}: {said[:300]}", flush=True)
         else:
             print(f"{OK}{name}", flush=True)
-    print(RELEASES + ", ".join(f"{one} {version(one)}" for one in distributions), flush=True)
+    releases = [f"{one} {version(one)}" for one in distributions] or [f"Python {platform.python_version()}"]
+    print(RELEASES + ", ".join(releases), flush=True)
     return 1 if failed else 0
 
 

@@ -17,6 +17,7 @@ def profiled(target: Target, kind: str, *more: str) -> None:
         *("--concurrency", "4", "--request-count", str(REQUESTS), "--isl", "32", "--osl", "16", "--ui", "none"),
         *("--tokenizer", f"{target.folder}/tokenizer", "--extra-inputs", "ignore_eos:true"),
         *("--artifact-dir", str(artifacts), "--random-seed", "1", *more),
+        without="HF_HUB_OFFLINE",  # with it aiperf takes a tokenizer's folder for the name of a repository
     )
     (file,) = artifacts.rglob("profile_export_aiperf.json")
     found = json.loads(file.read_text())

@@ -44,7 +44,7 @@ async def ask(client: AsyncOpenAI, wanted: dict[str, Any]) -> list[str]:
     """The texts of its choices, each of which must have ended."""
     texts, ended = [""] * wanted.get("n", 1), set()
     door = client.chat.completions if "messages" in wanted else client.completions
-    stream: Any = await door.create(**wanted)  # type: ignore[attr-defined]  # either has it
+    stream: Any = await door.create(**wanted)
     async for chunk in stream:
         for choice in chunk.choices:
             texts[choice.index] += (choice.delta.content or "") if "messages" in wanted else choice.text

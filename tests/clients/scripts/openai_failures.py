@@ -18,11 +18,13 @@ def narrow(target: Target, retries: int = 0) -> OpenAI:
 
 @contextmanager
 def a_full_queue(target: Target) -> Iterator[Callable[[], None]]:
-    """An output runs and 16 wait, until they are left: by the function, or by the block's end."""
-    client = narrow(target)
+    """An output runs and 15 wait, of 16 more than one client may have; until they are left: by the function, or by the
+    block's end.
+    """
+    client = narrow(target, retries=10)  # the streams of the check before may be leaving still
     with ExitStack() as streams:
-        for number, n in enumerate((8, 8, 1)):
-            fields = {"max_tokens": 1900, "n": n, "extra_body": {"ignore_eos": True}, "stream": True}
+        for number in range(2):
+            fields = {"max_tokens": 1900, "n": 8, "extra_body": {"ignore_eos": True}, "stream": True}
             stream = streams.enter_context(client.completions.create(model=target.model, prompt=TEXT, **fields))
             if not number:
                 next(iter(stream))  # one of the eight has left the queue
