@@ -26,7 +26,7 @@ from model.checkpoint.weights import Tensors, torch_dtype
 from model.config import MixtralConfig
 from model.constraint.grammar import Constraints
 from model.device.failure import lost_device
-from model.device.host_link import joined
+from model.device.host_link import emptied
 from model.device.memory import free_bytes
 from model.linear import keep_one_order
 from model.matrices.forms import MATRICES
@@ -132,7 +132,7 @@ class Head:
             parts = self.micro_batches.parts(chunks)
             batches = [self._slots.batch(part, self.spec.page_size, self.spec.device) for part in parts]
             forwards = [self._trunk.forward(batch, self._cache, self._attention) for batch in batches]
-            logits_RV = joined(self._router.run(forwards, counts))
+            logits_RV = emptied(self._router.run(forwards, counts))
             self.micro_batches.observe(time.perf_counter() - started)
             tokens, prompts, faults = self._slots.results(logits_RV, chunks)
             if any(fault.kind == "numeric" for fault in faults):

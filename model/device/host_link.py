@@ -16,6 +16,19 @@ def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
+def emptied(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The same of large ones: they are taken out of the list, and each goes as soon as it is copied."""
+    if len(parts) == 1:
+        return parts.pop()
+    whole = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
+    end = 0
+    while parts:
+        part = parts.pop(0)
+        begin, end = end, end + len(part)
+        whole[begin:end] = part
+    return whole
+
+
 class HostLink(Protocol):
     """The way of rows from a device to the host and back."""
 

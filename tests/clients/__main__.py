@@ -38,7 +38,8 @@ def main() -> int:
     parser.add_argument("--publish", type=Path, metavar="FILE", help="write the table there, too")
     arguments = parser.parse_args()
     short = [name for name, client in CLIENTS.items() if client.short]
-    wanted = arguments.clients or (short if arguments.short else list(names))
+    usual = [*(name for name, client in CLIENTS.items() if not client.heavy), CHAOS]
+    wanted = arguments.clients or (short if arguments.short else usual)
     if unknown := [name for name in wanted if name not in names]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
     with tempfile.TemporaryDirectory(prefix="ew-clients-") as folder:

@@ -7,7 +7,7 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class Client:
     """`requirements` are pip's words, in their order; none: it runs in the environment of the suite. `scripts` are
-    modules of the room `scripts`.
+    modules of the room `scripts`. What is `unwanted` is taken out again. A `heavy` one runs if it is named only.
     """
 
     requirements: tuple[str, ...]
@@ -15,6 +15,8 @@ class Client:
     short: bool = False
     seconds: float = 300.0
     oracle: bool = False  # it is held to what transformers say
+    unwanted: tuple[str, ...] = ()
+    heavy: bool = False
 
 
 # The build of torch that the project has, before anything asks for the newest, which may bring a card's libraries.
@@ -33,4 +35,12 @@ CLIENTS = {
     "inspect": Client(("inspect-ai>=0.3.150,<0.4", "openai>=2,<4"), ("inspect_task",)),
     "guidellm": Client((_TORCH, "guidellm>=0.5,<1"), ("guidellm_run",), seconds=600.0),
     "aiperf": Client(("aiperf>=0.3,<1",), ("aiperf_run",), seconds=600.0),
+    # 6 GB. Beside a torch without CUDA what it brings for pictures and sound cannot be imported.
+    "vllm": Client(
+        (_TORCH, "vllm==0.32.0"),
+        ("vllm_bench",),
+        seconds=600.0,
+        unwanted=("torchvision", "torchaudio", "torchcodec"),
+        heavy=True,
+    ),
 }

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -34,12 +35,12 @@ def write_tokenizer(folder: Path) -> Path:
         for cut in range(1, len(piece))
         if piece[:cut] in ids and piece[cut:] in ids
     ]
-    model: dict[str, object] = {"type": "BPE", "vocab": ids, "merges": [text for *_, text in sorted(pairs)]}
+    model: dict[str, Any] = {"type": "BPE", "vocab": ids, "merges": [text for *_, text in sorted(pairs)]}
     model |= {"unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True}
     spaces = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
     back = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}]
     back += [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
-    control: dict[str, object] = {
+    control: dict[str, Any] = {
         "single_word": False,
         "lstrip": False,
         "rstrip": False,

@@ -12,9 +12,9 @@ class CannotInstall(Exception):
     """The reason is its text."""
 
 
-def python_of(folder: Path, requirements: tuple[str, ...]) -> Path:
-    """The interpreter of an environment in `folder` that has them, installed one after the other, so that a pin at the
-    front stands; raises CannotInstall.
+def python_of(folder: Path, requirements: tuple[str, ...], unwanted: tuple[str, ...] = ()) -> Path:
+    """The interpreter of an environment in `folder` that has the requirements, installed one after the other, so that
+    a pin at the front stands, and nothing unwanted; raises CannotInstall.
     """
     python, stamp = folder / "bin" / "python", folder / "requirements.txt"
     wanted = "\n".join((f"# {sys.version_info.major}.{sys.version_info.minor}", *requirements))
@@ -25,6 +25,8 @@ def python_of(folder: Path, requirements: tuple[str, ...]) -> Path:
     for requirement in requirements:  # an index that is not there is soon known
         pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "1"]
         _told([*pip, *requirement.split()])
+    if unwanted:
+        _told([str(python), "-m", "pip", "uninstall", "-q", "-y", *unwanted])
     stamp.write_text(wanted)
     return python
 

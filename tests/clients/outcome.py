@@ -46,7 +46,9 @@ def run(name: str, client: Client, target: Target, venvs: Path) -> Outcome:
     """Install it, if it is not, and run its scripts."""
     outcome = Outcome(name)
     try:
-        python = python_of(venvs / name, client.requirements) if client.requirements else Path(sys.executable)
+        python = Path(sys.executable)
+        if client.requirements:
+            python = python_of(venvs / name, client.requirements, client.unwanted)
     except CannotInstall as error:
         outcome.lack = str(error)
         return outcome
