@@ -94,7 +94,7 @@ def wrapped(sums: torch.Tensor) -> torch.Tensor:
 
 
 def packable(**changes: Any) -> dict[str, Any]:
-    """What stands in the `config.json` of a model whose matrices all have whole groups of 128."""
+    """The `config.json` of a model whose matrices all have whole groups of 128."""
     sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 16, "num_key_value_heads": 4}
     return tiny(**sizes, num_local_experts=4, dtype=None, torch_dtype="float16") | changes
 

@@ -1,8 +1,10 @@
 """A conversation, whatever template lays it out."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 PARAGRAPH = "\n\n"  # between system messages, between them and a user's text, and between neighbours of one role
 
@@ -31,6 +33,11 @@ class Tool:
     description: str
     parameters: str
 
+    def described(self) -> dict[str, Any]:
+        """As templates are given it, in OpenAI's form."""
+        about = {"name": self.name, "description": self.description, "parameters": from_json(self.parameters)}
+        return {"type": "function", "function": about}
+
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
@@ -52,6 +59,18 @@ class Conversation:
     messages: tuple[ChatMessage, ...]
     tools: tuple[Tool, ...] = ()
     continue_final: bool = False
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text, or the text itself if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def checked(conversation: Conversation) -> Conversation:

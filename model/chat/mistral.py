@@ -8,13 +8,22 @@ own. In the first, `[INST]` and `[/INST]` are ordinary text; in the third they a
     v3:  <s> | [INST] | Hi | [/INST] | Hello. | </s> | [INST] | Be terse.\n\nBye | [/INST]
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model.chat.conversation import PARAGRAPH, ChatMessage, Conversation, Role, Tool, ToolCall, checked, folded
-from model.chat.conversation import without_tools as plain
+from model.chat.conversation import (
+    PARAGRAPH,
+    ChatMessage,
+    Conversation,
+    Role,
+    ToolCall,
+    checked,
+    folded,
+    from_json,
+    to_json,
+    without_tools,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ _BOS, _EOS = Mark("<s>"), Mark("</s>")
 
 def v1(conversation: Conversation) -> Iterator[Stretch]:
     """System messages go in front of the first user message. ValueError as of `checked`."""
-    system, turns = folded(plain(checked(conversation).messages))
+    system, turns = folded(without_tools(checked(conversation).messages))
     yield _BOS
     for i, turn in enumerate(turns):
         if turn.role == Role.USER:
@@ -51,18 +60,18 @@ def v3(conversation: Conversation) -> Iterator[Stretch]:
         match turn.role:
             case Role.USER:
                 if i == last and conversation.tools:
-                    yield from (Mark("[AVAILABLE_TOOLS]"), _json([_tool(t) for t in conversation.tools]))
+                    yield from (Mark("[AVAILABLE_TOOLS]"), to_json([t.described() for t in conversation.tools]))
                     yield Mark("[/AVAILABLE_TOOLS]")
                 content = PARAGRAPH.join([system, turn.content]) if system and i == last else turn.content
                 yield from (Mark("[INST]"), content, Mark("[/INST]"))
             case Role.TOOL:
-                answer = {"content": _value(turn.content or "{}"), "call_id": turn.call_id}
-                yield from (Mark("[TOOL_RESULTS]"), _json(answer), Mark("[/TOOL_RESULTS]"))
+                answer = {"content": from_json(turn.content or "{}"), "call_id": turn.call_id}
+                yield from (Mark("[TOOL_RESULTS]"), to_json(answer), Mark("[/TOOL_RESULTS]"))
             case _:
                 if turn.content:
                     yield turn.content.rstrip(" ")
                 if turn.calls:
-                    yield from (Mark("[TOOL_CALLS]"), _json([_call(call) for call in turn.calls]))
+                    yield from (Mark("[TOOL_CALLS]"), to_json([_call(call) for call in turn.calls]))
                 if not _is_open(conversation, turns, i):
                     yield _EOS
 
@@ -71,22 +80,5 @@ def _is_open(conversation: Conversation, turns: Sequence[ChatMessage], i: int) -
     return conversation.continue_final and i == len(turns) - 1
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    about = {"name": tool.name, "description": tool.description, "parameters": _value(tool.parameters)}
-    return {"type": "function", "function": about}
-
-
 def _call(call: ToolCall) -> dict[str, Any]:
-    return {"name": call.name, "arguments": _value(call.arguments or "{}"), "id": call.id}
-
-
-def _value(text: str) -> Any:
-    """Of JSON, or the text itself if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return {"name": call.name, "arguments": from_json(call.arguments or "{}"), "id": call.id}

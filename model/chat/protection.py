@@ -5,57 +5,68 @@ user wrote, or that the template's own text might complete, is replaced by a cha
 names are looked for.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from model.text.names import Names
 
 _PRIVATE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))
 
 
+class Edges:
+    """The beginnings of names, which may end what a user wrote, the ends, which may begin it, and what lies between."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = tuple(names)
+        self._heads = {name[:n] for name in names for n in range(1, len(name))}
+        self._tails = {name[n:] for name in names for n in range(1, len(name))}
+        self._all, self._longest = "\0".join(names), max(map(len, names), default=0)
+
+    def at_end(self, text: str) -> bool:
+        """Whether the text's end begins a name."""
+        return any(text[-n:] in self._heads for n in range(1, min(len(text), self._longest) + 1))
+
+    def at_beginning(self, text: str) -> bool:
+        """Whether the text's beginning ends a name, or the text is part of one."""
+        if any(text[:n] in self._tails for n in range(1, min(len(text), self._longest) + 1)):
+            return True
+        return len(text) < self._longest and text in self._all
+
+
 class Protection:
-    def __init__(self, names: Iterable[str], texts: Iterable[str]) -> None:
-        """`names` of tokens; `texts` are all that a stand-in must not be confused with: messages and template."""
-        self._names = tuple(names)
-        starts = "|".join(map(re.escape, self._names))
-        self._start = re.compile(f"(?={starts})(.)", re.DOTALL) if starts else None
-        taken = set().union(*texts)
+    """Of one conversation."""
+
+    def __init__(self, names: Names, edges: Edges, texts: Iterable[str]) -> None:
+        """`texts` are all that a stand-in must not be confused with: messages and template."""
+        self._names, self._edges = names, edges
+        taken = set[str]().union(*texts)
         self._free = (chr(point) for point in _PRIVATE if chr(point) not in taken)
         self._standing_in: dict[str, str] = {}  # of a character
-        # Beginnings of names that may end what a user wrote, ends that may begin it, and what lies between.
-        self._heads = {name[:n] for name in self._names for n in range(1, len(name))}
-        self._tails = {name[n:] for name in self._names for n in range(1, len(name))}
 
     def of(self, value: Any) -> Any:
         """A value as JSON has them, with all of its texts protected."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self.of(name): self.of(inner) for name, inner in value.items()}
+            return {self.text(name): self.of(inner) for name, inner in value.items()}
         return [self.of(inner) for inner in value] if isinstance(value, list) else value
 
     def text(self, text: str) -> str:
-        if self._start is None or not text:
-            return text
         safe = list(text)
-        for match in self._start.finditer(text):
-            safe[match.start()] = self._stand_in(text[match.start()])
+        for begin, _ in self._names.places(text):
+            safe[begin] = self._stand_in(text[begin])
         begin, end = len(text) - len(text.lstrip()), len(text.rstrip())  # templates may trim
         for first, last in {(0, len(text)), (begin, end)}:
-            inner = text[first:last]
-            if not inner:
-                continue
-            if any(inner.endswith(head) for head in self._heads):
-                safe[last - 1] = self._stand_in(text[last - 1])
-            if any(inner.startswith(tail) for tail in self._tails) or any(inner in name for name in self._names):
-                safe[first] = self._stand_in(text[first])
+            if first < last:
+                if self._edges.at_end(text[first:last]):
+                    safe[last - 1] = self._stand_in(text[last - 1])
+                if self._edges.at_beginning(text[first:last]):
+                    safe[first] = self._stand_in(text[first])
         return "".join(safe)
 
     def restored(self, text: str) -> str:
         """The text as it was written."""
         return text.translate({ord(private): c for c, private in self._standing_in.items()})
-
-    def is_stand_in(self, character: str) -> bool:
-        return character in self._standing_in.values()
 
     def _stand_in(self, character: str) -> str:
         if character not in self._standing_in:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,8 +22,8 @@ _MOST_CHARACTERS = 16 << 20
 _WIDE = re.compile(r"%[-+ #0]*(\d{5,}|\*)")  # a width that makes a short text long
 
 
-class Refused(TemplateError):
-    """The template's own `raise_exception`."""
+class TooCostly(TemplateError):
+    """The template takes more than it may."""
 
 
 class _Generation(Extension):
@@ -48,18 +48,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def tick(self) -> str:
         if self._clock() > self._local.deadline:
-            raise TemplateError(f"it takes more than {CPU_SECONDS} s")
+            raise TooCostly(f"it takes more than {CPU_SECONDS} s")
         return ""
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         sizes = [len(value) for value in (left, right) if isinstance(value, str | list | tuple)]
         times = [abs(value) for value in (left, right) if isinstance(value, int)]
         if operator == "*" and sizes and times and sizes[0] * times[0] > _MOST_CHARACTERS:
-            raise TemplateError("it makes a text that is too long")
+            raise TooCostly("it makes a text that is too long")
         if operator == "**" and times and max(times) > 1024:
-            raise TemplateError("it makes a number that is too large")
+            raise TooCostly("it makes a number that is too large")
         if operator == "%" and isinstance(left, str) and _WIDE.search(left):
-            raise TemplateError("it makes a text that is too long")
+            raise TooCostly("it makes a text that is too long")
         return super().call_binop(context, operator, left, right)
 
 
@@ -67,13 +67,14 @@ class Sandbox:
     """A compiled template. May be shared between threads."""
 
     def __init__(self, source: str, clock: Callable[[], float] = time.thread_time) -> None:
-        """ValueError if it is none. `clock` counts seconds of a core."""
+        """ValueError if it is none. `clock` counts seconds of a core. `names` are what it takes from outside."""
         self._environment = _Sandbox(clock)
         self._environment.filters["tojson"] = tojson
         self._environment.globals.pop("lipsum")  # which makes texts of any length, without a loop
         self._environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
         try:
             tree = self._environment.parse(source)
+            self.names = meta.find_undeclared_variables(tree)
             for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
                 for loop in tree.find_all(kind):
                     loop.body.insert(0, self._asks_for_time())  # type: ignore[attr-defined]  # each of the three has one
@@ -83,14 +84,14 @@ class Sandbox:
         self._template = self._environment.template_class.from_code(self._environment, code, self._environment.globals)
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The text; ValueError, in the template's own words, for whatever it raises."""
+        """The text; ValueError, in the template's own words, for whatever it raises, which is its cause."""
         self._environment.begin()
         try:
             text = self._template.render(values)
+            if len(text) > _MOST_CHARACTERS:
+                raise TooCostly("it makes a text that is too long")
         except Exception as error:  # a template can raise what Python can; none of it is the server's failure
             raise ValueError(str(error) or type(error).__name__) from error
-        if len(text) > _MOST_CHARACTERS:
-            raise ValueError("it makes a text that is too long")
         return text
 
     @staticmethod
@@ -119,7 +120,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _refuse(message: object) -> None:
-    raise Refused(str(message))
+    raise TemplateError(str(message))
 
 
 def _now(form: str) -> str:

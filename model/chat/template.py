@@ -1,17 +1,24 @@
 """A checkpoint's own chat template, written in jinja, as transformers' `apply_chat_template` uses it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, TemplateSyntaxError, meta, nodes
-
-from model.chat.conversation import PARAGRAPH, ChatMessage, Conversation, Role, checked, folded, without_tools
-from model.chat.protection import Protection
+from model.chat.conversation import (
+    PARAGRAPH,
+    ChatMessage,
+    Conversation,
+    Role,
+    checked,
+    folded,
+    from_json,
+    to_json,
+    without_tools,
+)
+from model.chat.protection import Edges, Protection
 from model.chat.sandbox import Sandbox
 from model.text.tokenizer import Tokenizer
 
-_OPEN_END = "\u2063 "  # marks the end of a message that is to be continued; a template that trims takes the blank away
+_OPEN_END = "\u2063 "  # ends a message that is to be continued; a template that trims takes the blank away
 
 
 class Template:
@@ -19,13 +26,12 @@ class Template:
 
     def __init__(self, sources: Mapping[str, str], tokenizer: Tokenizer) -> None:
         """`sources` by name: `default`, and where there is one `tool_use`. ValueError for one that is no template."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._texts = tokenizer, tuple(sources.values())
+        self._edges = Edges(tokenizer.named.tokens)
         self.source = sources["default"]
         self._plain, self._with_tools = Sandbox(self.source), Sandbox(sources.get("tool_use", self.source))
-        self.takes_tools = "tools" in _names(sources.get("tool_use", self.source))
-        self._texts = tuple(sources.values())
+        self.takes_tools = "tools" in self._with_tools.names
         self.names_calls = any("<tool_call>" in text for text in self._texts)
-        self._marks = tuple(token.text for token in tokenizer.found_in_text)
 
     def ids(self, conversation: Conversation) -> list[int]:
         """Names of control tokens in messages and tools stay text. A conversation that the template refuses is tried
@@ -53,70 +59,56 @@ class Template:
             raise ValueError(f"the model's chat template refuses this conversation: {error}") from error
 
     def _ids(self, messages: Sequence[ChatMessage], conversation: Conversation) -> list[int]:
-        tools = [_tool(t.name, t.description, t.parameters) for t in conversation.tools]
-        said: list[Any] = [_message(message) for message in messages]
-        protection = Protection(self._marks, [*self._texts, json.dumps([said, tools], ensure_ascii=False)])
-        said = protection.of(said)
-        for message in said:
-            message["role"] = protection.restored(message["role"])
+        described = [tool.described() for tool in conversation.tools]
+        written = [text for message in messages for text in _texts(message)]
+        safe = Protection(self._tokenizer.named, self._edges, [*self._texts, *written, to_json(described)])
+        said = [_message(message, safe) for message in messages]
         if conversation.continue_final:
             said[-1]["content"] += _OPEN_END
-        text = (self._with_tools if tools else self._plain).render(
-            self._values(said, protection.of(tools), conversation)
+        tools = [tool | {"function": _function(tool["function"], safe)} for tool in described]
+        sandbox = self._with_tools if tools else self._plain
+        text = sandbox.render(
+            {
+                "messages": said,
+                "tools": tools or None,
+                "documents": None,
+                "add_generation_prompt": not conversation.continue_final,
+                "bos_token": self._tokenizer.name_of(self._tokenizer.bos_id),
+                "eos_token": self._tokenizer.name_of(self._tokenizer.eos_id),
+                "unk_token": self._tokenizer.name_of(self._tokenizer.unk_id),
+            }
         )
         if conversation.continue_final:
             text = _before_open_end(text)
-        ids: list[int] = []
-        for part, first in self._tokenizer.parts(text):
-            if isinstance(part, int):
-                ids.append(part)
-            else:
-                ids += self._tokenizer.vocabulary.encode(protection.restored(part), first=first)
-        return ids
-
-    def _values(self, messages: list[Any], tools: list[Any], conversation: Conversation) -> dict[str, Any]:
-        name = self._tokenizer.name_of
-        values: dict[str, Any] = {"messages": messages, "tools": tools or None, "documents": None}
-        values |= {"bos_token": name(self._tokenizer.bos_id), "eos_token": name(self._tokenizer.eos_id)}
-        return values | {
-            "unk_token": name(self._tokenizer.unk_id),
-            "add_generation_prompt": not conversation.continue_final,
-        }
+        return self._tokenizer.encode_named(text, safe.restored)
 
 
-def _names(source: str) -> set[str]:
-    """The names that a template takes from outside."""
-    try:
-        tree: nodes.Template = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
-    except TemplateSyntaxError:  # transformers' own tags
-        return {"tools"} if "tools" in source else set()
-    return meta.find_undeclared_variables(tree)
+def _texts(message: ChatMessage) -> list[str]:
+    """All that its author wrote, escaped characters as themselves."""
+    calls = [text for call in message.calls for text in (call.id, call.name, to_json(from_json(call.arguments)))]
+    return [message.content, message.call_id, message.name, *calls]
 
 
-def _message(message: ChatMessage) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": str(message.role), "content": message.content}
+def _message(message: ChatMessage, safe: Protection) -> dict[str, Any]:
+    """As templates are given it; its own words (`role`) are no user's."""
+    said: dict[str, Any] = {"role": str(message.role), "content": safe.text(message.content)}
     if message.calls:
         said["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _value(call.arguments)}}
+            {
+                "id": safe.text(call.id),
+                "type": "function",
+                "function": {"name": safe.text(call.name), "arguments": safe.of(from_json(call.arguments))},
+            }
             for call in message.calls
         ]
     if message.role == Role.TOOL:
-        said["tool_call_id"] = message.call_id
-        said |= {"name": message.name} if message.name else {}
+        said["tool_call_id"] = safe.text(message.call_id)
+        said |= {"name": safe.text(message.name)} if message.name else {}
     return said
 
 
-def _tool(name: str, description: str, parameters: str) -> dict[str, Any]:
-    about: dict[str, Any] = {"name": name, "description": description, "parameters": _value(parameters)}
-    return {"type": "function", "function": about}
-
-
-def _value(text: str) -> Any:
-    """Of JSON, or the text itself if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+def _function(about: Mapping[str, Any], safe: Protection) -> dict[str, Any]:
+    return {name: safe.of(value) for name, value in about.items()}
 
 
 def _before_open_end(text: str) -> str:

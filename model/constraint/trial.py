@@ -5,19 +5,17 @@ and 200 MB. `python -m model.constraint.trial` is that process: it reads the gra
 error, if there is one.
 """
 
-import os
 import re
-import resource
-import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from model import trial
+
 CPU_SECONDS = 0.25  # for compiling; the interpreter and its imports are not counted
 MEMORY_BYTES = 128 << 20  # above what the process has when it begins
-_WALL_SECONDS = 10.0  # a machine may be busy
+_WALL_SECONDS = 10.0
 
 TOO_COSTLY = "it takes too long, or too much memory, to compile; use a smaller one"
 
@@ -33,15 +31,8 @@ def costly(grammar: str) -> bool:
 
 def attempt(grammar: str) -> str:
     """The library's error for a grammar, TOO_COSTLY, or "" if it compiles within the limits."""
-    command = [sys.executable, "-m", "model.constraint.trial"]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
-    try:
-        done = subprocess.run(
-            command, input=grammar.encode(), capture_output=True, timeout=_WALL_SECONDS, check=False, env=env
-        )
-    except subprocess.TimeoutExpired:
-        return TOO_COSTLY
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else TOO_COSTLY
+    found = trial.attempt(__name__, grammar, _WALL_SECONDS)
+    return TOO_COSTLY if found is None else found
 
 
 def byte_tokenizer() -> LLTokenizer:
@@ -58,11 +49,7 @@ def main() -> None:
     limits = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
     tokenizer = byte_tokenizer()
     grammar = sys.stdin.buffer.read().decode()
-    with open("/proc/self/statm", encoding="ascii") as file:
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # SIGPROF ends the process
+    trial.limit(CPU_SECONDS, MEMORY_BYTES)
     walker = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
     if not walker.is_error():
         walker.compute_bitmask()

@@ -3,15 +3,14 @@
 Added and control tokens are found in a text only where the caller says so. A user's `</s>` stays text.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from model.text.merges import Merges
+from model.text.names import Names
 from model.text.text_files import ADDED, SETTINGS, VOCABULARY, AddedToken, TextFiles
 from model.text.vocabulary import SentencePieces, Vocabulary
 
-_BLANKS = r"\s*"
 _MIXTRAL = "which every Mixtral vocabulary has: use the tokenizer.model that belongs to the checkpoint."
 
 
@@ -56,8 +55,7 @@ class Tokenizer:
         self._all_names = names = [*vocabulary.names, *(t.text for t in further)]
         self._names = {i: names[i].encode() for i in self._plain}
         own = [AddedToken(i, names[i]) for i in (*vocabulary.control, vocabulary.unk_id) if i >= 0]
-        self.found_in_text = tuple({t.id: t for t in (*own, *added)}.values())
-        self._pattern = _pattern(self.found_in_text)
+        self.named = Names({t.id: t for t in (*own, *added)}.values())
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -90,26 +88,22 @@ class Tokenizer:
         surrogate).
         """
         _check_utf8(text)
-        if not specials:
-            ids = self.vocabulary.encode(text, first=True)
-        else:
-            ids = []
-            for part, first in self.parts(text):
-                ids += [part] if isinstance(part, int) else self.vocabulary.encode(part, first=first)
+        ids = self.encode_named(text) if specials else self.vocabulary.encode(text, first=True)
         if bos and self.adds_bos and not (specials and ids[:1] == [self.bos_id]):
             ids.insert(0, self.bos_id)
         return ids
 
-    def parts(self, text: str) -> Iterator[tuple[int | str, bool]]:
-        """A text as ids of the tokens that are named in it and the stretches between; the flag: the part begins it."""
-        end = 0
-        for match in self._pattern.finditer(text) if self._pattern else ():
-            if match.start() > end:
-                yield text[end : match.start()], end == 0
-            yield self._ids[match.group(match.lastgroup or 0)], end == 0
-            end = match.end()
-        if end < len(text):
-            yield text[end:], end == 0
+    def encode_named(self, text: str, written: Callable[[str], str] = str) -> list[int]:
+        """Ids of a text in which names of tokens are these tokens; `written` changes what lies between them first."""
+        ids: list[int] = []
+        first = True
+        for part in self.named.parts(text):
+            if isinstance(part, AddedToken):
+                ids.append(part.id)
+            else:
+                ids += self.vocabulary.encode(written(part), first=first)
+            first = False
+        return ids
 
     def id_of(self, name: str) -> int | None:
         """The id of a piece or an added token, by its name in the files."""
@@ -151,17 +145,6 @@ class Tokenizer:
             # A <s> in front is no part of the text: the id after it still starts it.
             starts_text = starts_text and token_id in self._control
         return data.decode(errors="replace")
-
-
-def _pattern(tokens: Sequence[AddedToken]) -> re.Pattern[str] | None:
-    """Finds the longest token at each place; its name is the last group of a match."""
-    choices = []
-    for n, token in enumerate(sorted(tokens, key=lambda t: -len(t.text))):
-        name = f"(?P<t{n}>{re.escape(token.text)})"
-        if token.single_word:
-            name = rf"(?<!\w){name}(?!\w)"
-        choices.append(_BLANKS * token.lstrip + name + _BLANKS * token.rstrip)
-    return re.compile("|".join(choices)) if choices else None
 
 
 def _check_added(vocabulary: Vocabulary, added: Sequence[AddedToken], files: TextFiles | None) -> None:

@@ -16,7 +16,7 @@ from tests.chaos.streams import Streams, some_requests
 from tests.chaos.victims import Victims
 from tests.integration.server import Server
 
-TITLE = "What 16 streams meet while processes are killed, frozen and added"
+TITLE = "Sixteen streams while processes are killed, frozen and added"
 NOTES = """Every token is compared with that of an undisturbed run: *different* counts requests in which one differs.
 Greedy, seeded, n = 2 and structured requests in turn. *p99 gap* is between messages of a stream while nothing
 happens, *p99 around* and *longest gap* those that overlap what happens: a second from a kill of one of two replicas on,

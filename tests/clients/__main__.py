@@ -20,7 +20,7 @@ from tests.clients.server import NARROW, serving, write_token
 
 _ROOT = Path(__file__).resolve().parents[2]
 CHAOS = "chaos"
-TITLE = "What real clients make of the OpenAI-compatible door"
+TITLE = "Real clients at the OpenAI-compatible door"
 HEADER = ("client", "releases", "passed", "failed", "seconds", "notes")
 NOTES = """Two layers of random numbers with Mixtral's vocabulary and template, in fp32; head and experts in one
 process, without Ray, but for *chaos*: there 16 streams run while experts and the head are killed."""

@@ -1,4 +1,4 @@
-"""What transformers say of texts, for an evaluation harness to be held to."""
+"""Transformers' scores of texts, to which an evaluation harness is held."""
 
 import json
 import random

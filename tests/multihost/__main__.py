@@ -21,7 +21,7 @@ from tests.multihost.stage import Stage
 AUTOSCALE = "autoscale"
 NAMES = (*SCENARIOS, AUTOSCALE)
 HEAD_ON_A_WORKER = "head.resources={worker: 0.1}"
-TITLE = "What 16 streams meet while hosts are lost"
+TITLE = "Sixteen streams while hosts are lost"
 NOTES = """Three hosts, each in namespaces of its own on one machine: the first has Ray's head node and `serve`, one of
 the others the head actor. Every token is compared with that of an undisturbed run: *different* counts requests in which
 one differs. *p99 gap* is between messages of a stream while nothing happens, *p99 around* and *longest gap* those that

@@ -1,1 +1,1 @@
-"""What each client does. A module runs in the client's environment: of ours it imports `tests.clients.checks` alone."""
+"""One module for each client. It runs in the client's environment: of ours it imports `tests.clients.checks` alone."""

@@ -1,4 +1,4 @@
-"""What doctor says of a checkpoint."""
+"""Doctor's findings about a checkpoint."""
 
 import shutil
 from pathlib import Path

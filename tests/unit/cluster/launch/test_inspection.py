@@ -1,4 +1,4 @@
-"""What `inspect` tells of folders, the good and the damaged."""
+"""`inspect` describes folders, the good and the damaged."""
 
 import json
 from pathlib import Path

@@ -54,7 +54,9 @@ def test_the_trial_finds_what_costs_too_much_whatever_the_means(source: str) -> 
     assert attempt(source) == TOO_COSTLY
 
 
-@pytest.mark.parametrize("source", ["{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ nothing.at.all }}"])
+@pytest.mark.parametrize(
+    "source", ["{{ messages[0].content }}", "{{ raise_exception('it is too long') }}", "{{ nothing.at.all }}"]
+)
 def test_the_trial_leaves_others_alone(source: str) -> None:
     assert attempt(source) == ""
 

@@ -101,7 +101,7 @@ def test_names_of_tokens_in_messages_and_tools_stay_text(kind: str, tmp_path_fac
     """Nothing that a user writes changes which control tokens there are, nor is any of it lost."""
     folder = text_folder(tmp_path_factory.mktemp("folder"), **KINDS[kind])
     template, tokenizer = opened(folder)
-    marks = {token.id for token in tokenizer.found_in_text}
+    marks = {token.id for token in tokenizer.named.tokens.values()}
     parts = st.sampled_from(
         [START, END, "<s>", "</s>", "<|im_", "end|>", "<", "/s>", "s>", ">", "s", " ", "a", "\ue000"]
     )
@@ -157,3 +157,22 @@ def test_without_tools_in_a_template_their_answers_are_the_users(tmp_path: Path)
     said = (ChatMessage(USER, "x"), ChatMessage(ASSISTANT, "", (ToolCall("1", "f", "{}"),)), ChatMessage(TOOL, "42"))
     text = tokenizer.decode(template.ids(Conversation(said)), special_tokens=True)
     assert text.endswith(f"{START} user\n42{END} \n{START} assistant\n") or f"user\n42{END}" in text
+
+
+def test_the_words_of_a_message_are_its_own_whatever_tokens_are_called(tmp_path: Path) -> None:
+    """A token named `<|function|>` has the key of a call in it."""
+    added = {"<|function|>": 32000, "<|role|>": 32001, "<|content|>": 32002, "<|name|>": 32003}
+    source = "{{ messages[0].role }}: {{ messages[1].tool_calls[0].function.name }} {{ tools[0].function.name }}"
+    template, tokenizer = opened(text_folder(tmp_path, added=added, template=source))
+    said = (ChatMessage(USER, "x"), ChatMessage(ASSISTANT, "", (ToolCall("1", "name", "{}"),)), ChatMessage(TOOL, "42"))
+    ids = template.ids(Conversation(said, (Tool("role", "", "{}"),)))
+    assert tokenizer.decode(ids, special_tokens=True) == "user: name role"
+
+
+def test_an_escaped_character_in_private_use_comes_back_as_it_was(tmp_path: Path) -> None:
+    """No stand-in may be mistaken for it."""
+    template, tokenizer = opened(text_folder(tmp_path, added=ADDED, template=HERMES))
+    call = ToolCall("1", "f", '{"a": "\\ue000"}')
+    said = (ChatMessage(USER, START), ChatMessage(ASSISTANT, "", (call,)), ChatMessage(TOOL, "42"))
+    text = tokenizer.decode(template.ids(Conversation(said, tuple(TOOLS))), special_tokens=True)
+    assert '{"a": "\ue000"}' in text
