@@ -80,7 +80,7 @@ def _conversation(served: ServedModel, chat: pb.Chat, found: Violations) -> Conv
         found.unless(len(set(names)) == len(names), f"{_AT}.tools", "must differ in their names")
     if len(found) > before:
         return None
-    return Conversation(tuple(messages), tuple(tools), chat.continue_final_message)
+    return Conversation(tuple(messages), tuple(tools), chat.continue_final_message, not chat.no_generation_prompt)
 
 
 def _message(message: pb.ChatMessage, short: bool) -> ChatMessage:

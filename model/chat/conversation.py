@@ -54,11 +54,14 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`continue_final` leaves the last message, an assistant's, open for the model."""
+    """`continue_final` leaves the last message, an assistant's, open for the model. Without `generation_prompt` nothing
+    opens a turn of the assistant behind the last message, which may then be the assistant's.
+    """
 
     messages: tuple[ChatMessage, ...]
     tools: tuple[Tool, ...] = ()
     continue_final: bool = False
+    generation_prompt: bool = True
 
 
 def from_json(text: str) -> Any:
@@ -86,7 +89,8 @@ def checked(conversation: Conversation) -> Conversation:
         )
     if conversation.continue_final and messages[-1].calls:
         raise ValueError(f"{at} calls tools, and cannot be continued: end with the tools' answers.")
-    if not conversation.continue_final and final_role == Role.ASSISTANT:
+    opens = conversation.generation_prompt and not conversation.continue_final
+    if opens and final_role == Role.ASSISTANT:
         raise ValueError(
             f"{at}, the last, is an assistant message: end with a user message, "
             "or set continue_final_message to let the model go on with it."

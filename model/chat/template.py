@@ -72,7 +72,7 @@ class Template:
                 "messages": said,
                 "tools": tools or None,
                 "documents": None,
-                "add_generation_prompt": not conversation.continue_final,
+                "add_generation_prompt": conversation.generation_prompt and not conversation.continue_final,
                 "bos_token": self._tokenizer.name_of(self._tokenizer.bos_id),
                 "eos_token": self._tokenizer.name_of(self._tokenizer.eos_id),
                 "unk_token": self._tokenizer.name_of(self._tokenizer.unk_id),

@@ -34,7 +34,7 @@ _IGNORED = {
     "prompt_cache_key",
     "prompt_cache_retention",
 }
-_IGNORED |= {"safety_identifier", "verbosity", "reasoning_effort", "add_generation_prompt"}
+_IGNORED |= {"safety_identifier", "verbosity", "reasoning_effort"}
 _MOST_UNKNOWN = 10  # names of unknown fields that are told
 _ANY_OBJECT = '{"type": "object"}'
 
@@ -230,7 +230,8 @@ def conversation(body: Body, chat: pb.Chat) -> None:
     if body.raw("chat_template") is not None:
         body.refuse("chat_template", "is the operator's: it lies in the checkpoint's folder")
     chat.continue_final_message = body.flag("continue_final_message")
-    if chat.continue_final_message and body.flag("add_generation_prompt"):
+    chat.no_generation_prompt = not body.flag("add_generation_prompt", not chat.continue_final_message)
+    if chat.continue_final_message and not chat.no_generation_prompt:
         body.refuse("add_generation_prompt", "must be false with continue_final_message")
 
 

@@ -236,6 +236,7 @@ class Chat(message.Message):
     TOOL_CHOICE_FIELD_NUMBER: builtins.int
     TOOL_NAME_FIELD_NUMBER: builtins.int
     SINGLE_TOOL_CALL_FIELD_NUMBER: builtins.int
+    NO_GENERATION_PROMPT_FIELD_NUMBER: builtins.int
     continue_final_message: builtins.bool
     """The last message is the assistant's, and the model continues it."""
     tool_choice: ToolChoice.ValueType
@@ -244,6 +245,10 @@ class Chat(message.Message):
     """The only tool to call; with TOOL_CHOICE_REQUIRED."""
     single_tool_call: builtins.bool
     """An output calls at most once."""
+    no_generation_prompt: builtins.bool
+    """Nothing is put behind the last message that would open the assistant's turn;
+    that message may be the assistant's, too. For counting tokens.
+    """
     @builtins.property
     def messages(self) -> containers.RepeatedCompositeFieldContainer[ChatMessage]:
         """The turns, oldest first."""
@@ -261,10 +266,11 @@ class Chat(message.Message):
         tool_choice: ToolChoice.ValueType = ...,
         tool_name: builtins.str = ...,
         single_tool_call: builtins.bool = ...,
+        no_generation_prompt: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["continue_final_message", b"continue_final_message", "messages", b"messages", "single_tool_call", b"single_tool_call", "tool_choice", b"tool_choice", "tool_name", b"tool_name", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["continue_final_message", b"continue_final_message", "messages", b"messages", "no_generation_prompt", b"no_generation_prompt", "single_tool_call", b"single_tool_call", "tool_choice", b"tool_choice", "tool_name", b"tool_name", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

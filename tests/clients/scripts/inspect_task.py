@@ -3,13 +3,14 @@
 import asyncio
 import os
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.scorer import includes
-from inspect_ai.solver import generate
+from inspect_ai.solver import generate, use_tools
+from inspect_ai.tool import Tool, ToolFunction, tool
 
 from tests.clients.checks import Target, check, holds, run, same
 
@@ -22,6 +23,19 @@ def evaluated(target: Target, provider: str, samples: list[Sample], **fields: An
     (log,) = eval(task, model=f"{provider}/{target.model}", log_dir="inspect", display="none", **config)
     same((log.status, log.error), ("success", None))
     return log
+
+
+@tool
+def wind() -> Tool:
+    async def execute(quarter: Literal["north", "south"]) -> str:
+        """Ask for a wind.
+
+        Args:
+            quarter: Where it comes from.
+        """
+        return f"the {quarter} wind"
+
+    return execute
 
 
 def questions(count: int) -> list[Sample]:
@@ -57,6 +71,20 @@ def a_schema_is_kept(target: Target) -> None:
     wanted = {"response_schema": ResponseSchema(name="weather", json_schema=schema), "max_tokens": 60}
     log = evaluated(target, "openai-api/eightwinds", questions(2), **wanted)
     holds(all('"warm"' in sample.output.completion for sample in log.samples))
+
+
+@check
+def a_tool_is_called(target: Target) -> None:
+    os.environ |= {"EIGHTWINDS_BASE_URL": target.base, "EIGHTWINDS_API_KEY": "none"}
+    solver = [use_tools(wind(), tool_choice=ToolFunction(name="wind")), generate(tool_calls="single")]
+    task = Task(dataset=questions(2), solver=solver, scorer=includes())
+    model, config = f"openai-api/eightwinds/{target.model}", {"temperature": 0.0, "max_tokens": 100}
+    (log,) = eval(task, model=model, log_dir="inspect", display="none", **config)
+    same((log.status, log.error), ("success", None))
+    for sample in log.samples:
+        (answer,) = [message for message in sample.messages if message.role == "tool"]
+        same((answer.function, answer.error), ("wind", None))
+        holds(answer.text.endswith("wind"), "what the tool said")
 
 
 @check

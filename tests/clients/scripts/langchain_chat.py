@@ -4,6 +4,7 @@ import asyncio
 import sys
 from typing import Literal
 
+from langchain_core.messages import ToolMessage
 from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import BaseModel
 
@@ -63,6 +64,29 @@ def structured_output_is_an_object_of_the_class(target: Target) -> None:
         structured = chat.with_structured_output(Weather, **({} if method == "default" else {"method": method}))
         holds(isinstance(structured.invoke(SPOKEN), Weather), method)
     holds(isinstance(list(chat.with_structured_output(Weather).stream(SPOKEN))[-1], Weather))
+
+
+@check
+def a_bound_tool_is_called_and_answered(target: Target) -> None:
+    chat = chat_of(target, max_tokens=150, temperature=1.0, seed=5)
+    forced = chat.bind_tools([Weather], tool_choice="Weather", strict=True)
+    answer = forced.invoke(SPOKEN)
+    (call,) = answer.tool_calls
+    same((call["name"], answer.invalid_tool_calls), ("Weather", []))
+    holds(Weather(**call["args"]), "the schema")
+    streamed = sum(list(forced.stream(SPOKEN))[1:], next(forced.stream(SPOKEN)))
+    same([one["args"] for one in streamed.tool_calls], [call["args"]])
+    answered = [*SPOKEN, answer, ToolMessage("calm", tool_call_id=call["id"])]
+    again = chat.bind_tools([Weather], tool_choice="none").invoke(answered)
+    holds(again.content, "the conversation goes on")
+
+
+@check
+def structured_output_comes_of_a_call_too(target: Target) -> None:
+    chat = chat_of(target, max_tokens=200, temperature=1.0, seed=5)
+    holds(
+        isinstance(chat.with_structured_output(Weather, method="function_calling", strict=True).invoke(SPOKEN), Weather)
+    )
 
 
 @check
