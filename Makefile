@@ -85,12 +85,13 @@ bench-serve: $(DEVELOPER)
 	@$(BIN)/python -m benchmarks.engine
 
 # --------------------------------------------------------------------------------------- tests
-# Two processes: what the unit tests forbid, the integration tests need.
+# Unit and integration tests apart: what the ones forbid, the others need. Unit tests of a file share what they set up,
+# so a file is one process's; integration tests fill the machine by themselves.
 test: unit integration
 
 unit: $(DEVELOPER)
 	@echo 'test: unit'
-	@$(BIN)/python -m pytest -q tests/unit
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile tests/unit
 
 fuzz: $(DEVELOPER)
 	@echo 'fuzz: $(or $(FUZZ),20000) requests'
