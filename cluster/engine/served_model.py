@@ -83,6 +83,9 @@ def model_folder(path: str) -> tuple[Path, str]:
     return _from_hub(path), path
 
 
+_WANTED = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
+
+
 def _from_hub(hub_id: str) -> Path:
     problem = f"{hub_id} is no folder here"
     try:
@@ -90,7 +93,11 @@ def _from_hub(hub_id: str) -> Path:
     except ImportError:
         raise ValueError(f"{problem}; to fetch it from the hub, pip install 'eightwinds[hub]'") from None
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]))
+        # Mistral's repositories hold the same weights twice: as Hugging Face's files, and consolidated.
+        folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED, ignore_patterns=["consolidated*"]))
+        if any(folder.glob("*.safetensors")):
+            return folder
+        return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
     except Exception as error:  # the library raises some twenty kinds, and each means the same here
         raise ValueError(f"{problem}, and could not be fetched from the hub: {error}") from None
 

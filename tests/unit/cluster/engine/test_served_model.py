@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,21 +59,28 @@ class Hub(SimpleNamespace):
     """Stands in for huggingface_hub."""
 
 
-def test_a_hub_id_is_fetched_and_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("twice", [True, False], ids=["in both layouts", "in Mistral's layout alone"])
+def test_a_hub_id_is_fetched_and_names_the_model(twice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are there in two layouts come once."""
     snapshot = folder_like_demo(tmp_path / "snapshots" / "0123abcd")
-    asked: list[Any] = []
+    weights = [file.rename(tmp_path / file.name) for file in snapshot.glob("*.safetensors")]
+    asked: list[list[str]] = []
 
-    def download(hub_id: str, allow_patterns: list[str]) -> str:
-        asked.append((hub_id, allow_patterns))
+    def download(hub_id: str, allow_patterns: list[str], ignore_patterns: Sequence[str] = ()) -> str:
+        assert (hub_id, allow_patterns) == ("org/tiny", ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"])
+        asked.append(list(ignore_patterns))
+        if twice or not ignore_patterns:
+            for file in weights:
+                file.rename(snapshot / file.name)
         return str(snapshot)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(snapshot_download=download))
     assert ServedModel.open("org/tiny").id == "org/tiny"
-    assert asked == [("org/tiny", ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"])]
+    assert asked == ([["consolidated*"]] if twice else [["consolidated*"], []])
 
 
 def test_a_hub_that_cannot_be_reached_or_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(hub_id: str, allow_patterns: list[str]) -> str:
+    def download(hub_id: str, **patterns: list[str]) -> str:
         raise ConnectionError("no network")
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(snapshot_download=download))
