@@ -4,7 +4,9 @@ import http.client
 import json
 from typing import Any
 
-from tests.fakes import PATIENCE
+from cluster.engine.served_model import ServedModel
+from model.batch import NewSequence
+from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -54,3 +56,14 @@ def chat(server: Serving, **fields: Any) -> Answered:
 
 def complete(server: Serving, **fields: Any) -> Answered:
     return ask(server, COMPLETIONS, {"prompt": "My favourite", "max_tokens": 4, "temperature": 0} | fields)
+
+
+def saying(served: ServedModel, *parts: str | int) -> FakeHead:
+    """A head whose outputs are these texts and ids, then an end."""
+    ids = [i for part in parts for i in ([part] if isinstance(part, int) else served.tokenizer.encode(part, bos=False))]
+
+    def sample(new: NewSequence, token_ids: list[int]) -> int:
+        place = len(token_ids) - new.prompt_length
+        return ids[place] if place < len(ids) else served.eos_ids[-1]
+
+    return FakeHead(page_count=1024, sample=sample)

@@ -26,8 +26,11 @@ _TORCH = next(line for line in _PINS if line.startswith("torch=="))
 CLIENTS = {
     "sockets": Client((), ("sockets",), short=True),
     "openai": Client(
-        ("openai>=2,<4",), ("openai_answers", "openai_streams", "openai_failures", "openai_tools"), short=True
+        ("openai>=2,<4",),
+        ("openai_answers", "openai_streams", "openai_failures", "openai_tools", "openai_responses"),
+        short=True,
     ),
+    "anthropic": Client(("anthropic>=0.50,<3",), ("anthropic_messages",)),
     "langchain": Client(("langchain-openai>=1.0,<2",), ("langchain_chat",)),
     "llama-index": Client(("llama-index-llms-openai-like>=0.5,<1",), ("llama_index_like",)),
     "litellm": Client(("litellm>=1.80,<2",), ("litellm_calls",)),

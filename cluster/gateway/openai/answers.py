@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.engine.events import FinishReason
+from cluster.engine.events import Finish, FinishReason
 from cluster.engine.generation import Generation, GenerationRequest
 from cluster.engine.text import Piece
 from cluster.gateway.openai.logprobs import CompletionLogprobs, Scored, Words, chat_logprobs, prompt_logprobs
@@ -24,6 +24,7 @@ class Part:
     tokens: list[Scored]
     finish: str | None
     calls: tuple[CallPart, ...] = ()
+    stop: str | int | None = None  # what the client's own stops found
 
 
 def scores_of(wanted: GenerationRequest) -> int:
@@ -84,7 +85,7 @@ class Answer:
             found.append({"index": choice, "delta": {"content": part.text}, "logprobs": logprobs})
         found += [{"index": choice, "delta": {"tool_calls": [call_fragment(call)]}} for call in part.calls]
         if part.finish:
-            found.append({"index": choice, "delta": {}, "finish_reason": part.finish})
+            found.append({"index": choice, "delta": {}, "finish_reason": part.finish, "stop_reason": part.stop})
         return [self._chunk({"logprobs": None, "finish_reason": None} | one) for one in found]
 
     def _chunk(self, choice: Json) -> Json:
@@ -107,7 +108,8 @@ class Answer:
                     message: Json = {"role": "assistant", "content": part.text, "refusal": None}
                     if part.calls:
                         message |= {"content": part.text or None, "tool_calls": whole_calls(part.calls)}
-                    one = {"index": choice, "message": message, "logprobs": logprobs, "finish_reason": part.finish}
+                    one = {"index": choice, "message": message, "logprobs": logprobs}
+                    one |= {"finish_reason": part.finish, "stop_reason": part.stop}
                 else:
                     one = self._completion(choice, part, self._prompt_part(prompt)) | self._prompt_scores(prompt)
                 choices.append(one)
@@ -134,13 +136,20 @@ class Answer:
         if echo is not None and self._wanted.echo:
             text, tokens = echo.text + text, echo.tokens + tokens
         logprobs = self._offsets[choice].of(tokens) if self._wanted.logprobs else None
-        return {"index": choice, "text": text, "logprobs": logprobs, "finish_reason": part.finish}
+        about = {"index": choice, "text": text, "logprobs": logprobs, "finish_reason": part.finish}
+        return about | ({"stop_reason": part.stop} if part.finish else {})
 
     def _part(self, pieces: Sequence[Piece]) -> Part:
         scored = [Scored(t.token_id, t.logprob, t.top) for t in (p.token for p in pieces) if t.logprob is not None]
-        finish = next((_FINISH[piece.finish.reason] for piece in pieces if piece.finish), None)
+        finish = next((piece.finish for piece in pieces if piece.finish), None)
         calls = tuple(call for piece in pieces for call in piece.calls)
-        return Part("".join(piece.text for piece in pieces), scored, finish, calls)
+        text, reason = "".join(piece.text for piece in pieces), _FINISH[finish.reason] if finish else None
+        return Part(text, scored, reason, calls, self._matched(finish) if finish else None)
+
+    def _matched(self, finish: Finish) -> str | int | None:
+        """Of the client's own stops, as vLLM tells it; an end-of-text token is none of them."""
+        own = self._wanted.requests[0].stopping.stop_token_ids
+        return finish.stop or (finish.stop_token_id if finish.stop_token_id in own else None)
 
     def _prompt_part(self, prompt: int) -> Part:
         """A prompt as the beginning of a choice; its text is the client's own, if it sent one."""

@@ -18,13 +18,16 @@ from cluster.gateway.auth import Caller
 from cluster.gateway.errors import Violation, check_model, cut, invalid
 from cluster.gateway.intake import Intake
 from cluster.gateway.openai.answers import Answer, scores_of
+from cluster.gateway.openai.dialects.dialect import CHAT, COMPLETIONS, Dialect, Teller
+from cluster.gateway.openai.dialects.messages import MESSAGES
+from cluster.gateway.openai.dialects.responses import RESPONSES
 from cluster.gateway.openai.failures import body_of
 from cluster.gateway.openai.guard import REQUEST_ID, Endpoint, Guard
 from cluster.gateway.openai.logprobs import Words
 from cluster.gateway.openai.rendering import beside, rendered
-from cluster.gateway.openai.requests import Read, Wanted, chat_wanted, completion_wanted, wanted_of
-from cluster.gateway.openai.streams import DONE, Events, Pieces, event, kept_alive, merged, unless_gone
-from cluster.gateway.openai.tokens import detokenized, tokenized, tokenizer_info
+from cluster.gateway.openai.requests import Wanted, wanted_of
+from cluster.gateway.openai.streams import Events, Pieces, kept_alive, merged, unless_gone
+from cluster.gateway.openai.tokens import counted, detokenized, tokenized, tokenizer_info
 from cluster.gateway.places import Places
 from cluster.observe.refusals import Refusals
 from cluster.observe.said_once import SaidOnce
@@ -33,6 +36,9 @@ from cluster.settings.tokens import TokenFile
 
 log = logging.getLogger("eightwinds.openai")
 
+_DIALECTS = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS}
+_DIALECTS |= {"/v1/messages": MESSAGES, "/v1/responses": RESPONSES}
+_COUNT = "/v1/messages/count_tokens"
 _MOST_SCORES = 500_000  # log-probabilities in one answer: some 60 MB
 _PROBES = 16  # one connection of so many is kept for probes, and for telling others to come later
 _SILENCE_SECONDS = 12.0  # of a stream, after which a comment shows that it lives
@@ -58,10 +64,7 @@ class Front:
 
     def routes(self) -> list[Route]:
         """Each answers with a slash at its end, too: a redirect would lose a POST's body for some clients."""
-        posts: dict[str, Endpoint] = {
-            "/v1/chat/completions": self._generating(chat_wanted),
-            "/v1/completions": self._generating(completion_wanted),
-        }
+        posts: dict[str, Endpoint] = {}
         gets: dict[str, Endpoint] = {"/v1/models": self._models, "/v1/models/{model:path}": self._model}
         for prefix in ("", "/v1"):
             posts |= {f"{prefix}/tokenize": self._tokenize, f"{prefix}/detokenize": self._detokenize}
@@ -69,18 +72,22 @@ class Front:
         gets["/load"] = self._load
         found = [Route("/", _here, methods=["GET"])]
         found += [Route(path, self._health) for path in ("/health", "/health/", "/ping", "/ping/")]
-        for methods, endpoints in ((["POST"], posts), (["GET"], gets)):
-            for path, endpoint in endpoints.items():
-                found += [Route(p, self._guard(endpoint), methods=methods) for p in (path, f"{path}/")]
+        guarded = [(path, ["POST"], self._guard(endpoint)) for path, endpoint in posts.items()]
+        guarded += [(path, ["GET"], self._guard(endpoint)) for path, endpoint in gets.items()]
+        for path, dialect in _DIALECTS.items():
+            guarded.append((path, ["POST"], self._guard(self._generating(dialect), dialect.failure)))
+        guarded.append((_COUNT, ["POST"], self._guard(self._count, MESSAGES.failure)))
+        for path, methods, endpoint in guarded:
+            found += [Route(p, endpoint, methods=methods) for p in (path, f"{path}/")]
         return found
 
     # ---- generation ----
 
-    def _generating(self, read: Read) -> Endpoint:
+    def _generating(self, dialect: Dialect) -> Endpoint:
         async def generate(request: Request) -> Response:
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(self._places)
-                wanted = await self._read(request, partial(wanted_of, read=read, request_id=request.state.id))
+                wanted = await self._read(request, partial(wanted_of, read=dialect.read, request_id=request.state.id))
                 if wanted.unknown:
                     detail = cut(repr(wanted.unknown), 300)
                     self._said.warn(time.monotonic(), "bodies have fields that are ignored here", detail=detail)
@@ -90,11 +97,12 @@ class Front:
                 kind = "chatcmpl" if wanted.chat else "cmpl"
                 about = {"id": f"{kind}-{request.state.id}", "created": int(time.time())}
                 about["model"] = wanted.model or self._intake.served.id
-                answer = Answer(wanted, generations, self._words, about)
+                answer, teller = Answer(wanted, generations, self._words, about), dialect.teller(wanted)
                 if wanted.stream:
-                    events = kept_alive(self._events(answer, merged(generations), request), _SILENCE_SECONDS)
+                    told = self._events(answer, teller, merged(generations), request)
+                    events = kept_alive(told, _SILENCE_SECONDS)
                     return Events(events, stack.pop_all(), {REQUEST_ID: request.state.id})
-                whole = await unless_gone(request, _whole(answer, merged(generations), len(generations)))
+                whole = await unless_gone(request, _whole(answer, teller, merged(generations), len(generations)))
                 return _json(whole or "", {"x-eightwinds-retries": str(answer.retries)})
 
         return generate
@@ -116,18 +124,21 @@ class Front:
         return stack.enter_context(self._intake.running(work))
 
     async def _events(
-        self, answer: Answer, pieces: AsyncGenerator[tuple[int, Pieces], None], request: Request
+        self, answer: Answer, teller: Teller, pieces: AsyncGenerator[tuple[int, Pieces], None], request: Request
     ) -> AsyncGenerator[str, None]:
         try:
             async with contextlib.aclosing(pieces):
                 async for prompt, some in pieces:
-                    if text := await beside(answer.parts(prompt, some), partial(_events_of, answer, prompt, some)):
+                    if text := await beside(
+                        answer.parts(prompt, some), partial(_events_of, answer, teller, prompt, some)
+                    ):
                         yield text
-            if last := answer.last_chunk():
-                yield event(last)
+            if (last := answer.last_chunk()) and (text := teller.chunk(last)):
+                yield text
         except Exception as error:  # the status has been sent: the stream itself has to tell
-            yield event(body_of(self._guard.told(error, request)))
-        yield DONE
+            yield teller.failed(body_of(self._guard.told(error, request)))
+        if text := teller.end():
+            yield text
 
     # ---- what is served ----
 
@@ -159,6 +170,11 @@ class Front:
         with self._places:
             return _json(await self._read(request, work))
 
+    async def _count(self, request: Request) -> Response:
+        work = partial(counted, names=self._intake.served.names, context=self._intake.context)
+        with self._places:
+            return _json(await self._read(request, work))
+
     async def _detokenize(self, request: Request) -> Response:
         work = partial(detokenized, names=self._intake.served.names)
         with self._places:
@@ -172,18 +188,18 @@ async def _here(request: Request) -> Response:
     return PlainTextResponse("eightwinds\n")
 
 
-async def _whole(answer: Answer, pieces: AsyncGenerator[tuple[int, Pieces], None], prompts: int) -> str:
+async def _whole(answer: Answer, teller: Teller, pieces: AsyncGenerator[tuple[int, Pieces], None], prompts: int) -> str:
     come: list[Pieces] = [[] for _ in range(prompts)]
     async with contextlib.aclosing(pieces):
         async for prompt, some in pieces:
             come[prompt] += some
     parts = sum(answer.parts(prompt, some) for prompt, some in enumerate(come))
-    return await beside(parts, lambda: rendered(answer.whole(come)))
+    return await beside(parts, lambda: rendered(teller.whole(answer.whole(come))))
 
 
-def _events_of(answer: Answer, prompt: int, pieces: Pieces) -> str:
+def _events_of(answer: Answer, teller: Teller, prompt: int, pieces: Pieces) -> str:
     """Nothing if the tokens have no text yet."""
-    return "".join(map(event, answer.chunks(prompt, pieces)))
+    return "".join(map(teller.chunk, answer.chunks(prompt, pieces)))
 
 
 def _json(text: str, headers: Mapping[str, str] | None = None) -> Response:

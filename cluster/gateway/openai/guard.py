@@ -11,7 +11,7 @@ from starlette.responses import Response
 from cluster.gateway.auth import Caller, admit, machine
 from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
 from cluster.gateway.examination.pool import SMALL_BYTES
-from cluster.gateway.openai.failures import response_of
+from cluster.gateway.openai.failures import Failure, response_of
 from cluster.gateway.places import Places
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals, Reluctance
@@ -19,6 +19,7 @@ from cluster.settings.config import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile
 
 REQUEST_ID = "x-request-id"
+API_KEY = "x-api-key"  # where Anthropic's clients, and some editors, put a token
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -31,8 +32,10 @@ class Guard:
         self._message_bytes = message_bytes
         self._long_bodies = Places(limits.uploads, "TOO_MANY_UPLOADS", "long bodies")
 
-    def __call__(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint for admitted callers: its failures become OpenAI's errors, its answer bears the request's id."""
+    def __call__(self, endpoint: Endpoint, failure: Failure = dict) -> Endpoint:
+        """The endpoint for admitted callers: its failures become OpenAI's errors, of which `failure` makes those of its
+        clients; its answer bears the request's id.
+        """
 
         async def guarded(request: Request) -> Response:
             given = request.headers.get(REQUEST_ID, "")
@@ -40,7 +43,7 @@ class Guard:
             try:
                 request.state.caller = self._admit(request)
             except ApiError as error:
-                response = self.failed(error, request)
+                response = self._failed(error, request, failure)
                 await self._reluctance.hold(machine(peer(request)), asyncio.get_running_loop().time())
                 return response
             try:
@@ -48,14 +51,14 @@ class Guard:
             except ClientDisconnect:  # before its body had come whole
                 return Response()
             except Exception as error:
-                return self.failed(error, request)
+                return self._failed(error, request, failure)
             response.headers.setdefault(REQUEST_ID, request.state.id)
             return response
 
         return guarded
 
-    def failed(self, error: Exception, request: Request) -> Response:
-        return response_of(self.told(error, request), request.state.id)
+    def _failed(self, error: Exception, request: Request, failure: Failure) -> Response:
+        return response_of(self.told(error, request), request.state.id, failure)
 
     def told(self, error: Exception, request: Request) -> ApiError:
         """The failure as the client is told it, noted."""
@@ -79,7 +82,9 @@ class Guard:
     def _admit(self, request: Request) -> Caller:
         if self._tokens is None:
             return Caller(peer=peer(request))
-        holder = admit(request.headers.getlist("authorization"), Scope.INFERENCE, self._tokens.find)
+        given = request.headers.getlist("authorization")
+        given = given or [f"Bearer {key}" for key in request.headers.getlist(API_KEY)]
+        holder = admit(given, Scope.INFERENCE, self._tokens.find)
         return Caller(holder.name, holder.highest_priority, peer(request))
 
 

@@ -7,7 +7,7 @@ that mean nothing to an engine of one model (`store`, `service_tier`, `metadata`
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.gateway.conversations import MOST_MESSAGES
@@ -44,7 +44,7 @@ class Wanted:
     """`requests` has an entry for each prompt, each with `n` choices. `model` is the name that the client used. With
     `echo` a choice begins with its prompt. `usage` and `running_usage` are of streams: at the end, in every chunk.
     With `prompt_scores` >= 0 the answer has the prompt's log-probabilities, and so many alternatives of each token.
-    `unknown` are names of fields that were ignored, some of them.
+    `unknown` are names of fields that were ignored, some of them. `given` is the body where it came in a dialect.
     """
 
     chat: bool
@@ -57,6 +57,7 @@ class Wanted:
     running_usage: bool = False
     prompt_scores: int = -1
     unknown: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def logprobs(self) -> bool:

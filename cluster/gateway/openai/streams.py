@@ -23,9 +23,10 @@ KEEP_ALIVE = ": keep-alive\n\n"  # never ": ping", which a client takes for the 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-def event(value: object) -> str:
-    """One line, ASCII only: U+2028 would end a line for some clients."""
-    return f"data: {rendered(value, ascii_only=True)}\n\n"
+def event(value: object, name: str = "") -> str:
+    """One line of data, ASCII only: U+2028 would end a line for some clients."""
+    line = f"data: {rendered(value, ascii_only=True)}\n\n"
+    return f"event: {name}\n{line}" if name else line
 
 
 class Events(StreamingResponse):

@@ -7,6 +7,7 @@ from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import Violations, check_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.openai.body import Body, parsed
+from cluster.gateway.openai.dialects.messages import chat_values
 from cluster.gateway.openai.logprobs import Words
 from cluster.gateway.openai.rendering import rendered
 from cluster.gateway.openai.requests import conversation
@@ -34,6 +35,17 @@ def tokenized(examiner: Examiner, raw: bytes, most: int, names: Sequence[str], c
     words = Words(served.tokenizer)
     found = {"count": len(ids), "max_model_len": answer.context_length, "tokens": ids}
     return rendered(found | {"token_strs": [words.text(i) for i in ids] if strings else None})
+
+
+def counted(examiner: Examiner, raw: bytes, most: int, names: Sequence[str], context: int) -> str:
+    """The tokens of a body of Anthropic's messages."""
+    values = parsed(raw, most)
+    body, request = Body(chat_values(values) | {"model": values.get("model")}, Violations()), pb.TokenizeRequest()
+    check_model(body.text("model"), names)
+    conversation(body, request.prompt.chat)
+    write_tools(body, request.prompt.chat)
+    body.found.raise_any()
+    return rendered({"input_tokens": len(examiner.tokenize(request, context).token_ids)})
 
 
 def detokenized(examiner: Examiner, raw: bytes, most: int, names: Sequence[str]) -> str:

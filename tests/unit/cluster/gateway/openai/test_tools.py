@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from cluster.engine.served_model import ServedModel
-from model.batch import NewSequence
 from model.chat.calls import nine
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.checkpoints import random_weights, tiny, write
 from tests.fakes import FakeHead
-from tests.openai_door import ask, chat
+from tests.openai_door import ask, chat, saying
 from tests.serving import Serving, serve_locally
 from tests.text_folders import END, HERMES, START, V3, text_folder
 
@@ -51,17 +50,6 @@ def computing(request: pytest.FixtureRequest) -> Iterator[Serving]:
     server = serve_locally(request.getfixturevalue(request.param), "kv.memory_bytes=16777216")
     yield server
     server.close()
-
-
-def saying(served: ServedModel, *parts: str | int) -> FakeHead:
-    """A head whose outputs are these texts and ids, then an end."""
-    ids = [i for part in parts for i in ([part] if isinstance(part, int) else served.tokenizer.encode(part, bos=False))]
-
-    def sample(new: NewSequence, token_ids: list[int]) -> int:
-        place = len(token_ids) - new.prompt_length
-        return ids[place] if place < len(ids) else served.eos_ids[-1]
-
-    return FakeHead(page_count=1024, sample=sample)
 
 
 def joined(events: list[Any]) -> tuple[str, dict[int, dict[str, str]], str]:
