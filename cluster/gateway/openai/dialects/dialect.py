@@ -1,4 +1,4 @@
-"""What a dialect is: how its bodies are read, and how answers, streams and failures are told."""
+"""A dialect: how its bodies are read, and how answers, streams and failures are told."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -60,8 +60,8 @@ CHAT, COMPLETIONS = Dialect(chat_wanted, Plain), Dialect(completion_wanted, Plai
 
 
 def as_chat(values: Values, chat: Json, request_id: str) -> Wanted:
-    """What the body of a `chat` completion wants, made of the `values` of another: one choice, whose stream counts its
-    tokens in every chunk.
+    """The body of a `chat` completion, made of the `values` of another, as it is wanted: one choice, whose stream counts
+    its tokens in every chunk.
     """
     shared = {name: values.get(name) for name in ("model", "temperature", "top_p", "stream")}
     wanted = chat_wanted(shared | chat, request_id)

@@ -65,7 +65,7 @@ def _is_text(block: Body) -> bool:
 
 
 def _turn(message: Body) -> Iterator[Json]:
-    """What tools answered are messages of their own in a chat, before what the user says beside them."""
+    """Answers of tools become messages of their own, before the text that the user puts beside them."""
     role = message.raw("role")
     if not isinstance(message.raw("content"), list):
         yield {"role": role, "content": message.text("content")}

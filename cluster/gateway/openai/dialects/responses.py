@@ -156,7 +156,7 @@ class _Teller:
         return {"type": "response.output_item.added", "output_index": len(self._items) - 1, "item": item}
 
     def _close(self) -> Iterator[Json]:
-        """What the last item came to, told whole."""
+        """The last item, told whole."""
         if not self._items:
             return
         item = self._items[-1]
