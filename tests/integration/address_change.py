@@ -4,11 +4,15 @@ when there is none. Prints `same` if all three answers are.
     unshare --net python -m tests.integration.address_change
 """
 
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 from cluster.client.messages import text_request
 from cluster.settings.request_options import Options
 from tests.integration.server import Server
+from tests.integration.small import EXPERTS, write_small
 
 
 def main() -> None:
@@ -19,7 +23,8 @@ def main() -> None:
     ip("link set outward up")
     ip("address add 10.9.9.1/24 dev outward")
     ip("route add default dev outward")
-    server = Server()
+    folder = Path(tempfile.mkdtemp(prefix="ew-small-"))
+    server = Server("--model", str(write_small(folder)), "--set", f"experts.count={EXPERTS}")
     try:
         server.wait_ready()
         answers = [ask(server)]
@@ -34,6 +39,7 @@ def main() -> None:
         print("same" if len(set(answers)) == 1 and server.stop() == 0 else answers, flush=True)
     finally:
         server.close()
+        shutil.rmtree(folder)
 
 
 def ask(server: Server) -> str:

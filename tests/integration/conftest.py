@@ -6,6 +6,7 @@ import pytest
 
 from tests.heard_signals import let_children_hear_signals
 from tests.integration.server import Server
+from tests.integration.small import EXPERTS, write_small
 
 
 class StartServer(Protocol):
@@ -32,13 +33,20 @@ def server() -> Iterator[Server]:
         running.close()
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("small"))
+
+
 @pytest.fixture
-def start() -> Iterator[StartServer]:
-    """Servers of a test's own."""
+def start(small: Path) -> Iterator[StartServer]:
+    """Servers of a test's own, on the small checkpoint unless the test names another."""
     started: list[Server] = []
+    usual = ("--model", str(small), "--set", f"experts.count={EXPERTS}")
 
     def start_one(*arguments: str, state: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
-        started.append(Server(*arguments, state=state, environment=environment))
+        given = arguments if "--model" in arguments else (*usual, *arguments)
+        started.append(Server(*given, state=state, environment=environment))
         return started[-1]
 
     yield start_one

@@ -73,4 +73,4 @@ def text_over_http(address: str, prompt: str, begun: threading.Barrier) -> str:
 
 
 def test_a_frozen_head_is_ended_and_begins_anew(start: StartServer) -> None:
-    hit(start("--set", "head.hang_s=3").wait_ready(), "ray::HeadActor", signal.SIGSTOP)
+    hit(start("--model", "demo", "--set", "head.hang_s=3").wait_ready(), "ray::HeadActor", signal.SIGSTOP)

@@ -11,6 +11,7 @@ from protos.eightwinds.v1 import cluster_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2
 from tests.integration.conftest import StartServer
 from tests.integration.server import Server, wait_for
+from tests.integration.small import ACTORS
 from tests.mixed import ask
 
 
@@ -34,43 +35,43 @@ def test_scaled_by_the_command_seen_in_the_metrics_and_adopted_by_the_next_serve
     first = start().wait_ready()
     with first.client() as client:
         wanted = ask(client, request())
-        scaled = first.command("scale", "2", "3", "--address", first.address)
+        scaled = first.command("scale", "1", "3", "--address", first.address)
         assert scaled.returncode == 0, scaled.stderr
         assert "done: 1 expert with 3 ready" in scaled.stdout
         assert ask(client, request()) == wanted
         with urllib.request.urlopen(f"http://{first.ready['http']}/metrics", timeout=20) as answer:
             text = answer.read().decode()
-    assert 'eightwinds_expert_replicas{expert="2",state="ready"} 3.0' in text
-    busy = [line for line in text.splitlines() if line.startswith('eightwinds_expert_busy_seconds_total{expert="2"')]
+    assert 'eightwinds_expert_replicas{expert="1",state="ready"} 3.0' in text
+    busy = [line for line in text.splitlines() if line.startswith('eightwinds_expert_busy_seconds_total{expert="1"')]
     assert len(busy) == 3, f"all three have worked: {busy}"
 
-    before = replicas(first, 2)
+    before = replicas(first, 1)
     assert [slot for slot, _ in before] == [0, 1, 2]
     first.process.kill()
     first.process.wait()
     second = start(state=first.state).wait_ready()
-    assert replicas(second, 2) == before, "they are kept"
+    assert replicas(second, 1) == before, "they are kept"
     with second.client() as client:
         assert ask(client, request()) == wanted
-        client.scale({2: 1})
-        wait_for(lambda: len(second.actors()) == 9, "two replicas to end")
+        client.scale({1: 1})
+        wait_for(lambda: len(second.actors()) == ACTORS, "two replicas to end")
         assert ask(client, request()) == wanted
-    assert [slot for slot, _ in replicas(second, 2)] == [0]
+    assert [slot for slot, _ in replicas(second, 1)] == [0]
 
 
 def test_one_that_does_not_answer_the_next_serve_is_left_behind_if_its_expert_has_another(start: StartServer) -> None:
     first = start().wait_ready()
     with first.client() as client:
         wanted = ask(client, request())
-        client.scale({2: 2})
-    wait_for(lambda: len(replicas(first, 2)) == 2, "a second replica")
-    (_, frozen), kept = replicas(first, 2)
+        client.scale({1: 2})
+    wait_for(lambda: len(replicas(first, 1)) == 2, "a second replica")
+    (_, frozen), kept = replicas(first, 1)
     first.process.kill()
     first.process.wait()
     os.kill(frozen, signal.SIGSTOP)
     second = start(state=first.state).wait_ready()
-    assert replicas(second, 2) == [kept], "nobody asked for another in slot 0"
-    wait_for(lambda: len(second.actors()) == 9, "the frozen one to end")
+    assert replicas(second, 1) == [kept], "nobody asked for another in slot 0"
+    wait_for(lambda: len(second.actors()) == ACTORS, "the frozen one to end")
     with second.client() as client:
         assert ask(client, request()) == wanted
 

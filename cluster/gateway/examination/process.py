@@ -112,13 +112,13 @@ def main() -> None:
             return
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # SIGPROF ends the process
         try:
-            answer: tuple[Any, Exception | None] = work(examiner), None
+            answer = pickle.dumps((work(examiner), None))
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         except Exception as error:
-            answer = None, error
+            answer = pickle.dumps((None, error))
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        pickle.dump(answer, answers)
+        answers.write(answer)
         answers.flush()
 
 

@@ -1,7 +1,8 @@
 """Pieces of outputs as OpenAI's objects: whole answers, and the chunks of a stream."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, takewhile
 from typing import Any
 
 from cluster.engine.events import Finish, FinishReason
@@ -57,35 +58,51 @@ class Answer:
     # ---- streams ----
 
     def chunks(self, prompt: int, pieces: Sequence[tuple[int, Piece]]) -> list[Json]:
-        """The chunks of a stream for what has come of a prompt's outputs: at most three for each."""
+        """The chunks of a stream for what has come of a prompt's outputs: few for each."""
         found = []
         for output in dict.fromkeys(index for index, _ in pieces):
             choice = prompt * self._wanted.n + output
-            part = self._part([piece for index, piece in pieces if index == output])
+            come = [piece for index, piece in pieces if index == output]
             opening = not self._begun[choice]
             self._begun[choice] = True
-            found += (
-                self._chat_chunks(choice, part, opening)
-                if self._wanted.chat
-                else [self._chunk(self._completion(choice, part, self._prompt_part(prompt) if opening else None))]
-            )
+            if self._wanted.chat:
+                found += self._chat_chunks(choice, self._in_order(come), opening)
+                continue
+            echo = self._prompt_part(prompt) if opening else None
+            found.append(self._chunk(self._completion(choice, self._part(come), echo)))
         return found
 
     def last_chunk(self) -> Json | None:
         """A stream's last one, if the client wants usage."""
         return self._chunk_about | {"choices": [], "usage": self.usage()} if self._wanted.usage else None
 
-    def _chat_chunks(self, choice: int, part: Part, opening: bool) -> list[Json]:
+    def _in_order(self, pieces: Sequence[Piece]) -> Iterator[Part]:
+        """Text and calls as they follow each other. Of a piece that has both, the rest of a call comes before its text,
+        and a call that begins after it.
+        """
+        for calling, some in groupby(pieces, lambda piece: bool(piece.calls)):
+            if not calling:
+                yield self._part(list(some))
+                continue
+            for piece in some:
+                part = self._part([piece])
+                rest = tuple(takewhile(lambda call: not call.id, part.calls))
+                yield Part("", [], None, rest)
+                yield Part(part.text, part.tokens, None)
+                yield replace(part, text="", tokens=[], calls=part.calls[len(rest) :])
+
+    def _chat_chunks(self, choice: int, parts: Iterable[Part], opening: bool) -> list[Json]:
         """The role in a chunk of its own, and what ended the choice in another: clients join what is told twice."""
         found: list[Json] = []
         if opening:
             found.append({"index": choice, "delta": {"role": "assistant", "content": ""}})
-        if part.text or part.tokens:
-            logprobs = chat_logprobs(part.tokens, self._words) if self._wanted.logprobs else None
-            found.append({"index": choice, "delta": {"content": part.text}, "logprobs": logprobs})
-        found += [{"index": choice, "delta": {"tool_calls": [call_fragment(call)]}} for call in part.calls]
-        if part.finish:
-            found.append({"index": choice, "delta": {}, "finish_reason": part.finish, "stop_reason": part.stop})
+        for part in parts:
+            if part.text or part.tokens:
+                logprobs = chat_logprobs(part.tokens, self._words) if self._wanted.logprobs else None
+                found.append({"index": choice, "delta": {"content": part.text}, "logprobs": logprobs})
+            found += [{"index": choice, "delta": {"tool_calls": [call_fragment(call)]}} for call in part.calls]
+            if part.finish:
+                found.append({"index": choice, "delta": {}, "finish_reason": part.finish, "stop_reason": part.stop})
         return [self._chunk({"logprobs": None, "finish_reason": None} | one) for one in found]
 
     def _chunk(self, choice: Json) -> Json:

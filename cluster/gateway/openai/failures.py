@@ -26,7 +26,7 @@ _STATUS = {
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 _TYPES |= {413: "invalid_request_error", 429: "rate_limit_error", 503: "overloaded_error"}
 _LONGEST_WAIT = 120
-Failure = Callable[[dict[str, Any]], dict[str, Any]]
+Failure = Callable[[ApiError], dict[str, Any]]
 # The gateway's paths that are named otherwise here; others of these sections have the client's name in them.
 _SECTIONS = ("sampling", "stopping", "output")
 _PARAMS = {
@@ -53,15 +53,14 @@ def body_of(error: ApiError) -> dict[str, Any]:
     return {"error": {"message": text, "type": kind, "param": param, "code": code}}
 
 
-def response_of(error: ApiError, request_id: str, failure: Failure = dict) -> JSONResponse:
-    """`failure` makes the object that clients of another dialect read."""
+def response_of(error: ApiError, request_id: str, failure: Failure = body_of) -> JSONResponse:
     headers = {"x-request-id": request_id}
     if error.retry_seconds is not None:
         seconds = min(max(1, math.ceil(error.retry_seconds)), _LONGEST_WAIT)
         headers |= {"Retry-After": str(seconds), "retry-after-ms": str(1000 * seconds)}
     if error.kind is ErrorKind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(failure(body_of(error)), status_of(error), headers)
+    return JSONResponse(failure(error), status_of(error), headers)
 
 
 def param_of(path: str) -> str:

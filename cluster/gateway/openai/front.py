@@ -21,7 +21,6 @@ from cluster.gateway.openai.answers import Answer, scores_of
 from cluster.gateway.openai.dialects.dialect import CHAT, COMPLETIONS, Dialect, Teller
 from cluster.gateway.openai.dialects.messages import MESSAGES
 from cluster.gateway.openai.dialects.responses import RESPONSES
-from cluster.gateway.openai.failures import body_of
 from cluster.gateway.openai.guard import REQUEST_ID, Endpoint, Guard
 from cluster.gateway.openai.logprobs import Words
 from cluster.gateway.openai.rendering import beside, rendered
@@ -97,7 +96,7 @@ class Front:
                 kind = "chatcmpl" if wanted.chat else "cmpl"
                 about = {"id": f"{kind}-{request.state.id}", "created": int(time.time())}
                 about["model"] = wanted.model or self._intake.served.id
-                answer, teller = Answer(wanted, generations, self._words, about), dialect.teller(wanted)
+                answer, teller = Answer(wanted, generations, self._words, about), dialect.teller(wanted, about)
                 if wanted.stream:
                     told = self._events(answer, teller, merged(generations), request)
                     events = kept_alive(told, _SILENCE_SECONDS)
@@ -127,6 +126,8 @@ class Front:
         self, answer: Answer, teller: Teller, pieces: AsyncGenerator[tuple[int, Pieces], None], request: Request
     ) -> AsyncGenerator[str, None]:
         try:
+            if text := teller.begin(answer.usage()):
+                yield text
             async with contextlib.aclosing(pieces):
                 async for prompt, some in pieces:
                     if text := await beside(
@@ -136,7 +137,7 @@ class Front:
             if (last := answer.last_chunk()) and (text := teller.chunk(last)):
                 yield text
         except Exception as error:  # the status has been sent: the stream itself has to tell
-            yield teller.failed(body_of(self._guard.told(error, request)))
+            yield teller.failed(self._guard.told(error, request))
         if text := teller.end():
             yield text
 

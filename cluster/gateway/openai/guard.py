@@ -11,7 +11,7 @@ from starlette.responses import Response
 from cluster.gateway.auth import Caller, admit, machine
 from cluster.gateway.errors import ApiError, ErrorKind, exhausted, to_api_error
 from cluster.gateway.examination.pool import SMALL_BYTES
-from cluster.gateway.openai.failures import Failure, response_of
+from cluster.gateway.openai.failures import Failure, body_of, response_of
 from cluster.gateway.places import Places
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals, Reluctance
@@ -32,9 +32,9 @@ class Guard:
         self._message_bytes = message_bytes
         self._long_bodies = Places(limits.uploads, "TOO_MANY_UPLOADS", "long bodies")
 
-    def __call__(self, endpoint: Endpoint, failure: Failure = dict) -> Endpoint:
-        """The endpoint for admitted callers: its failures become OpenAI's errors, of which `failure` makes those of its
-        clients; its answer bears the request's id.
+    def __call__(self, endpoint: Endpoint, failure: Failure = body_of) -> Endpoint:
+        """The endpoint for admitted callers: its failures become the bodies that `failure` makes, OpenAI's unless it is
+        given; its answer bears the request's id.
         """
 
         async def guarded(request: Request) -> Response:

@@ -44,7 +44,8 @@ class Wanted:
     """`requests` has an entry for each prompt, each with `n` choices. `model` is the name that the client used. With
     `echo` a choice begins with its prompt. `usage` and `running_usage` are of streams: at the end, in every chunk.
     With `prompt_scores` >= 0 the answer has the prompt's log-probabilities, and so many alternatives of each token.
-    `unknown` are names of fields that were ignored, some of them. `given` is the body where it came in a dialect.
+    `unknown` are names of fields that were ignored, some of them. `told` are fields that an answer
+    in another dialect repeats.
     """
 
     chat: bool
@@ -57,7 +58,7 @@ class Wanted:
     running_usage: bool = False
     prompt_scores: int = -1
     unknown: tuple[str, ...] = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def logprobs(self) -> bool:

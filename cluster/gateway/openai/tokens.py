@@ -7,7 +7,7 @@ from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import Violations, check_model
 from cluster.gateway.examination.examiner import Examiner
 from cluster.gateway.openai.body import Body, parsed
-from cluster.gateway.openai.dialects.messages import chat_values
+from cluster.gateway.openai.dialects.messages import chat_of
 from cluster.gateway.openai.logprobs import Words
 from cluster.gateway.openai.rendering import rendered
 from cluster.gateway.openai.requests import conversation
@@ -38,10 +38,11 @@ def tokenized(examiner: Examiner, raw: bytes, most: int, names: Sequence[str], c
 
 
 def counted(examiner: Examiner, raw: bytes, most: int, names: Sequence[str], context: int) -> str:
-    """The tokens of a body of Anthropic's messages."""
-    values = parsed(raw, most)
-    body, request = Body(chat_values(values) | {"model": values.get("model")}, Violations()), pb.TokenizeRequest()
-    check_model(body.text("model"), names)
+    """How many tokens a body of Anthropic's messages has."""
+    given, request = Body(parsed(raw, most), Violations()), pb.TokenizeRequest()
+    check_model(given.text("model"), names)
+    body = Body(chat_of(given), given.found)
+    given.found.raise_any()
     conversation(body, request.prompt.chat)
     write_tools(body, request.prompt.chat)
     body.found.raise_any()

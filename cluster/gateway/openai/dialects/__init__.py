@@ -1,3 +1,1 @@
-"""Other forms in which clients ask for a chat: each is a shim, a body made into that of a chat completion, and the
-completion made into an answer.
-"""
+"""The forms in which a chat is asked for and answered: OpenAI's own, and others, which are shims over it."""
