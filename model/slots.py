@@ -4,7 +4,7 @@ It follows the scheduler's plans to the letter and decides nothing. R: rows whos
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -27,6 +27,17 @@ class _Slot:
         """How many of the chunk's positions, from its first, are asked for a prompt token's log-probability."""
         asked = self.new.prompt_length - 1 if self.new.prompt_logprobs >= 0 else 0
         return max(0, min(chunk.length, asked - chunk.start))
+
+    def segments(self, chunk: Chunk, row: int) -> Iterator[Segment]:
+        """The chunk from this row of a batch on. A sequence that begins again runs its output once more, and attention
+        does so as it did: each token by itself, because a chunk of them would have other last bits.
+        """
+        end = chunk.start + chunk.length
+        middle = min(max(chunk.start, self.new.prompt_length), end)
+        if prompt := middle - chunk.start:
+            yield Segment(row, prompt, chunk.start, self.pages)
+        for position in range(middle, end):
+            yield Segment(row + position - chunk.start, 1, position, self.pages)
 
 
 class Slots:
@@ -58,7 +69,7 @@ class Slots:
         logit_rows: list[int] = []
         for chunk in chunks:
             slot, row = self._slots[chunk.slot], len(token_ids)
-            segments.append(Segment(row, chunk.length, chunk.start, slot.pages))
+            segments += slot.segments(chunk, row)
             token_ids += slot.token_ids[chunk.start : chunk.start + chunk.length]
             assert len(token_ids) == row + chunk.length, f"slot {chunk.slot}: chunk past its tokens"
             logit_rows += range(row, row + slot.scored(chunk))

@@ -110,20 +110,26 @@ def test_int8_experts_give_the_same_bits_on_machines_with_other_engines(
     assert [result.tokens for result in here.results] == [result.tokens for result in there.results]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SAMPLINGS)
-def test_sequence_that_was_preempted_goes_on_with_the_same_tokens(name: str, folder: Path) -> None:
-    """It comes back with its output behind its prompt, and is run through again."""
-    sampling = SAMPLINGS[name]
-    prompt = prompts(1, seed=3)[0]
-    whole = Driver(load_head(folder), window=WINDOW).run([Request(prompt, 20, sampling=sampling)])[0]
-    head = load_head(folder)
-    for done in (1, 7, 19):
-        info = head.begin(done)
-        admit = NewSequence(0, tuple(prompt + whole[:done]), len(prompt), sampling)
-        pages = tuple(range(-(-len(admit.token_ids) // info.page_size)))
-        chunk = Chunk(0, 0, len(admit.token_ids), pages, sample=True)
-        result = head.step(StepPlan(0, done, info.incarnation, (), (admit,), (chunk,)))
-        assert isinstance(result, StepResult) and result.tokens[0].token_id == whole[done]
+def test_a_sequence_that_begins_again_goes_on_with_the_same_bits(name: str, dtype: str, folder: Path) -> None:
+    """After a preemption or a lost head it comes back with its output behind its prompt, and is run through again."""
+    sampling = dataclasses.replace(SAMPLINGS[name], logprobs=97)
+    for seed in range(3, 8):
+        (prompt,) = prompts(1, seed)
+        whole = tokens(run(load_head(folder, dtype), [Request(prompt, 25, sampling=sampling)]), 0)
+        ids = [token.token_id for token in whole]
+        head = load_head(folder, dtype)
+        for done in (1, 7, 19):
+            info = head.begin(done)
+            admit = NewSequence(0, tuple(prompt + ids[:done]), len(prompt), sampling)
+            pages = tuple(range(-(-(len(prompt) + 25) // info.page_size)))
+            chunk = Chunk(0, 0, len(admit.token_ids), pages, sample=True)
+            result = head.step(StepPlan(0, done, info.incarnation, (), (admit,), (chunk,)))
+            for step in range(1, 26 - done):
+                assert isinstance(result, StepResult) and result.tokens[0] == whole[done + step - 1]
+                chunk = Chunk(0, chunk.start + chunk.length, 1, (), sample=True)
+                result = head.step(StepPlan(step, done, info.incarnation, (), (), (chunk,)))
 
 
 def test_rows_sent_as_bytes_give_the_same_bits(folder: Path) -> None:

@@ -83,7 +83,7 @@ def _text(item: Body, name: str) -> str:
 
 
 def _tools(body: Body) -> tuple[list[Json], Any]:
-    """The ones that may be called, and how they are chosen, as a chat has it. Tools of other kinds are a provider's own:
+    """Functions to call, and how they are chosen, as a chat has it. Tools of other kinds are a provider's own:
     clients offer them unasked, but must not demand one.
     """
     tools = list[Json]()
