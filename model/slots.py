@@ -35,7 +35,7 @@ class _Slot:
         end = chunk.start + chunk.length
         middle = min(max(chunk.start, self.new.prompt_length), end)
         if prompt := middle - chunk.start:
-            yield Segment(row, prompt, chunk.start, self.pages)
+            yield Segment(row, prompt, chunk.start, self.pages, prompt=True)
         for position in range(middle, end):
             yield Segment(row + position - chunk.start, 1, position, self.pages)
 

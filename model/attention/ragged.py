@@ -14,13 +14,14 @@ from model.device.host_link import put
 class Segment:
     """One sequence's part of the batch: rows [row, row + length) are its positions [start, start + length).
     Position p lies in page `pages[p // page_size]`. Pages wholly older than the sliding window may belong to other
-    sequences by now; they are never read.
+    sequences by now; they are never read. A `prompt` may have been cut anywhere, even to one row.
     """
 
     row: int
     length: int
     start: int
     pages: Sequence[int]
+    prompt: bool = False
 
     @property
     def kv_length(self) -> int:

@@ -1,6 +1,6 @@
 """Attention by torch's scaled_dot_product_attention, which runs everywhere.
-T: tokens of the batch, H: query heads, N: KV heads, G = H / N, d: head dimension, L: keys of a call, B: sequences of
-a call. The sliding window is HF's: query i sees keys j with i-W < j <= i.
+T: tokens of the batch, H: query heads, N: KV heads, G = H / N, d: head dimension, K: keys of a chunk, L: keys of a
+call, Q: queries of a block, B: sequences of a call. The sliding window is HF's: query i sees keys j with i-W < j <= i.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,28 @@ from model.attention.kv_cache import PagedKVCache
 from model.attention.ragged import RaggedBatch, Segment
 from model.device.host_link import put
 
+_BLOCK = 64  # queries of a prompt that are computed together
 _STACKED_ROWS = 1 << 16  # keys that one call of decodes may gather, which bounds its memory
 
 
 @dataclass(frozen=True, slots=True)
-class _Prefill:
-    """A chunk: its rows of the batch, the cache rows of its keys [L], and the mask [queries, L] unless it is causal."""
+class _Block:
+    """Queries of a chunk: their rows of the batch, the first one's place in its block, and which of the chunk's keys
+    they are shown; the mask [Q, L] says which of these they see.
+    """
 
     rows: slice
-    kv_rows_L: torch.Tensor
-    mask: torch.Tensor | None
+    place: int
+    keys: slice | torch.Tensor
+    mask_QL: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefill:
+    """A chunk: the cache rows of its keys, and its blocks."""
+
+    kv_rows_K: torch.Tensor
+    blocks: tuple[_Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +53,10 @@ _Call = _Prefill | _Decode
 
 
 class SdpaBackend:
-    """A sequence's result does not depend, to the bit, on the other sequences of its batch. A prompt's chunk is a call
-    of its own. Sequences with one query are stacked with others of about their length and padded to a size that
-    follows from their own length; the kernel treats each by itself.
+    """A token's result does not depend, to the bit, on the other sequences of its batch, nor on how its prompt is cut
+    into chunks. A prompt's queries go by blocks that lie at multiples of their size, each a call of its own with the
+    keys up to its end; queries and keys that are not there are padding. Queries of outputs are stacked with others that
+    have about as many keys, padded to a size that follows from their own number; the kernel treats each by itself.
     """
 
     name = "sdpa"
@@ -57,7 +70,7 @@ class SdpaBackend:
         stacks: dict[int, list[Segment]] = {}
         calls: list[_Call] = []
         for s in batch.segments:
-            if s.length > 1:
+            if s.prompt or s.length > 1:
                 calls.append(self._prefill(s, device))
             else:
                 stacks.setdefault(padded(s.kv_length - self.first_key(s.start)), []).append(s)
@@ -71,16 +84,26 @@ class SdpaBackend:
         return 0 if self.window is None else max(0, position - self.window + 1)
 
     def _prefill(self, s: Segment, device: torch.device) -> _Prefill:
-        rows, first = slice(s.row, s.row + s.length), self.first_key(s.start)
-        (kv_rows_L,) = self._kv_rows([s], s.kv_length - first, device)
-        if s.start == 0 and (self.window is None or s.length <= self.window):
-            return _Prefill(rows, kv_rows_L, None)
-        queries = torch.arange(s.start, s.kv_length, device=device)[:, None]
-        keys = torch.arange(first, s.kv_length, device=device)[None, :]
-        mask = keys <= queries
+        first = self.first_key(s.start)
+        (kv_rows_K,) = self._kv_rows([s], s.kv_length - first, device)
+        begins = range(s.start // _BLOCK * _BLOCK, s.kv_length, _BLOCK)
+        return _Prefill(kv_rows_K, tuple(self._block(s, begin, first, device) for begin in begins))
+
+    def _block(self, s: Segment, begin: int, first: int, device: torch.device) -> _Block:
+        """The block that lies from position `begin` on; the chunk's keys lie from `first` on. In place of keys that are
+        not there, yet or any more, others are shown, and masked.
+        """
+        end = begin + _BLOCK
+        least, most = max(begin, s.start), min(end, s.kv_length)
+        queries, keys = (torch.arange(x, end, device=device) for x in (begin, self.first_key(begin)))
+        mask = keys <= queries[:, None]
         if self.window is not None:
-            mask &= keys > queries - self.window
-        return _Prefill(rows, kv_rows_L, mask)
+            mask &= keys > queries[:, None] - self.window
+        rows = slice(s.row + least - s.start, s.row + most - s.start)
+        shown: slice | torch.Tensor = slice(self.first_key(begin) - first, end - first)
+        if self.first_key(begin) < first or end > s.kv_length:
+            shown = (keys - first).clamp(0, s.kv_length - first - 1)
+        return _Block(rows, least - begin, shown, mask)
 
     def _decode(self, stack: Sequence[Segment], width: int, batch: RaggedBatch) -> _Decode:
         """Example with page_size 4 and width 4: a query at position 5 in pages [9, 5] that sees from 4 on has keys
@@ -117,25 +140,30 @@ class SdpaBackend:
         out = torch.empty_like(q_THd)
         for call in prepared:
             if isinstance(call, _Prefill):
-                out[call.rows] = self._attend_prefill(q_THd[call.rows], cache, layer, call)
+                self._attend_prefill(q_THd, cache, layer, call, out)
             else:
                 out[call.rows_B] = self._attend_decode(q_THd[call.rows_B], cache, layer, call)
         return out
 
     @staticmethod
-    def _attend_prefill(q_QHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Prefill) -> torch.Tensor:
+    def _attend_prefill(
+        q_THd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Prefill, out_THd: torch.Tensor
+    ) -> None:
         """On CUDA no fused kernel takes both a mask and heads that share keys, and the unfused one keeps all scores in
         memory. So keys are copied for each head there.
         """
-        k_LHd, v_LHd = cache.read(layer, call.kv_rows_L)
-        on_cpu = q_QHd.device.type == "cpu"
+        k_KHd, v_KHd = cache.read(layer, call.kv_rows_K)
+        on_cpu = q_THd.device.type == "cpu"
         if not on_cpu:
-            k_LHd, v_LHd = (x.repeat_interleave(q_QHd.shape[1] // x.shape[1], dim=1) for x in (k_LHd, v_LHd))
-        q_1HQd, k_1HLd, v_1HLd = (x.transpose(0, 1)[None] for x in (q_QHd, k_LHd, v_LHd))
-        y_1HQd = F.scaled_dot_product_attention(
-            q_1HQd, k_1HLd, v_1HLd, attn_mask=call.mask, is_causal=call.mask is None, enable_gqa=on_cpu
-        )
-        return y_1HQd[0].transpose(0, 1)
+            k_KHd, v_KHd = (x.repeat_interleave(q_THd.shape[1] // x.shape[1], dim=1) for x in (k_KHd, v_KHd))
+        for block in call.blocks:
+            q_QHd = q_THd[block.rows]
+            count = len(q_QHd)
+            if count < _BLOCK:
+                q_QHd = F.pad(q_QHd, (0, 0, 0, 0, block.place, _BLOCK - block.place - count))
+            q_1HQd, k_1HLd, v_1HLd = (x.transpose(0, 1)[None] for x in (q_QHd, k_KHd[block.keys], v_KHd[block.keys]))
+            y_1HQd = F.scaled_dot_product_attention(q_1HQd, k_1HLd, v_1HLd, attn_mask=block.mask_QL, enable_gqa=on_cpu)
+            out_THd[block.rows] = y_1HQd[0].transpose(0, 1)[block.place : block.place + count]
 
     @staticmethod
     def _attend_decode(q_BHd: torch.Tensor, cache: PagedKVCache, layer: int, call: _Decode) -> torch.Tensor:

@@ -40,8 +40,8 @@ def tokens(driver: Driver, slot: int) -> list[SampledToken]:
     return [dataclasses.replace(t, slot=0) for result in driver.results for t in result.tokens if t.slot == slot]
 
 
-def run(head: Head, requests: Sequence[Request], epoch: int = 1) -> Driver:
-    driver = Driver(head, epoch, WINDOW)
+def run(head: Head, requests: Sequence[Request], epoch: int = 1, window: int | None = WINDOW) -> Driver:
+    driver = Driver(head, epoch, window)
     driver.run(requests)
     return driver
 
@@ -67,6 +67,19 @@ def test_chunks_and_batch_mates_change_no_token(name: str, folder: Path) -> None
         driver = Driver(load_head(folder, pages=150), window=WINDOW)
         assert driver.run(requests) == ids
     assert len({token for text in ids for token in text}) > 30  # no text of one repeated token
+
+
+@pytest.mark.parametrize("window", [None, WINDOW, 70])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_chunks_of_a_prompt_change_no_bit(dtype: str, window: int | None, tmp_path: Path) -> None:
+    """Wherever they are cut, one token included: a prefix that is found in the cache cuts anywhere."""
+    folder, rng = write(tmp_path, tiny(sliding_window=window)), random.Random(5)
+    texts = [[rng.randrange(97) for _ in range(count)] for count in (1, 40, 64, 65, 150, 200)]
+    expected = [tokens(run(load_head(folder, dtype), [Request(p, 4, sampling=SEEN)], window=window), 0) for p in texts]
+    for sizes in [(1,), (63, 2, 1), (13,), (64,), (100,)]:
+        requests = [Request(p, 4, (*sizes[i % len(sizes) :], *sizes), SEEN) for i, p in enumerate(texts)]
+        driver = run(load_head(folder, dtype, pages=200), requests, window=window)
+        assert [tokens(driver, slot) for slot in range(len(texts))] == expected, sizes
 
 
 @pytest.mark.parametrize("page_size", [1, 5, 64])
