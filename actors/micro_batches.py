@@ -61,11 +61,13 @@ class MicroBatches:
         self._lost = 0  # trials of two in a row that lost by far; others will, too, whatever their size
         self._rest = 0  # steps without a trial
 
-    def parts(self, chunks: Sequence[Chunk]) -> Parts:
-        """The chunks of a step in their order, as one run or two. `observe` tells how long it took."""
+    def parts(self, chunks: Sequence[Chunk], large: bool = False) -> Parts:
+        """The chunks of a step in their order, as one run or two. `observe` tells how long it took. One whose results
+        are `large` is one run: two parts of them would be held beside the whole.
+        """
         whole, self._last = tuple(chunks), None
         cut = _cut(whole)
-        if not cut or self._fixed == 1:
+        if not cut or large or self._fixed == 1:
             return [whole]
         if not self._fixed:
             timing = self._timings.setdefault(_size(whole), _Timing())

@@ -52,11 +52,20 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
 
 
 def in_turns(product: Callable[[torch.Tensor], torch.Tensor], x_RD: torch.Tensor) -> torch.Tensor:
-    """A product of at most FEW rows at a time; the last turn has two of them at least, as `linear` wants it."""
+    """A product of at most FEW rows at a time; the last turn has two of them at least, as `linear` wants it. Each is
+    put into the result at once, because logits are too large to be held twice.
+    """
     turns = list(x_RD.split(FEW))
     if len(turns) > 1 and len(turns[-1]) == 1:
         turns[-2:] = torch.cat(turns[-2:]).split(FEW - 1)
-    return torch.cat([product(part_RD) for part_RD in turns])
+    first_RE = product(turns[0])
+    found_RE = first_RE.new_empty(len(x_RD), first_RE.shape[1])
+    found_RE[: len(first_RE)] = first_RE
+    begin = len(first_RE)
+    for part_RD in turns[1:]:
+        found_RE[begin : begin + len(part_RD)] = product(part_RD)
+        begin += len(part_RD)
+    return found_RE
 
 
 @functools.cache

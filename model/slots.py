@@ -60,6 +60,10 @@ class Slots:
         """The chunks of slots without a fault: a plan that was made ahead knows of none."""
         return tuple(chunk for chunk in chunks if chunk.slot not in self._faulty)
 
+    def score(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether tokens of prompts are scored, so that logits of all of them are needed."""
+        return any(self._slots[chunk.slot].scored(chunk) for chunk in chunks)
+
     def batch(self, chunks: Sequence[Chunk], page_size: int, device: str) -> RaggedBatch:
         """The ragged batch of these chunks, in their order. A chunk has a logit row for each prompt token to score
         and then, if it samples, one for its last token.

@@ -96,3 +96,16 @@ def test_a_step_that_failed_is_not_counted() -> None:
     batches = MicroBatches()
     for _ in range(20):
         assert len(batches.parts(chunks(*[1] * 32))) == 1, "without a timing it stays as it is"
+
+
+def test_a_step_with_large_results_is_one_run_and_no_trial() -> None:
+    """Logits of all tokens of a prompt: halves of them would be held beside the whole."""
+    chunks = [Chunk(slot, 0, 64, (), sample=False) for slot in range(2)]
+    always = MicroBatches(2)
+    assert len(always.parts(chunks)) == 2
+    assert always.parts(chunks, large=True) == [tuple(chunks)]
+    measuring = MicroBatches()
+    for _ in range(20):
+        assert measuring.parts(chunks, large=True) == [tuple(chunks)]
+        measuring.observe(1.0)
+    assert not measuring._timings
