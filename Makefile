@@ -132,7 +132,7 @@ gpu: $(if $(wildcard gpu-bundle/manifest.json),.gpu-site/.installed,$(DEVELOPER)
 
 gpu-rehearsal: $(DEVELOPER)
 	@echo 'gpu-rehearsal: the steps of make gpu on the CPU, tiny'
-	@$(BIN)/python -m benchmarks.gpu --rehearsal --out build/gpu-rehearsal --minutes 2
+	@$(BIN)/python -m benchmarks.gpu --rehearsal --out build/gpu-rehearsal --minutes 5
 
 gpu-bundle: $(DEVELOPER)
 	@echo 'gpu-bundle: what a machine with a card, but without a network, lacks'
