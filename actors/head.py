@@ -129,7 +129,7 @@ class Head:
             self._slots.apply(plan)
             self._cache.copy(plan.copies)
             chunks = self._slots.runnable(plan.chunks)
-            parts = self.micro_batches.parts(chunks, large=self._slots.score(chunks))
+            parts = self.micro_batches.parts(chunks, large=self._slots.scores_prompts(chunks))
             batches = [self._slots.batch(part, self.spec.page_size, self.spec.device) for part in parts]
             forwards = [self._trunk.forward(batch, self._cache, self._attention) for batch in batches]
             logits_RV = emptied(self._router.run(forwards, counts))

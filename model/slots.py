@@ -60,7 +60,7 @@ class Slots:
         """The chunks of slots without a fault: a plan that was made ahead knows of none."""
         return tuple(chunk for chunk in chunks if chunk.slot not in self._faulty)
 
-    def score(self, chunks: Sequence[Chunk]) -> bool:
+    def scores_prompts(self, chunks: Sequence[Chunk]) -> bool:
         """Whether tokens of prompts are scored, so that logits of all of them are needed."""
         return any(self._slots[chunk.slot].scored(chunk) for chunk in chunks)
 

@@ -12,6 +12,7 @@ from model.chat.formats import ChatFormat, chat_format
 from model.checkpoint.folder import Checkpoint, eos_ids, generation_config
 from model.text.tokenizer import Tokenizer
 
+_WANTED = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]  # of a repository on the hub
 DEMO_FOLDER = Path(__file__).resolve().parents[2] / "model" / "demo"
 
 
@@ -81,9 +82,6 @@ def model_folder(path: str) -> tuple[Path, str]:
     if folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
         return folder.resolve(), folder.resolve().name
     return _from_hub(path), path
-
-
-_WANTED = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
 
 
 def _from_hub(hub_id: str) -> Path:

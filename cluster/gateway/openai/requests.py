@@ -35,7 +35,7 @@ _IGNORED = {
     "prompt_cache_retention",
 }
 _IGNORED |= {"safety_identifier", "verbosity", "reasoning_effort"}
-_MOST_UNKNOWN = 10  # names of unknown fields that are told
+MOST_UNKNOWN = 10  # names of unknown fields that are told
 _ANY_OBJECT = '{"type": "object"}'
 
 
@@ -135,7 +135,7 @@ def _wanted(body: Body, requests: list[pb.GenerateRequest], chat: bool, echo: bo
     asked, scores = body.integer("prompt_logprobs"), -1
     if asked is not None and not stream:
         scores = asked
-    unknown = sorted(set(body.unread()) - _IGNORED)[:_MOST_UNKNOWN]
+    unknown = sorted(set(body.unread()) - _IGNORED)[:MOST_UNKNOWN]
     return Wanted(chat, tuple(requests), n, model, stream, echo, usage, running, scores, tuple(unknown))
 
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from cluster.gateway.errors import ApiError, Violation, invalid
 from cluster.gateway.openai.body import Body
-from cluster.gateway.openai.failures import body_of
-from cluster.gateway.openai.requests import Read, Wanted, chat_wanted, completion_wanted
+from cluster.gateway.openai.failures import Failure, body_of
+from cluster.gateway.openai.requests import MOST_UNKNOWN, Read, Wanted, chat_wanted, completion_wanted
 from cluster.gateway.openai.streams import DONE, event
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ class Dialect:
 
     read: Read
     teller: Callable[[Wanted, Json], Teller]
-    failure: Callable[[ApiError], Json] = body_of
+    failure: Failure = body_of
 
 
 class Plain:
@@ -77,7 +77,7 @@ def as_chat(
     """
     body.found.raise_any()
     shared = {name: body.raw(name) for name in ("model", "temperature", "top_p", "stream")}
-    unknown = tuple(sorted(set(body.unread()) - set(ignored)))[:10]
+    unknown = tuple(sorted(set(body.unread()) - set(ignored)))[:MOST_UNKNOWN]
     try:
         wanted = chat_wanted(shared | chat, request_id)
     except ApiError as error:

@@ -38,7 +38,7 @@ def test_a_text_is_that_of_a_chat(looking: Serving) -> None:
 
 
 def test_blocks_become_a_conversation(looking: Serving) -> None:
-    """What tools answered stands before what the user says beside it; thoughts are left out."""
+    """An answer of a tool stands before the user's text beside it; thoughts are left out."""
     call = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"place": "Ulm"}}
     result = {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "sunny"}]}
     thought = {"type": "thinking", "thinking": "hm", "signature": "x"}
