@@ -23,7 +23,9 @@ from cluster.launch.in_process import HeadOnly, InProcess
 from cluster.launch.runtime import Runtime
 from cluster.launch.server import Server
 from cluster.settings.address import bind
-from cluster.settings.config import Config, GatewaySection, LimitsSection, load_config
+from cluster.settings.certificates import Certificates
+from cluster.settings.config import Config, load_config
+from cluster.settings.sections import GatewaySection, LimitsSection
 from cluster.settings.tokens import TokenFile
 from tests.fakes import PATIENCE
 
@@ -54,6 +56,7 @@ class Serving:
         served: ServedModel,
         max_message_bytes: int = MESSAGE_BYTES,
         tokens: TokenFile | None = None,
+        certificates: Certificates | None = None,
         limits: LimitsSection | None = None,
         config: Config | None = None,
         runtime: Runtime | None = None,
@@ -65,14 +68,14 @@ class Serving:
         gateway = GatewaySection(max_message_bytes=max_message_bytes)
         config = config or Config(gateway=gateway, limits=limits or LimitsSection())
         self._given = GivenHead()
-        self._server = self.run(self._make(config, served, runtime or self._given, tokens))
+        self._server = self.run(self._make(config, served, runtime or self._given, tokens, certificates))
         self.gateway: Gateway = self._server.gateway
-        self.address = self.run(self.gateway.listen("127.0.0.1:0"))
+        self.address = self.run(self.gateway.listen("127.0.0.1:0", certificates))
         self.client = Client(self.address)
         self.channel: Any = grpc.insecure_channel(self.address)
 
-    async def _make(self, config: Config, served: ServedModel, runtime: Runtime, tokens: TokenFile | None) -> Server:
-        return Server(config, served, runtime, tokens)
+    async def _make(self, *given: Any) -> Server:
+        return Server(*given)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run something on the server's event loop."""
@@ -127,11 +130,14 @@ class Serving:
         self._loop.close()
 
 
-def serve_locally(served: ServedModel, *settings: str) -> Serving:
+def serve_locally(
+    served: ServedModel, *settings: str, tokens: TokenFile | None = None, certificates: Certificates | None = None
+) -> Serving:
     """The checkpoint itself, with head and experts in this process."""
     config = load_config(None, {}, ["runtime=in_process", f"gateway.max_message_bytes={MESSAGE_BYTES}", *settings])
     silent: Callable[..., None] = lambda phase, progress: None  # noqa: E731
-    return Serving(served, config=config, runtime=InProcess(config, served.checkpoint, silent)).start()
+    runtime = InProcess(config, served.checkpoint, silent)
+    return Serving(served, tokens=tokens, certificates=certificates, config=config, runtime=runtime).start()
 
 
 @dataclass(frozen=True)

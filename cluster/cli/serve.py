@@ -20,7 +20,10 @@ def serve(
     ray_address: RayAddress = "",
     settings: Settings = None,
     token_file: Annotated[str, typer.Option(help="Hashes of the tokens that callers need; see `token`.")] = "",
-    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback without tokens.")] = False,
+    cert: Annotated[str, typer.Option(help="Certificate of both ports, in PEM, with the chain to its CA.")] = "",
+    key: Annotated[str, typer.Option(help="Key of that certificate, in PEM.")] = "",
+    client_ca: Annotated[str, typer.Option(help="Let in only clients with a certificate of this CA.")] = "",
+    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback without TLS or tokens.")] = False,
     keep_actors: Annotated[bool, typer.Option(help="Leave the actors for the next serve.")] = False,
 ) -> None:
     """Bring head, experts and gateway up, and serve until SIGINT or SIGTERM."""
@@ -32,6 +35,9 @@ def serve(
         gateway__http=http,
         cluster__ray_address=ray_address,
         security__token_file=token_file,
+        security__certificate=cert,
+        security__key=key,
+        security__client_ca=client_ca,
         security__insecure=insecure,
     )
     from cluster.launch.serve import serve as run

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,30 @@ def refused(why: object, command: str = "") -> typer.Exit:
     return typer.Exit(WRONG)
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The server of a command, and what the way to it takes: the options of that name."""
+
+    address: str
+    token_file: Path | None = None
+    tls: bool = False
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
 @contextmanager
-def connected(command: str, address: str, token_file: Path | None, interrupted: str = "") -> Iterator["Client"]:
+def connected(command: str, server: Destination, interrupted: str = "") -> Iterator["Client"]:
     """A client for a command, which a failed call ends with 10 plus the gRPC status code as its exit code, and Ctrl-C
     with 130 and what `interrupted` says.
     """
     from cluster.client.client import Client, read_token
     from cluster.client.failures import CallFailed, failing_plainly
+    from cluster.client.tls import read_tls
 
     try:
-        client = Client(address, read_token(token_file, os.environ))
+        token, tls = read_token(server.token_file, os.environ), read_tls(server.tls, server.ca, server.cert, server.key)
+        client = Client(server.address, token, tls)
     except ValueError as error:
         raise refused(error) from None
     try:

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
 from cluster.client.proxies import proxy_options
+from cluster.client.tls import Tls
 from protos.eightwinds.v1 import cluster_pb2 as cluster_pb
 from protos.eightwinds.v1 import cluster_pb2_grpc, inference_pb2_grpc
 from protos.eightwinds.v1 import inference_pb2 as pb
@@ -52,10 +53,15 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str:
 class Client:
     """A connection to one server. Methods, and those of `stub`, raise grpc.RpcError."""
 
-    def __init__(self, address: str, token: str = "") -> None:
-        """`token` goes along with every call; see `read_token`."""
-        self.address = address
-        self._channel = grpc.insecure_channel(address, [*_CHANNEL, *proxy_options(address)])
+    def __init__(self, address: str, token: str = "", tls: Tls | None = None) -> None:
+        """`token` goes along with every call; see `read_token`. Without `tls` what is sent can be read on its way."""
+        self.address, self.encrypted = address, tls is not None
+        options = [*_CHANNEL, *proxy_options(address)]
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+            self._channel = grpc.secure_channel(address, credentials, options)
         channel = grpc.intercept_channel(self._channel, _Bearer(token)) if token else self._channel
         self.stub = inference_pb2_grpc.InferenceServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)

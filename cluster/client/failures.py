@@ -42,6 +42,12 @@ def failing_plainly(client: Client) -> Iterator[None]:
             where += "; --token-file or EIGHTWINDS_TOKEN gives a token"
         if error.code() is grpc.StatusCode.UNAVAILABLE and (proxy := proxy_of(client.address, os.environ)):
             where += f"; {proxy} sends this through a proxy: name the host in no_proxy if it should not"
+        if (
+            error.code() is grpc.StatusCode.UNAVAILABLE
+            and not client.encrypted
+            and "refused" not in str(error.details())
+        ):
+            where += "; if it speaks TLS, --ca or --tls is missing"
         raise CallFailed(error.code().value[0], f"{explain(error)} {where}", retry_of(error)) from None
 
 

@@ -13,6 +13,7 @@ import psutil
 
 from cluster.engine.served_model import ServedModel
 from cluster.settings.address import is_loopback
+from cluster.settings.certificates import Certificates
 from cluster.settings.config import Config, listed
 
 ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
@@ -34,13 +35,32 @@ def open_model(config: Config) -> ServedModel:
 
 
 def check_exposure(config: Config) -> None:
-    """ValueError if other machines could send requests and nothing asks who they are."""
-    for address in (config.gateway.listen, config.gateway.http):
-        if not (is_loopback(address) or config.security.token_file or config.security.insecure):
-            raise ValueError(
-                f"{address} can be reached from other machines, and anybody there could send requests: give a "
-                "--token-file, listen on 127.0.0.1, or say --insecure if the network is yours"
-            )
+    """ValueError if other machines could send requests and nothing asks who they are, or anybody on the way can read
+    them.
+    """
+    security = config.security
+    open_to = [a for a in (config.gateway.listen, config.gateway.http) if not is_loopback(a)]
+    dangers, wanted = list[str](), list[str]()
+    if not security.token_file:
+        dangers.append("anybody there could send requests")
+        wanted.append("--token-file")
+    if not security.certificate:
+        dangers.append("anybody on the way could read them")
+        wanted.append("--cert and --key")
+    if open_to and wanted and not security.insecure:
+        raise ValueError(
+            f"{open_to[0]} can be reached from other machines, and {' and '.join(dangers)}: give "
+            f"{' and '.join(wanted)}, listen on 127.0.0.1, or say --insecure if the network is yours"
+        )
+
+
+def open_certificates(config: Config) -> Certificates | None:
+    """Certificate and key of both ports, None without TLS. ValueError if the files cannot be used."""
+    security = config.security
+    if not security.certificate:
+        return None
+    authority = Path(security.client_ca) if security.client_ca else None
+    return Certificates(Path(security.certificate), Path(security.key), authority)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cluster.launch.checks import (
     check_exposure,
     memory,
     memory_needed,
+    open_certificates,
     open_files_problem,
     open_model,
     raise_open_files,
@@ -65,6 +67,7 @@ def examine(file: Path | None, settings: list[str]) -> Iterator[Finding]:
     for key, address in (("listen", config.gateway.listen), ("http", config.gateway.http)):
         yield _checked("port", partial(_port, address), f"stop what listens there, or set gateway.{key}")
     yield _checked("tokens", partial(_tokens, config), "eightwinds token NAME --file FILE makes a token and its file")
+    yield _certificates(config)
     if config.cluster.ray_address:
         level, text = ray_auth().problem(config.cluster.ray_address)
         yield Finding(level, "ray", text, "" if level == "ok" else ADVICE)
@@ -124,6 +127,19 @@ def _tokens(config: Config) -> str:
         return "none asked for: whoever reaches the ports may send requests"
     TokenFile(Path(config.security.token_file))
     return f"asked for, by {config.security.token_file}"
+
+
+def _certificates(config: Config) -> Finding:
+    try:
+        found = open_certificates(config)
+    except ValueError as error:
+        return Finding("fail", "tls", str(error), "docs/security.md says how to make certificates")
+    if found is None:
+        return Finding("ok", "tls", "none: what is sent can be read on its way")
+    shown, clients = found.current(), "; clients must show one" if found.asks_clients else ""
+    if warning := shown.warning(datetime.now(UTC)):
+        return Finding("warn", "tls", warning, "replace the files; serve reads them again by itself")
+    return Finding("ok", "tls", f"valid until {shown.expires:%Y-%m-%d}{clients}")
 
 
 def _shared_memory() -> str:

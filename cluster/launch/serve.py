@@ -13,7 +13,7 @@ from pathlib import Path
 from actors.seams import HeadLost
 from cluster.engine.generation import GenerationFailed
 from cluster.engine.served_model import ServedModel
-from cluster.launch.checks import check_exposure, check_machine, open_model
+from cluster.launch.checks import check_exposure, check_machine, open_certificates, open_model
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import choose_ray_auth
 from cluster.launch.process.heap import trim_for_ever
@@ -25,6 +25,7 @@ from cluster.launch.server import Server
 from cluster.launch.specs import held_bytes, scaling_policy
 from cluster.policy.scheduling.limits import Limits
 from cluster.settings.address import bind, split
+from cluster.settings.certificates import Certificates
 from cluster.settings.config import Config
 from cluster.settings.tokens import TokenFile
 
@@ -58,10 +59,10 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 
     shutdown = Shutdown(asyncio.get_running_loop(), config.gateway.grace_s + _END_SECONDS, force)
     shutdown.listen()
-    tokens, http, served = _examined(config)
+    tokens, certificates, http, served = _examined(config)
     runtime = _runtime(config, served)  # begins to start Ray, before gRPC's threads exist
     trimming = asyncio.create_task(trim_for_ever())
-    server = Server(config, served, runtime, tokens)
+    server = Server(config, served, runtime, tokens, certificates)
     try:
         grpc_address = await server.listen(http)
         await server.start(shutdown.stop)
@@ -76,16 +77,19 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         await server.close(keep_actors)
 
 
-def _examined(config: Config) -> tuple[TokenFile | None, socket.socket, ServedModel]:
-    """Look at everything that can be wrong early: the tokens, the HTTP port and the model. ValueError or OSError."""
+def _examined(config: Config) -> tuple[TokenFile | None, Certificates | None, socket.socket, ServedModel]:
+    """Look at everything that can be wrong early: tokens, certificates, the HTTP port and the model. ValueError or
+    OSError.
+    """
     check_exposure(config)
     scaling_policy(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
+    certificates = open_certificates(config)
     bind(config.gateway.listen).close()
     http = bind(config.gateway.http)  # kept, so that of two that start at once one ends here
     served = open_model(config)
     _check_machine(config, served)
-    return tokens, http, served
+    return tokens, certificates, http, served
 
 
 def _check_machine(config: Config, served: ServedModel) -> None:

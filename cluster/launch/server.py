@@ -22,6 +22,7 @@ from cluster.launch.runtime import Deployment, Runtime
 from cluster.launch.specs import engine_config, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.scheduling.sequence import SequenceRequest
+from cluster.settings.certificates import Certificates
 from cluster.settings.config import Config, listed
 from cluster.settings.tokens import TokenFile
 from model.batch import SamplingParams
@@ -32,8 +33,18 @@ class Server:
     Until it is open requests get UNAVAILABLE. All of it is called on the event loop on which it was made.
     """
 
-    def __init__(self, config: Config, served: ServedModel, runtime: Runtime, tokens: TokenFile | None = None) -> None:
-        """With `tokens` callers need one. `bounds` are the engine's, until `start`."""
+    def __init__(
+        self,
+        config: Config,
+        served: ServedModel,
+        runtime: Runtime,
+        tokens: TokenFile | None = None,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """With `tokens` callers need one; with `certificates` both ports speak TLS. `bounds` are the engine's, until
+        `start`.
+        """
+        self._certificates = certificates
         self._config, self._served, self._runtime = config, served, runtime
         self._loop = asyncio.get_running_loop()
         self.bounds = engine_config(config, served.checkpoint.config.sliding_window)
@@ -44,7 +55,7 @@ class Server:
         front = Front(self.gateway.intake, self.gateway.refusals, tokens, body_bytes, config.limits)
         origins = listed(config.gateway.cors_origins)
         page = application(lambda: backend.ready, backend.metrics, front.routes(), unknown_path, origins)
-        self._http = HttpServer(page, config.limits, self.gateway.refusals)
+        self._http = HttpServer(page, config.limits, self.gateway.refusals, certificates)
         self._deployment: Deployment | None = None
         self._engine: Engine | None = None
 
@@ -55,7 +66,7 @@ class Server:
 
     async def listen(self, http: socket.socket) -> str:
         """Answer on both ports, `http` being that of HTTP; returns gRPC's HOST:PORT. OSError if it is taken."""
-        address = await self.gateway.listen(self._config.gateway.listen)
+        address = await self.gateway.listen(self._config.gateway.listen, self._certificates)
         await self._http.start(http)
         return address
 

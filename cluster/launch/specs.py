@@ -11,7 +11,8 @@ from cluster.engine.engine import EngineConfig
 from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits, QueueBounds
-from cluster.settings.config import ActorSection, Config
+from cluster.settings.config import Config
+from cluster.settings.sections import ActorSection
 from model.checkpoint.folder import Checkpoint, dtype_bytes
 from model.config import INT4_GROUPS
 

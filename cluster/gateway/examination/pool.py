@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from cluster.gateway.errors import ApiError, exhausted
 from cluster.gateway.turns import Turns
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 
 T = TypeVar("T")
 

@@ -30,7 +30,7 @@ from cluster.gateway.openai.tokens import counted, detokenized, tokenized, token
 from cluster.gateway.places import Places
 from cluster.observe.refusals import Refusals
 from cluster.observe.said_once import SaidOnce
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import TokenFile
 
 log = logging.getLogger("eightwinds.openai")

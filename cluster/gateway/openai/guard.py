@@ -15,7 +15,7 @@ from cluster.gateway.openai.failures import Failure, body_of, response_of
 from cluster.gateway.places import Places
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals, Reluctance
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile
 
 REQUEST_ID = "x-request-id"

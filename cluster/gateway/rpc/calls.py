@@ -27,7 +27,7 @@ from cluster.gateway.rpc.status import CODES, REQUEST_ID_KEY, Context, abort, gi
 from cluster.gateway.rpc.uploads import Uploads
 from cluster.gateway.validation import good_request_id
 from cluster.observe.refusals import Refusals, Reluctance
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import Holder, Scope, TokenFile
 
 _OPEN = "/grpc.health.v1.Health/"  # load balancers probe it without a token

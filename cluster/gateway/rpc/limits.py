@@ -1,6 +1,6 @@
 """gRPC's own limits, which act per connection, before any of our code runs, and without a reason."""
 
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 
 
 def channel_options(limits: LimitsSection, max_message_bytes: int) -> list[tuple[str, int]]:

@@ -18,8 +18,10 @@ from cluster.gateway.rpc.inference import InferenceService
 from cluster.gateway.rpc.limits import channel_options
 from cluster.gateway.rpc.operations import ClusterService
 from cluster.gateway.rpc.reflection import add_reflection
+from cluster.gateway.rpc.tls import credentials
 from cluster.observe.refusals import Refusals
-from cluster.settings.config import LimitsSection
+from cluster.settings.certificates import Certificates
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import TokenFile
 from protos.eightwinds.v1 import cluster_pb2, cluster_pb2_grpc, inference_pb2, inference_pb2_grpc
 
@@ -59,10 +61,15 @@ class Gateway:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server, (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
 
-    async def listen(self, address: str) -> str:
-        """Bind and start; returns HOST:PORT with the port that the system chose for 0. OSError if the port is taken."""
+    async def listen(self, address: str, certificates: Certificates | None = None) -> str:
+        """Bind and start, with TLS if there are `certificates`; returns HOST:PORT with the port that the system chose
+        for 0. OSError if the port is taken.
+        """
         try:
-            port = self._server.add_insecure_port(address)
+            if certificates:
+                port = self._server.add_secure_port(address, credentials(certificates))
+            else:
+                port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}") from None
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_departure)

@@ -1,14 +1,12 @@
 """The HTTP port: /healthz (the process lives), /readyz (it answers requests), /metrics (Prometheus).
 
-A request has a time to come whole, and an answer one in which none of it is taken. When all connections are taken, the
-one that has kept us waiting longest goes, so that a probe is always heard.
+A request has a time to come whole, and an answer one in which none of it is taken.
 """
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import h11
@@ -22,12 +20,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cluster.gateway.web.door import Door
+from cluster.gateway.web.tls import Handshake
 from cluster.observe.refusals import Refusals
-from cluster.settings.config import LimitsSection
+from cluster.settings.certificates import Certificates
+from cluster.settings.sections import LimitsSection
 
 _KEEP_ALIVE_SECONDS = 5
 _MOST_EARLY_BYTES = 64 << 10  # of a next request that are kept while an answer is made
-_TOO_SLOW, _UNREAD = "HTTP_TOO_SLOW", "HTTP_UNREAD"  # why a connection is waited for, and then ended
 _BACKLOG = 64  # asyncio tries as many at once, and says of each if there is no file descriptor left
 
 
@@ -66,60 +66,19 @@ def application(
     return app
 
 
-class _Door:
-    """All connections, and those that keep us waiting, longest first, each with the reason and its timer."""
-
-    def __init__(self, limits: LimitsSection, refusals: Refusals) -> None:
-        self._seconds = {_TOO_SLOW: limits.http_head_s, _UNREAD: limits.http_unread_s}
-        self._most, self._refusals = limits.http_connections, refusals
-        self._all: set[_Protocol] = set()
-        self._waited_for: dict[_Protocol, tuple[str, asyncio.TimerHandle]] = {}
-
-    def enter(self, new: "_Protocol") -> None:
-        """One more; if that is too many the one that has been waited for longest goes, else the new one."""
-        self._all.add(new)
-        if len(self._all) > self._most:
-            self._put_out(next(iter(self._waited_for), new), "HTTP_TOO_MANY")
-
-    def leave(self, gone: "_Protocol") -> None:
-        self._all.discard(gone)
-        self.waits(gone, "")
-
-    def waits(self, who: "_Protocol", reason: str) -> None:
-        """Why it is waited for, "" if it is not. Its timer begins with the wait, and is not set back during it."""
-        before, timer = self._waited_for.get(who, ("", None))
-        if reason == before:
-            return
-        if timer is not None:
-            timer.cancel()
-            del self._waited_for[who]
-        if reason and who in self._all:
-            timer = who.loop.call_later(self._seconds[reason], self._end, who, reason)
-            self._waited_for[who] = reason, timer
-
-    def _end(self, who: "_Protocol", reason: str) -> None:
-        if reason == _UNREAD and who.has_read():
-            self.waits(who, "")
-            self.waits(who, reason)
-        else:
-            self._put_out(who, reason)
-
-    def _put_out(self, who: "_Protocol", reason: str) -> None:
-        self._refusals.note(reason, str(who.client))
-        self.leave(who)
-        who.transport.abort()
-
-
 class _Protocol(H11Protocol):
     """uvicorn's, which tells the door what it waits for, and sees a client leave in the middle of its answer."""
 
-    def __init__(self, door: _Door, **given: Any) -> None:
+    def __init__(self, door: Door, **given: Any) -> None:
+        """`wire` is the socket's transport where `transport` encrypts."""
         super().__init__(**given)
+        self.wire: asyncio.Transport | None = None
         self._door, self._unread = door, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        transport.set_write_buffer_limits(0)  # so that `pause_writing` tells of every byte that is not taken
+        # So that `pause_writing` tells of every byte that is not taken. asyncio's TLS pauses at the limit, not above.
+        transport.set_write_buffer_limits(1 if self.wire else 0)
         self._door.enter(self)
         self._tell_door()
 
@@ -136,7 +95,7 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.transport.get_write_buffer_size()
+        self._unread = self._unsent()
         self._tell_door()
 
     def resume_writing(self) -> None:
@@ -148,13 +107,14 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def has_read(self) -> bool:
-        """Whether its client has taken anything of its answer since the last look."""
-        before, self._unread = self._unread, self.transport.get_write_buffer_size()
+        before, self._unread = self._unread, self._unsent()
         return self._unread < before
 
+    def _unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + (self.wire.get_write_buffer_size() if self.wire else 0)
+
     def _tell_door(self) -> None:
-        owing = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
-        self._door.waits(self, _UNREAD if self.flow.write_paused else _TOO_SLOW if owing else "")
+        self._door.awaits(self, self.flow.write_paused, self.conn.their_state in (h11.IDLE, h11.SEND_BODY))
 
 
 class _Server(uvicorn.Server):
@@ -165,11 +125,19 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    def __init__(self, app: Starlette, limits: LimitsSection, refusals: Refusals) -> None:
-        self._refusals, door = refusals, _Door(limits, refusals)
+    def __init__(
+        self, app: Starlette, limits: LimitsSection, refusals: Refusals, certificates: Certificates | None = None
+    ) -> None:
+        """With `certificates` it speaks TLS alone."""
+        self._refusals, door = refusals, Door(limits, refusals)
+
+        def connection(**given: Any) -> asyncio.Protocol:
+            spoken = _Protocol(door, **given)
+            return Handshake(door, certificates, limits.http_head_s, spoken) if certificates else spoken
+
         config = uvicorn.Config(
             app,
-            http=partial(_Protocol, door),  # type: ignore[arg-type]  # it wants a class, and calls it
+            http=connection,  # type: ignore[arg-type]  # it wants a class, and calls it
             ws="none",
             log_level="error",  # each bad request would be a line
             lifespan="off",

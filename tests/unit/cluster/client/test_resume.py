@@ -54,7 +54,8 @@ class Flaky(Client):
     """A server whose streams break after so many messages each, then no more."""
 
     def __init__(self, breaks: list[int], seed: int, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
-        self.address, self.breaks, self.rng, self.code_ = "there", breaks, random.Random(seed), code
+        self.address, self.encrypted = "there", False
+        self.breaks, self.rng, self.code_ = breaks, random.Random(seed), code
         self.asked: list[pb.GenerateRequest] = []
 
     def stream(self, request: pb.GenerateRequest, timeout: float | None = None) -> Iterator[pb.GenerateStreamResponse]:

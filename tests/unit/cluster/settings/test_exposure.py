@@ -1,4 +1,4 @@
-"""Beyond this machine only with tokens, or with the operator's word; `serve` and `doctor` say the same."""
+"""Beyond this machine only with tokens and TLS, or with the operator's word; `serve` and `doctor` say the same."""
 
 from pathlib import Path
 
@@ -18,11 +18,16 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.7:0", "some-host:0"])
 @pytest.mark.parametrize("key", ["gateway.listen", "gateway.http"])
-def test_other_machines_are_let_in_only_with_tokens_or_on_request(key: str, address: str, file: Path) -> None:
+def test_other_machines_are_let_in_only_with_tokens_and_tls_or_on_request(key: str, address: str, file: Path) -> None:
     setting = f"{key}={address}"
-    with pytest.raises(ValueError, match="--token-file"):
+    tokens, tls = f"security.token_file={file}", ("security.certificate=a", "security.key=b")
+    with pytest.raises(ValueError, match=r"send requests and anybody .* read them: give --token-file and --cert and"):
         check_exposure(load_config(None, {}, [setting]))
-    check_exposure(load_config(None, {}, [setting, f"security.token_file={file}"]))
+    with pytest.raises(ValueError, match="anybody on the way could read them: give --cert and --key, listen"):
+        check_exposure(load_config(None, {}, [setting, tokens]))
+    with pytest.raises(ValueError, match="anybody there could send requests: give --token-file, listen"):
+        check_exposure(load_config(None, {}, [setting, *tls]))
+    check_exposure(load_config(None, {}, [setting, tokens, *tls]))
     check_exposure(load_config(None, {}, [setting, "security.insecure=true"]))
 
 

@@ -9,8 +9,8 @@ from grpc import StatusCode
 from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.examination.pool import SMALL_BYTES
-from cluster.settings.config import LimitsSection
 from cluster.settings.request_options import Options
+from cluster.settings.sections import LimitsSection
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead

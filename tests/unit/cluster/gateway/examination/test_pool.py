@@ -9,7 +9,7 @@ import pytest
 
 from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.examination.pool import SMALL_BYTES, Examination
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from tests.fakes import PATIENCE
 
 

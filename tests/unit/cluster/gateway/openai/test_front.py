@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.engine.served_model import ServedModel
-from cluster.settings.config import LimitsSection, load_config
+from cluster.settings.config import load_config
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from protos.eightwinds.v1 import inference_pb2_grpc as pb_grpc

@@ -14,8 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from cluster.client.client import Client
 from cluster.client.messages import text_request
 from cluster.engine.served_model import ServedModel
-from cluster.settings.config import LimitsSection
 from cluster.settings.request_options import Options
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import engine_bounds

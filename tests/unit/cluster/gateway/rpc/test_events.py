@@ -5,7 +5,7 @@ import grpc
 from cluster.control.controller import Controller
 from cluster.engine.served_model import ServedModel
 from cluster.observe.events import Event, EventLog, Kind
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.engines import engine_bounds
 from tests.fakes import FakeHead

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.rpc.health import NOT_SERVING, SERVING, HealthService
 from cluster.observe.refusals import Refusals
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from tests.fakes import PATIENCE
 from tests.serving import Serving, failure
 

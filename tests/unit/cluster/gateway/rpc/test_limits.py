@@ -16,8 +16,9 @@ from cluster.engine.served_model import ServedModel
 from cluster.gateway.errors import ApiError, ErrorKind
 from cluster.gateway.places import Places
 from cluster.gateway.rpc.limits import channel_options
-from cluster.settings.config import LimitsSection, load_config
+from cluster.settings.config import load_config
 from cluster.settings.request_options import Options
+from cluster.settings.sections import LimitsSection
 from cluster.settings.tokens import Scope, TokenFile, append, new_token
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.abuse import wire

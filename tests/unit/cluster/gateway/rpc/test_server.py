@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cluster.engine.served_model import ServedModel
 from cluster.gateway.rpc.server import Gateway
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 from protos.eightwinds.v1 import inference_pb2 as pb
 from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from cluster.gateway.web.server import HttpServer, application
 from cluster.observe.refusals import Refusals
 from cluster.settings.address import bind
-from cluster.settings.config import LimitsSection
+from cluster.settings.sections import LimitsSection
 
 LONG = 24 << 20  # more than the kernel holds for a connection
 
