@@ -9,6 +9,28 @@ from actors.vitals import NodeInfo, Vitals
 from model.batch import HeadInfo, StepFailure, StepPlan, StepResult
 
 
+class ClusterMemory(Protocol):
+    """Small values that outlive this process; any error may mean that they cannot be reached just now."""
+
+    @property
+    def job(self) -> str:
+        """The name of this process."""
+
+    def read(self, key: str) -> bytes | None: ...
+
+    def write(self, key: str, value: bytes) -> None: ...
+
+    def write_first(self, key: str, value: bytes) -> bool:
+        """Write it unless there is a value already; whether it was written."""
+
+    def forget(self, key: str) -> None: ...
+
+    def keys(self, prefix: str) -> list[str]: ...
+
+    def ended(self, job: str) -> bool:
+        """Whether that process has ended for certain; one that cannot be reached may live."""
+
+
 class HeadLost(Exception):
     """The head's process is gone or does not answer; what it computed is lost."""
 

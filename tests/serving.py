@@ -44,6 +44,9 @@ class GivenHead:
         assert self.head is not None
         return HeadOnly(self.head)
 
+    def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
+        pass
+
     def abandon(self) -> None:
         pass
 

@@ -27,8 +27,12 @@ class Autoscaler:
         clock: Callable[[], float] = time.monotonic,
         interval: float = INTERVAL_SECONDS,
         events: EventLog | None = None,
+        keep: Callable[[ScalingPolicy], None] = lambda policy: None,
     ) -> None:
-        """`start` begins the work; `interval` is what one decision looks back on, in seconds."""
+        """`start` begins the work; `interval` is what one decision looks back on, in seconds. A policy that is set is
+        kept: `Wishes.keep_policy`.
+        """
+        self._keep = keep
         self._controller, self.policy, self._clock, self._interval = controller, policy, clock, interval
         self._events = events or EventLog()
         self._before: ClusterView | None = None
@@ -38,6 +42,7 @@ class Autoscaler:
 
     def set(self, policy: ScalingPolicy) -> None:
         self.policy, self._before, self._desired = policy, None, []
+        self._keep(policy)
         self._ticker.wake()
 
     def start(self) -> None:

@@ -5,7 +5,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from actors.replica import ReplicaId
 from actors.seams import ClusterOps
@@ -38,9 +38,13 @@ class Controller:
         membership: Membership,
         clock: Callable[[], float] = time.monotonic,
         events: EventLog | None = None,
+        keep: Callable[[Sequence[int], Mapping[str, float]], None] = lambda counts, drains: None,
     ) -> None:
-        """`membership` has adopted what runs already. `start` begins the work. It notes in `events` what happens."""
-        self._ops, self._membership, self._clock = ops, membership, clock
+        """`membership` has adopted what runs already. `start` begins the work. It notes in `events` what happens, and
+        has counts and drains kept when they have changed: `Wishes.keep_replicas`.
+        """
+        self._ops, self._membership, self._clock, self._keep = ops, membership, clock, keep
+        self._kept: tuple[Sequence[int], Mapping[str, float]] = membership.desired.counts, membership.desired.avoided
         self._lock = threading.Lock()
         self._events = events or EventLog()
         self._hedges = HedgeWatch(self._events, clock)
@@ -69,6 +73,7 @@ class Controller:
             if not validate_only:
                 self._membership.scale(wanted, afresh)
             revision = desired.revision
+        self._keep_wishes()
         self._ticker.wake()
         return revision, changes
 
@@ -91,6 +96,7 @@ class Controller:
                 desired.undrain(node_id)
             else:
                 desired.drain(node_id, self._clock() + seconds)
+        self._keep_wishes()
         self._ticker.wake()
         return changed
 
@@ -115,6 +121,14 @@ class Controller:
     def stop(self) -> None:
         self._ticker.stop()
 
+    def _keep_wishes(self) -> None:
+        with self._lock:
+            wishes = counts, avoided = self._membership.desired.counts, self._membership.desired.avoided
+            changed, self._kept = wishes != self._kept, wishes
+        if changed:
+            now = self._clock()
+            self._keep(counts, {node_id: until - now for node_id, until in avoided.items()})
+
     # ---- the controller's thread ----
 
     def _turn(self) -> None:
@@ -129,6 +143,7 @@ class Controller:
         with self._lock:
             actions = self._membership.update(facts, now)
         self._ended = frozenset()
+        self._keep_wishes()
         self._report(before, facts, actions)
         self._act(actions, now)
         return not self._membership.settled()

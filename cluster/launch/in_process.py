@@ -1,7 +1,7 @@
 """`runtime: in_process`: head and experts in this process, without Ray. For a laptop, and for tests."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from actors.environment import use_large_pages
@@ -27,6 +27,7 @@ class HeadOnly:
 
     head: HeadHandle
     ops: None = None
+    memory: None = None
     pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
 
     def broken(self) -> str:
@@ -41,6 +42,9 @@ class InProcess:
 
     def __init__(self, config: Config, checkpoint: Checkpoint, report: ProgressReport) -> None:
         self._config, self._checkpoint, self._report = config, checkpoint, report
+
+    def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
+        pass
 
     def start(self, stop: threading.Event) -> HeadOnly:
         head_spec, expert_specs = actor_specs(self._config, self._checkpoint)

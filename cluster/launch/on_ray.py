@@ -1,10 +1,12 @@
 """Brings head and experts up on Ray, or adopts those that run already. The only module here that imports Ray."""
 
 import logging
+import os
+import platform
 import re
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ray
@@ -13,9 +15,12 @@ from actors.remote.actors import find_actor, pulses_in, reports_of, start_actor,
 from actors.remote.exits import memory_exits
 from actors.remote.head import RemoteHead
 from actors.remote.machines import machines
+from actors.remote.memory import RayMemory
 from actors.remote.replicas import RayReplicas
 from actors.replica import ReplicaId
 from actors.vitals import Pulse
+from cluster.control.leadership import Leadership
+from cluster.control.wishes import forget_wishes
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
 from cluster.launch.local_ray.record import LocalRay
@@ -44,11 +49,25 @@ def _named(name: str) -> Actor | None:
     return ReplicaId(int(found[1]), int(found[2])) if found else "head" if name == "head" else None
 
 
+def lead(config: Config, stop: threading.Event, obstacle: Callable[[], str]) -> Leadership:
+    """Join `cluster.ray_address`, and return when this process leads; raises LaunchFailed or LaunchStopped."""
+    _connect(config, None)
+    leadership = Leadership(RayMemory(config.cluster.namespace), f"serve on {platform.node()}, process {os.getpid()}")
+    if not leadership.wait(stop, obstacle):
+        raise LaunchStopped
+    return leadership
+
+
 def launch(
-    config: Config, checkpoint: Checkpoint, local: LocalRay | None, report: ProgressReport, stop: threading.Event
+    config: Config,
+    checkpoint: Checkpoint,
+    local: LocalRay | None,
+    leadership: Leadership | None,
+    report: ProgressReport,
+    stop: threading.Event,
 ) -> "RayDeployment":
     """Start or adopt all actors and wait for their weights; raises LaunchFailed or LaunchStopped, and then leaves
-    nothing new behind. `local` is the Ray that `daemon.prepare` began to start, None to join `cluster.ray_address`.
+    nothing new behind. `local` is the Ray that `daemon.prepare` began to start; None where `lead` has joined a cluster.
     """
     actors = _Actors(config, checkpoint)
     try:
@@ -56,7 +75,7 @@ def launch(
             report("starting Ray", {})
             local = daemon.wait(local, stop, config.cluster.start_timeout_s)
             local.keep_fresh()
-        _connect(config, local)
+            _connect(config, local)
         handles, readiness = actors.start_all(stop)
         try:
             _wait_for_weights(readiness, handles, report, stop, config.cluster.start_timeout_s)
@@ -65,20 +84,29 @@ def launch(
                 log.warning("%s is ended: %s", name_of(actor), why)
             stop_actors(list(map(name_of, readiness.failed)), config.cluster.namespace)
     except BaseException:
+        if leadership is not None:
+            leadership.end()
         _let_go(actors.new, config, local)
         raise
-    return RayDeployment(actors, local, {actor: handles[actor] for actor in readiness.actors}, readiness.pulses)
+    kept = {actor: handles[actor] for actor in readiness.actors}
+    return RayDeployment(actors, local, leadership, kept, readiness.pulses)
 
 
 class RayDeployment:
     """See `cluster.launch.runtime.Deployment`."""
 
     def __init__(
-        self, actors: "_Actors", local: LocalRay | None, handles: Mapping[Actor, Any], pulses: Mapping[Actor, Pulse]
+        self,
+        actors: "_Actors",
+        local: LocalRay | None,
+        leadership: Leadership | None,
+        handles: Mapping[Actor, Any],
+        pulses: Mapping[Actor, Pulse],
     ) -> None:
         """`handles` and `pulses` of all actors that run."""
         config = self._config = actors.config
-        self._local = local
+        self._local, self._leadership = local, leadership
+        self.memory = RayMemory(config.cluster.namespace)
         self._essentials = daemon.essentials(local) if local is not None else {}
         experts = {actor: (name_of(actor), handle) for actor, handle in handles.items() if actor != "head"}
         self.pulses = {actor: pulses[actor] for actor in experts}
@@ -93,10 +121,17 @@ class RayDeployment:
         )
 
     def broken(self) -> str:
-        """Which of Ray's own processes on this machine have ended: nothing starts them anew."""
+        """Which of Ray's own processes on this machine have ended, because nothing starts them anew, or which server
+        leads instead of this one.
+        """
+        if self._leadership is not None and (successor := self._leadership.successor):
+            return f"{successor} leads instead of this one"
         return daemon.broken(self._essentials)
 
     def close(self, keep: bool) -> None:
+        if self._leadership is not None:
+            keep = keep or self._leadership.is_awaited()
+            self._leadership.end()
         if not keep:
             _let_go(["head", *self.ops.names()], self._config, self._local)
             return
@@ -215,6 +250,7 @@ def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
     if ray.is_initialized():
         if local is None:
             stop_actors(names, config.cluster.namespace)
+            forget_wishes(RayMemory(config.cluster.namespace))
         ray.shutdown()
     if local is not None:
         local.remove()

@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Callable
 
+from cluster.control.leadership import Leadership
 from cluster.launch.local_ray import daemon
 from cluster.launch.runtime import Deployment, ProgressReport
 from cluster.settings.config import Config
@@ -17,12 +19,19 @@ class RayRuntime:
         os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
         self._config, self._checkpoint, self._report = config, checkpoint, report
         cpus = 1 + config.experts.count
+        self._leadership: Leadership | None = None
         self._local = daemon.prepare(config.cluster.namespace, config.cluster.ray_address, cpus)
+
+    def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
+        if self._local is None:  # nobody else knows of a local Ray
+            from cluster.launch import on_ray
+
+            self._leadership = on_ray.lead(self._config, stop, obstacle)
 
     def start(self, stop: threading.Event) -> Deployment:
         from cluster.launch import on_ray
 
-        return on_ray.launch(self._config, self._checkpoint, self._local, self._report, stop)
+        return on_ray.launch(self._config, self._checkpoint, self._local, self._leadership, self._report, stop)
 
     def abandon(self) -> None:
         if self._local is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from actors.replica import ReplicaId
-from actors.seams import ClusterOps, HeadHandle
+from actors.seams import ClusterMemory, ClusterOps, HeadHandle
 from actors.vitals import Pulse
 from model.batch import LoadProgress
 
@@ -32,17 +32,26 @@ class Deployment(Protocol):
     def ops(self) -> ClusterOps | None: ...
 
     @property
+    def memory(self) -> ClusterMemory | None:
+        """What outlives this process, where anything does."""
+
+    @property
     def pulses(self) -> Mapping[ReplicaId, Pulse]: ...
 
     def broken(self) -> str:
         """Why nothing will bring the actors back, or ""."""
 
     def close(self, keep: bool) -> None:
-        """Let go of the actors: they end, unless `keep`."""
+        """Let go of the actors: they end, unless `keep`, or another server needs them."""
 
 
 class Runtime(Protocol):
     """A place for actors. `start` is called once at most, `abandon` from any thread."""
+
+    def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
+        """Stand by while another server drives the actors there, or there is an `obstacle`. Call it before `start`;
+        raises LaunchFailed, or LaunchStopped after `stop`.
+        """
 
     def start(self, stop: threading.Event) -> Deployment:
         """Start or adopt all actors and wait for their weights; raises LaunchFailed, or LaunchStopped after `stop`."""

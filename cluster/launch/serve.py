@@ -59,8 +59,11 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 
     shutdown = Shutdown(asyncio.get_running_loop(), config.gateway.grace_s + _END_SECONDS, force)
     shutdown.listen()
-    tokens, certificates, http, served = _examined(config)
+    tokens, certificates, served = _examined(config)
+    http = None if config.cluster.ray_address else _ports(config)  # kept: of two that start at once one ends here
     runtime = _runtime(config, served)  # begins to start Ray, before gRPC's threads exist
+    await asyncio.to_thread(runtime.await_turn, shutdown.stop, lambda: _ports_taken(config))
+    http = http or _ports(config)
     trimming = asyncio.create_task(trim_for_ever())
     server = Server(config, served, runtime, tokens, certificates)
     try:
@@ -77,19 +80,30 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         await server.close(keep_actors)
 
 
-def _examined(config: Config) -> tuple[TokenFile | None, Certificates | None, socket.socket, ServedModel]:
-    """Look at everything that can be wrong early: tokens, certificates, the HTTP port and the model. ValueError or
-    OSError.
-    """
+def _examined(config: Config) -> tuple[TokenFile | None, Certificates | None, ServedModel]:
+    """Look at everything that can be wrong early: tokens, certificates and the model. ValueError or OSError."""
     check_exposure(config)
     scaling_policy(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
     certificates = open_certificates(config)
-    bind(config.gateway.listen).close()
-    http = bind(config.gateway.http)  # kept, so that of two that start at once one ends here
     served = open_model(config)
     _check_machine(config, served)
-    return tokens, certificates, http, served
+    return tokens, certificates, served
+
+
+def _ports(config: Config) -> socket.socket:
+    """The HTTP port, once gRPC's is known to be free. OSError says which one is not."""
+    bind(config.gateway.listen).close()
+    return bind(config.gateway.http)
+
+
+def _ports_taken(config: Config) -> str:
+    """Why this process could not serve now, or ""."""
+    try:
+        _ports(config).close()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _check_machine(config: Config, served: ServedModel) -> None:

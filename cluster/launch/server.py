@@ -10,6 +10,7 @@ from collections import Counter
 from cluster.control.autoscaler import Autoscaler
 from cluster.control.controller import Controller
 from cluster.control.fixed import FixedReplicas
+from cluster.control.wishes import Wishes
 from cluster.engine.engine import Engine
 from cluster.engine.generation import GenerationRequest, Generations
 from cluster.engine.served_model import ServedModel
@@ -131,9 +132,15 @@ class Server:
             fixed = FixedReplicas(count)
             return fixed, fixed
         running = Counter(replica.expert for replica in deployment.pulses)
-        counts = [max(least, running[expert]) for expert in range(count)]
+        configured, now = scaling_policy(self._config), time.monotonic()
+        wishes = Wishes(deployment.memory, least, configured)
+        asked, drains = wishes.replicas(count)
+        counts = asked or [max(least, running[expert]) for expert in range(count)]
         membership = Membership(counts, replica_options(self._config))
-        membership.adopt(deployment.pulses, time.monotonic())
+        membership.adopt(deployment.pulses, now)
+        for node_id, seconds in drains.items():
+            membership.desired.drain(node_id, now + seconds)
         events = self.gateway.backend.events
-        controller = Controller(deployment.ops, membership, events=events)
-        return controller, Autoscaler(controller, scaling_policy(self._config), events=events)
+        controller = Controller(deployment.ops, membership, events=events, keep=wishes.keep_replicas)
+        policy = wishes.policy() or configured
+        return controller, Autoscaler(controller, policy, events=events, keep=wishes.keep_policy)

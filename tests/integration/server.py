@@ -63,7 +63,7 @@ class Server:
         for line in process.stdout:
             if line.startswith("ready "):
                 self.ready = dict(part.split("=", 1) for part in line.split()[1:])
-                self.local = self._record()
+                self.local = None if "--ray-address" in self._arguments else self._record()
                 seen.set()
         seen.set()
 

@@ -3,43 +3,22 @@
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster.launch.local_ray import marks
-from cluster.launch.local_ray.daemon import LOOPBACK, _free_port
-from tests.integration.server import wait_for
+from cluster.launch.local_ray.daemon import LOOPBACK
+from tests.integration.cluster import ray_cluster
 
 TOKEN = "0123456789abcdef" * 4
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a Ray that `ray start --head` has started with RAY_AUTH_MODE=token, as ray_config.yaml does."""
-    folder, mark = Path(tempfile.mkdtemp(prefix="ewt-")), f"token-test-{os.getpid()}"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", f"--temp-dir={folder}"]
-    command += [
-        "--node-ip-address=127.0.0.1",
-        "--num-cpus=1",
-        "--object-store-memory=100000000",
-        "--disable-usage-stats",
-    ]
-    command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--min-worker-port=0"]
-    command += ["--max-worker-port=0", f"--ray-client-server-port={_free_port()}"]
-    environment = os.environ | LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    with (folder / "log").open("w") as log:
-        subprocess.Popen(
-            command, env=environment | marks.mark(mark), stdout=log, stderr=log, start_new_session=True
-        ).wait(60)
-    try:
-        current = folder / "ray_current_cluster"
-        wait_for(current.exists, (folder / "log").read_text())
-        yield current.read_text().strip()
-    finally:
-        marks.end(mark)
+    """Of a cluster that was started with RAY_AUTH_MODE=token, as ray_config.yaml does."""
+    with ray_cluster("token", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as found:
+        yield found
 
 
 def down(address: str, tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

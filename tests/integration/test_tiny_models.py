@@ -12,7 +12,7 @@ from transformers import MixtralForCausalLM
 
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event, Failed, Sampled
-from cluster.launch.on_ray import launch
+from cluster.launch.on_ray import launch, lead
 from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.config import Config
 from model.batch import SampledToken, SamplingParams
@@ -55,7 +55,9 @@ def test_greedy_ids_and_log_probabilities_over_ray_equal_transformers(
         }
     )
     checkpoint = Checkpoint.open(folder)
-    deployment = launch(config, checkpoint, None, lambda phase, progress: None, threading.Event())
+    stop = threading.Event()
+    leadership = lead(config, stop, lambda: "")
+    deployment = launch(config, checkpoint, None, leadership, lambda phase, progress: None, stop)
     try:
         tokens = _generate(deployment.head, checkpoint.config.sliding_window)
     finally:

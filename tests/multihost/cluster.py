@@ -46,7 +46,6 @@ class Serve:
         command = [PYTHON, "-m", "cluster.cli", "serve", f"--listen={self.address}", f"--http={host.address}:8000"]
         command += ["--insecure", *arguments]
         self.log = host.disk / "tmp" / f"serve-{time.monotonic_ns()}.log"
-        self.began, self.took = time.monotonic(), 0.0
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 host.command(command, _ENVIRONMENT), stdout=subprocess.PIPE, stderr=log, text=True
@@ -59,13 +58,18 @@ class Serve:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("ready "):
-                self._line, self.took = line, time.monotonic() - self.began
+                self._line = line
                 self._said.set()
         self._said.set()
 
     def wait_ready(self) -> "Serve":
-        """Wait for the ready line; `took` is how many seconds it took to come."""
+        """Wait for the ready line."""
         assert self._said.wait(_PATIENCE) and self._line, f"serve is not ready: {self.log.read_text()[-3000:]}"
+        return self
+
+    def wait_standby(self) -> "Serve":
+        """Wait until it says that another one leads."""
+        wait(lambda: "standing by: " in self.log.read_text(), "another server to stand by", self.log.read_text)
         return self
 
     def kill(self) -> None:

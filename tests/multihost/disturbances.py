@@ -60,6 +60,15 @@ def drain(stage: Stage, times: int) -> Row:
 
 def kill_serve(stage: Stage, times: int) -> Row:
     """SIGKILL the server and start another, which must take all actors over as they are."""
+    return _kill_serve(stage, times, stand_by=False)
+
+
+def kill_serve_with_standby(stage: Stage, times: int) -> Row:
+    """The same, while another stands by on the same ports."""
+    return _kill_serve(stage, times, stand_by=True)
+
+
+def _kill_serve(stage: Stage, times: int, stand_by: bool) -> Row:
     cluster, windows, took = stage.cluster, list[tuple[float, float]](), list[float]()
     cluster.spread()
     streams = ResumingStreams(stage.streams)
@@ -67,15 +76,17 @@ def kill_serve(stage: Stage, times: int) -> Row:
     time.sleep(CALM_SECONDS)
     before = cluster.actors()
     for _ in range(times):
+        leads, follows = cluster.serves[-1], cluster.serve().wait_standby() if stand_by else None
         at = time.monotonic()
-        cluster.serves[-1].kill()
-        cluster.serves.append(cluster.serve())
-        took.append(cluster.serves[-1].wait_ready().took)
+        leads.kill()
+        cluster.serves.append((follows or cluster.serve()).wait_ready())
+        took.append(time.monotonic() - at)
         cluster.wait_replicas(2)
         windows.append((at, time.monotonic() + 1.0))
         time.sleep(2 * CALM_SECONDS)
     streams.stop()
     if replaced := sorted(before ^ cluster.actors()):
         tally.failed.append(f"not taken over: {replaced}")
-    notes = f"ready {max(took):.1f} s after its start, {tally.refused} requests asked again"
-    return Row("kill -9 of serve, another starts", times, stage.quiet, tally, windows, notes)
+    notes = f"ready {max(took):.1f} s after the kill, {tally.refused} requests asked again"
+    what = "another stands by" if stand_by else "another starts"
+    return Row(f"kill -9 of serve, {what}", times, stage.quiet, tally, windows, notes)

@@ -1,6 +1,6 @@
 """The scenarios on three hosts by name, and how often each is played."""
 
-from tests.multihost.disturbances import blip, drain, kill_serve
+from tests.multihost.disturbances import blip, drain, kill_serve, kill_serve_with_standby
 from tests.multihost.losses import (
     cut,
     cut_head_host,
@@ -23,4 +23,5 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {  # how often: in full, in sh
     "cut-head-host": (cut_head_host, 1, 0),
     "drain": (drain, 2, 0),
     "kill-serve": (kill_serve, 2, 0),
+    "kill-serve-with-standby": (kill_serve_with_standby, 3, 1),
 }

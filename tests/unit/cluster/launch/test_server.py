@@ -29,6 +29,7 @@ from cluster.policy.replicas.lifecycle import State
 from cluster.settings.config import Config, load_config
 from tests.clusters import FakeCluster
 from tests.fakes import PATIENCE, FakeHead
+from tests.memories import FakeMemory
 
 
 @dataclass
@@ -39,8 +40,12 @@ class Actors:
     ops: FakeCluster | None = None
     pulses: Mapping[ReplicaId, Pulse] = field(default_factory=dict)
     error: Exception | None = None
+    memory: FakeMemory | None = None
     why: str = ""
     done: list[str] = field(default_factory=list)
+
+    def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
+        self.done.append("await")
 
     def start(self, stop: threading.Event) -> "Actors":
         self.done.append("start")
@@ -195,18 +200,18 @@ def run(demo: ServedModel, monkeypatch: pytest.MonkeyPatch) -> Serve:
 def test_a_server_that_is_asked_to_end_drains_and_exits_with_0(run: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     actors = Actors()
     assert run(actors) == 0
-    assert actors.done == ["start", "end"]
+    assert actors.done == ["await", "start", "end"]
     assert actors.head.plans, "it was warmed up"
     assert capsys.readouterr().err.startswith("draining: running requests finish")
     kept = Actors()
-    assert run(kept, keep=True) == 0 and kept.done == ["start", "keep"]
+    assert run(kept, keep=True) == 0 and kept.done == ["await", "start", "keep"]
 
 
 def test_a_server_that_ends_by_itself_exits_with_1(run: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "beyond_help", lambda self, patience: f"the head is away for {patience:g} s")
     actors = Actors()
     assert run(actors, "head.grace_s=1", "head.hang_s=2", signals=0) == 1
-    assert actors.done == ["start", "end"]
+    assert actors.done == ["await", "start", "end"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +228,7 @@ def test_a_start_that_fails_is_undone_and_said(
 ) -> None:
     actors = Actors(error=error)
     assert run(actors) == code
-    assert actors.done == ["start", "abandon"]
+    assert actors.done == ["await", "start", "abandon"]
     assert capsys.readouterr().err == says
 
 
