@@ -1,5 +1,6 @@
 """Certificate authorities of tests, and what they sign."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,12 +35,12 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
 
-    def issue(self, until: datetime | None = None) -> Pair:
-        """A new certificate, valid for a day or until then."""
+    def issue(self, until: datetime | None = None, names: Sequence[str] = ()) -> Pair:
+        """A new certificate, valid for a month or until then, for these names, too."""
         self._count += 1
         until = until or datetime.now(UTC) + timedelta(days=30)
         signed = self._ca.issue_cert(
-            "127.0.0.1", "localhost", not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=until
+            "127.0.0.1", "localhost", *names, not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=until
         )
         made = Pair(*(self._folder / f"{self._name}-{self._count}.{end}" for end in ("crt", "key")))
         for position, pem in enumerate(signed.cert_chain_pems):

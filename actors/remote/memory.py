@@ -1,4 +1,4 @@
-"""What a cluster remembers as long as its Ray lives, in the key-value store of Ray's control process."""
+"""The memory of a cluster, which lasts as long as its Ray: the key-value store of Ray's control process."""
 
 from typing import Any
 

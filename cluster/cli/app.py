@@ -2,7 +2,7 @@
 
 import typer
 
-from cluster.cli import generate, operate, serve, status
+from cluster.cli import generate, operate, plan, serve, status
 
 app = typer.Typer(
     help="Serve Mixtral with one process per expert.",
@@ -10,6 +10,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for family in (serve, generate, status, operate):
+for family in (serve, generate, status, operate, plan):
     for command in family.COMMANDS:
         app.command()(command)

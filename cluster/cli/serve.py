@@ -27,7 +27,7 @@ def serve(
     keep_actors: Annotated[bool, typer.Option(help="Leave the actors for the next serve.")] = False,
 ) -> None:
     """Bring head, experts and gateway up, and serve until SIGINT or SIGTERM."""
-    loaded = _config(
+    loaded = configured(
         config,
         settings,
         model__path=model,
@@ -47,7 +47,7 @@ def serve(
 
 def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Settings = None) -> None:
     """Remove whatever a serve left behind."""
-    loaded = _config(config, settings, cluster__ray_address=ray_address)
+    loaded = configured(config, settings, cluster__ray_address=ray_address)
     from cluster.launch.serve import down as run
 
     raise typer.Exit(run(loaded))
@@ -67,7 +67,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what a checkpoint is, what each actor would hold, and what would be refused."""
-    loaded = _config(config, settings, model__path=folder)
+    loaded = configured(config, settings, model__path=folder)
     from cluster.launch.inspection import run
 
     try:
@@ -105,7 +105,8 @@ def token(
         print(secret)
 
 
-def _config(file: Path | None, settings: list[str] | None, **options: str | bool) -> Config:
+def configured(file: Path | None, settings: list[str] | None, **options: str | bool) -> Config:
+    """File, environment, `--set` and the `options` that were given, a__b for the key a.b; a fault ends the command."""
     given = [f"{key.replace('__', '.')}={value}" for key, value in options.items() if value not in ("", False)]
     try:
         return load_config(file, os.environ, [*(settings or []), *given])

@@ -1,4 +1,4 @@
-"""What operators and usage have asked for while a server ran, kept for the server that comes after it."""
+"""Wishes of operators, and of scaling by usage, kept for the server that comes after the one that they were made to."""
 
 import contextlib
 import json

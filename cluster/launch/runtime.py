@@ -33,7 +33,7 @@ class Deployment(Protocol):
 
     @property
     def memory(self) -> ClusterMemory | None:
-        """What outlives this process, where anything does."""
+        """A memory that outlives this process, where there is one."""
 
     @property
     def pulses(self) -> Mapping[ReplicaId, Pulse]: ...

@@ -12,14 +12,15 @@ from pathlib import Path
 from benchmarks.report import report
 from tests.chaos.stage import HEADER, Row
 from tests.chaos.streams import Streams, some_requests
-from tests.multihost import autoscaling, jail
+from tests.multihost import autoscaling, jail, ray_up
 from tests.multihost.cluster import TUNED, Cluster, keep_logs
 from tests.multihost.hosts import Hosts
 from tests.multihost.scenarios import SCENARIOS
 from tests.multihost.stage import Stage
 
 AUTOSCALE = "autoscale"
-NAMES = (*SCENARIOS, AUTOSCALE)
+RAY_UP = "ray-up"
+NAMES = (*SCENARIOS, AUTOSCALE, RAY_UP)
 HEAD_ON_A_WORKER = "head.resources={worker: 0.1}"
 TITLE = "Sixteen streams while hosts are lost"
 NOTES = """Three hosts, each in namespaces of its own on one machine: the first has Ray's head node and `serve`, one of
@@ -50,7 +51,8 @@ def main() -> int:
     """The exit code is 0 if no request failed and no token differed, 2 if this machine cannot have hosts."""
     arguments = _arguments()
     if not jail.inside():
-        if lack := jail.lacks():
+        needed = RAY_UP in arguments.scenarios and not arguments.skip_unable
+        if lack := jail.lacks() or (ray_up.lacks() if needed else ""):
             print(f"{'skipped' if arguments.skip_unable else 'multihost'}: {lack}", file=sys.stderr)
             return 0 if arguments.skip_unable else 2
         return jail.run_inside("tests.multihost", sys.argv[1:])
@@ -75,6 +77,12 @@ def _run(arguments: argparse.Namespace) -> list[Row]:
     rows = _on_three_hosts(arguments, wanted) if wanted else []
     if AUTOSCALE in arguments.scenarios and not arguments.short:
         rows.append(_with_autoscaler(arguments))
+    if RAY_UP in arguments.scenarios and (lack := ray_up.lacks()):
+        print(f"skipped {RAY_UP}: {lack}", file=sys.stderr)
+    elif RAY_UP in arguments.scenarios:
+        begin = time.monotonic()
+        rows.append(ray_up.ray_up())
+        _say(f"{RAY_UP}: {rows[-1].cells()}", begin)
     return rows
 
 

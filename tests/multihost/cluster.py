@@ -7,12 +7,14 @@ that a scenario can lose its host. Ray's own defaults notice a host that hangs a
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import grpc
 import psutil
@@ -39,16 +41,19 @@ _PATIENCE = 240.0
 
 
 class Serve:
-    """A serve process on a host."""
+    """A serve process on a host, on a network of its own."""
+
+    security: Sequence[str] = ("--insecure",)
+    environment: Mapping[str, str] = _ENVIRONMENT
 
     def __init__(self, host: Host, *arguments: str) -> None:
         self.address, self._host = f"{host.address}:50051", host
         command = [PYTHON, "-m", "cluster.cli", "serve", f"--listen={self.address}", f"--http={host.address}:8000"]
-        command += ["--insecure", *arguments]
+        command += [*self.security, *arguments]
         self.log = host.disk / "tmp" / f"serve-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                host.command(command, _ENVIRONMENT), stdout=subprocess.PIPE, stderr=log, text=True
+                host.command(command, self.environment), stdout=subprocess.PIPE, stderr=log, text=True
             )
         self._line = ""
         self._said = threading.Event()
@@ -62,21 +67,28 @@ class Serve:
                 self._said.set()
         self._said.set()
 
-    def wait_ready(self) -> "Serve":
+    def wait_ready(self) -> Self:
         """Wait for the ready line."""
         assert self._said.wait(_PATIENCE) and self._line, f"serve is not ready: {self.log.read_text()[-3000:]}"
         return self
 
-    def wait_standby(self) -> "Serve":
+    def wait_standby(self) -> Self:
         """Wait until it says that another one leads."""
         wait(lambda: "standing by: " in self.log.read_text(), "another server to stand by", self.log.read_text)
         return self
 
     def kill(self) -> None:
         """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM, upon which the actors end, too."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, signum: signal.Signals) -> None:
         (process,) = psutil.Process(self._process.pid).children()  # of nsenter's, which only waits for it
-        process.kill()
-        self._process.wait(20)
+        process.send_signal(signum)
+        self._process.wait(60)
 
 
 class Cluster:

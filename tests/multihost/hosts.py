@@ -108,17 +108,19 @@ class Host:
     def run(self, *words: str, environment: Mapping[str, str] | None = None, timeout: float = 120.0) -> str:
         """Run a command in it to its end; what it printed. RuntimeError if it fails."""
         command = self.command(words, environment)
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=timeout,
+        process = subprocess.Popen(
+            command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        if done.returncode:
-            raise RuntimeError(f"{self.name}: {' '.join(words)}: exit code {done.returncode}\n{done.stdout[-3000:]}")
-        return done.stdout
+        try:
+            said, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()  # not nsenter, which takes note of its end: else it is a zombie, and the host cannot end
+            said, _ = process.communicate()
+            said += f"\nnot ended within {timeout:g} s"
+        if process.returncode:
+            raise RuntimeError(f"{self.name}: {' '.join(words)}: exit code {process.returncode}\n{said[-3000:]}")
+        return said
 
     def processes(self) -> Iterator[psutil.Process]:
         """All that run in it."""
