@@ -3,6 +3,7 @@
 Whoever leads by mistake does no harm: the head serves the engine that adopted it last, and refuses the plans of others.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 from actors.seams import ClusterMemory
 from cluster.control.ticker import Ticker
+from cluster.observe.said_once import SaidOnce
 from cluster.policy.succession import Lead, Succession, read_lead
 
 log = logging.getLogger("eightwinds.leadership")
@@ -28,35 +30,49 @@ class Leadership:
         self._memory, self._place, self._clock = memory, place, clock
         self._mine: Lead | None = None
         self._successor: Lead | None = None
+        self._said = SaidOnce(log)
         self._ticker = Ticker("leadership", self.beat, lambda: BEAT_SECONDS)
 
     def wait(self, stop: threading.Event, obstacle: Callable[[], str]) -> bool:
-        """Stand by until no other server leads, and there is no `obstacle` to leading; False after `stop`."""
+        """Stand by until no other server leads, and there is no `obstacle` to leading; False after `stop`. A memory
+        that is away for a while is waited for.
+        """
         succession, own, said = Succession(_PATIENCE_SECONDS), _STANDBY + self._memory.job, ""
         while not stop.is_set():
-            lead = read_lead(self._memory.read(_LEAD))
-            ended = lead is not None and not lead.over and self._memory.ended(lead.job)
-            why = f"{lead.place} leads" if lead else ""
-            if succession.is_open(lead, ended, self._clock()) and not (why := obstacle()):
-                if self._claim(lead):
+            try:
+                if not (why := self._look(succession, obstacle)):
                     self._memory.forget(own)
                     self._ticker.start()
                     return True
-                why = "another server was faster"
-            if why != said:
-                log.info("standing by: %s", why)
-                said = why
-                self._memory.write(own, b"1")
+                if why != said:
+                    log.info("standing by: %s", why)
+                    said = why
+                    self._memory.write(own, b"1")
+            except Exception as error:  # of whatever kind the memory raises when it is away
+                self._said.warn(self._clock(), "the cluster cannot be asked who leads", detail=error)
             stop.wait(_LOOK_SECONDS)
-        self._memory.forget(own)
+        with contextlib.suppress(Exception):  # as above; the end of this process tells the same
+            self._memory.forget(own)
         return False
+
+    def _look(self, succession: Succession, obstacle: Callable[[], str]) -> str:
+        """Lead if it can be; else why not."""
+        lead = read_lead(self._memory.read(_LEAD))
+        ended = lead is not None and not lead.over and self._memory.ended(lead.job)
+        if lead is not None and not succession.is_open(lead, ended, self._clock()):
+            return f"{lead.place} leads"
+        return obstacle() or ("" if self._claim(lead) else "another server was faster")
 
     def beat(self) -> None:
         """Give a sign of life, unless another server leads by now."""
-        if self._mine is None or self._lost():
+        if self._mine is None:
             return
-        self._mine = replace(self._mine, beat=self._mine.beat + 1)
-        self._memory.write(_LEAD, self._mine.to_bytes())
+        try:
+            if not self._lost():
+                self._mine = replace(self._mine, beat=self._mine.beat + 1)
+                self._memory.write(_LEAD, self._mine.to_bytes())
+        except Exception as error:  # as above
+            self._said.warn(self._clock(), "the cluster cannot be told that this server lives", detail=error)
 
     @property
     def successor(self) -> str:

@@ -143,6 +143,21 @@ def test_a_term_whose_holder_ended_before_it_led_is_passed(serve: Serve) -> None
     assert lead is not None and lead.term == 3
 
 
+def test_a_memory_that_is_away_for_a_while_is_waited_for(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    first = serve("1")
+    assert first.leads.wait(PATIENCE)
+    second = serve("2")
+    assert second.stands_by()
+    first.memory.away = second.memory.away = True
+    first.leadership.beat()
+    second.looks.clear()
+    assert second.looks.wait(PATIENCE)
+    assert "cannot be told that this server lives" in caplog.text and "cannot be asked who leads" in caplog.text
+    first.memory.away = second.memory.away = False
+    first.memory.dead.add("1")
+    assert second.leads.wait(PATIENCE)
+
+
 def test_who_cannot_ask_the_memory_keeps_the_actors_and_ends_all_the_same(serve: Serve) -> None:
     first = serve("1")
     assert first.leads.wait(PATIENCE)
