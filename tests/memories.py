@@ -11,6 +11,7 @@ class FakeMemory:
     values: dict[str, bytes] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)  # processes that have ended
     away: bool = False
+    lost: set[str] = field(default_factory=set)  # keys whose next write fails
 
     def of(self, job: str) -> "FakeMemory":
         """The same values, seen by another process."""
@@ -22,11 +23,17 @@ class FakeMemory:
 
     def write(self, key: str, value: bytes) -> None:
         self._reach()
+        if key in self.lost:
+            self.lost.remove(key)
+            raise ConnectionError("Ray is away just now")
         self.values[key] = value
 
     def write_first(self, key: str, value: bytes) -> bool:
         self._reach()
-        return self.values.setdefault(key, value) is value
+        if key in self.values:
+            return False
+        self.write(key, value)
+        return True
 
     def forget(self, key: str) -> None:
         self._reach()

@@ -45,7 +45,7 @@ class Controller:
         """
         self._ops, self._membership, self._clock, self._keep = ops, membership, clock, keep
         self._kept: tuple[Sequence[int], Mapping[str, float]] = membership.desired.counts, membership.desired.avoided
-        self._lock = threading.Lock()
+        self._lock, self._keeping = threading.Lock(), threading.Lock()
         self._events = events or EventLog()
         self._hedges = HedgeWatch(self._events, clock)
         self._nodes = Nodes(ops.nodes, (m.node_id for m in membership.members.values()), clock, self._events)
@@ -122,12 +122,13 @@ class Controller:
         self._ticker.stop()
 
     def _keep_wishes(self) -> None:
-        with self._lock:
-            wishes = counts, avoided = self._membership.desired.counts, self._membership.desired.avoided
-            changed, self._kept = wishes != self._kept, wishes
-        if changed:
-            now = self._clock()
-            self._keep(counts, {node_id: until - now for node_id, until in avoided.items()})
+        with self._keeping:  # Ray is called, so it is another lock; the newest wishes are written last
+            with self._lock:
+                wishes = counts, avoided = self._membership.desired.counts, self._membership.desired.avoided
+            if wishes != self._kept:
+                now = self._clock()
+                self._keep(counts, {node_id: until - now for node_id, until in avoided.items()})
+                self._kept = wishes
 
     # ---- the controller's thread ----
 

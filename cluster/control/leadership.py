@@ -23,6 +23,10 @@ _PATIENCE_SECONDS = 5.0
 _LEAD, _TERM, _STANDBY = "lead", "term/", "standby/"
 
 
+class CannotLead(Exception):
+    """Nobody leads, and this process cannot, for a reason that does not pass by itself."""
+
+
 class Leadership:
     """`wait` returns once this process leads. From then on it gives signs of life until `end`."""
 
@@ -35,19 +39,21 @@ class Leadership:
 
     def wait(self, stop: threading.Event, obstacle: Callable[[], str]) -> bool:
         """Stand by until no other server leads, and there is no `obstacle` to leading; False after `stop`. A memory
-        that is away for a while is waited for.
+        that is away for a while is waited for. Raises CannotLead if there is an obstacle and nobody led.
         """
         succession, own, said = Succession(_PATIENCE_SECONDS), _STANDBY + self._memory.job, ""
         while not stop.is_set():
             try:
-                if not (why := self._look(succession, obstacle)):
+                if not (why := self._look(succession, obstacle, first=not said)):
                     self._memory.forget(own)
                     self._ticker.start()
                     return True
                 if why != said:
+                    self._memory.write(own, b"1")
                     log.info("standing by: %s", why)
                     said = why
-                    self._memory.write(own, b"1")
+            except CannotLead:
+                raise
             except Exception as error:  # of whatever kind the memory raises when it is away
                 self._said.warn(self._clock(), "the cluster cannot be asked who leads", detail=error)
             stop.wait(_LOOK_SECONDS)
@@ -55,13 +61,17 @@ class Leadership:
             self._memory.forget(own)
         return False
 
-    def _look(self, succession: Succession, obstacle: Callable[[], str]) -> str:
-        """Lead if it can be; else why not."""
+    def _look(self, succession: Succession, obstacle: Callable[[], str], first: bool) -> str:
+        """Lead if it can be; else why not. At the `first` look an obstacle is no server's that ends just now."""
         lead = read_lead(self._memory.read(_LEAD))
         ended = lead is not None and not lead.over and self._memory.ended(lead.job)
         if lead is not None and not succession.is_open(lead, ended, self._clock()):
             return f"{lead.place} leads"
-        return obstacle() or ("" if self._claim(lead) else "another server was faster")
+        if why := obstacle():
+            if first and (lead is None or lead.over):
+                raise CannotLead(why)
+            return why
+        return "" if self._claim(lead) else "another server was faster"
 
     def beat(self) -> None:
         """Give a sign of life, unless another server leads by now."""
@@ -112,8 +122,10 @@ class Leadership:
             term += 1
             if self._memory.write_first(f"{_TERM}{term}", job.encode()):
                 break
-            holder = self._memory.read(f"{_TERM}{term}")
-            if holder is None or not self._memory.ended(holder.decode()):
+            holder = (self._memory.read(f"{_TERM}{term}") or b"").decode()
+            if holder == job:  # an attempt before, of which the end was not heard
+                break
+            if not holder or not self._memory.ended(holder):
                 return False
         self._mine = Lead(term, job, self._place)
         self._memory.write(_LEAD, self._mine.to_bytes())

@@ -66,6 +66,12 @@ class Wishes:
             log.warning("not kept for a later server: %s", error)
 
     def _kept(self, key: str, configured: object) -> Any:
-        record = self._memory.read(key) if self._memory is not None else None
+        if self._memory is None:
+            return None
+        try:
+            record = self._memory.read(key)
+        except Exception as error:  # as above
+            log.warning("what an earlier server was asked for is not known: %s", error)
+            return None
         found = {} if record is None else json.loads(record)
         return found.get("asked") if found.get("configured") == configured else None

@@ -19,7 +19,7 @@ from actors.remote.memory import RayMemory
 from actors.remote.replicas import RayReplicas
 from actors.replica import ReplicaId
 from actors.vitals import Pulse
-from cluster.control.leadership import Leadership
+from cluster.control.leadership import CannotLead, Leadership
 from cluster.control.wishes import forget_wishes
 from cluster.launch.local_ray import daemon
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
@@ -53,8 +53,11 @@ def lead(config: Config, stop: threading.Event, obstacle: Callable[[], str]) -> 
     """Join `cluster.ray_address`, and return when this process leads; raises LaunchFailed or LaunchStopped."""
     _connect(config, None)
     leadership = Leadership(RayMemory(config.cluster.namespace), f"serve on {platform.node()}, process {os.getpid()}")
-    if not leadership.wait(stop, obstacle):
-        raise LaunchStopped
+    try:
+        if not leadership.wait(stop, obstacle):
+            raise LaunchStopped
+    except CannotLead as error:
+        raise LaunchFailed(str(error)) from None
     return leadership
 
 
@@ -78,15 +81,14 @@ def launch(
             _connect(config, local)
         handles, readiness = actors.start_all(stop)
         try:
-            _wait_for_weights(readiness, handles, report, stop, config.cluster.start_timeout_s)
+            _wait_for_weights(readiness, handles, leadership, report, stop, config.cluster.start_timeout_s)
         finally:  # what failed is not to be found by the next launch, nor routed to by this one
             for actor, why in readiness.failed.items():
                 log.warning("%s is ended: %s", name_of(actor), why)
             stop_actors(list(map(name_of, readiness.failed)), config.cluster.namespace)
     except BaseException:
-        if leadership is not None:
-            leadership.end()
-        _let_go(actors.new, config, local)
+        awaited = leadership is not None and leadership.is_awaited()
+        _let_go([] if awaited else actors.new, config, local, leadership)
         raise
     kept = {actor: handles[actor] for actor in readiness.actors}
     return RayDeployment(actors, local, leadership, kept, readiness.pulses)
@@ -129,12 +131,12 @@ class RayDeployment:
         return daemon.broken(self._essentials)
 
     def close(self, keep: bool) -> None:
-        if self._leadership is not None:
-            keep = keep or self._leadership.is_awaited()
-            self._leadership.end()
-        if not keep:
-            _let_go(["head", *self.ops.names()], self._config, self._local)
+        if not (keep or (self._leadership is not None and self._leadership.is_awaited())):
+            forget_wishes(self.memory)
+            _let_go(["head", *self.ops.names()], self._config, self._local, self._leadership)
             return
+        if self._leadership is not None:
+            self._leadership.end()
         ray.shutdown()
         if self._local is not None:
             self._local.let_go()
@@ -219,7 +221,12 @@ def _wait_for_node(head: Any, stop: threading.Event, timeout: float) -> None:
 
 
 def _wait_for_weights(
-    readiness: Readiness, handles: Mapping[Actor, Any], report: ProgressReport, stop: threading.Event, timeout: float
+    readiness: Readiness,
+    handles: Mapping[Actor, Any],
+    leadership: Leadership | None,
+    report: ProgressReport,
+    stop: threading.Event,
+    timeout: float,
 ) -> None:
     """Call all actors until all have their weights at the same time: one that had may have ended meanwhile."""
     end, known = time.monotonic() + timeout, memory_exits()
@@ -234,6 +241,8 @@ def _wait_for_weights(
         report("loading weights", {name_of(actor): p for actor, p in readiness.progress().items()})
         for actor, why in missed.items():
             raise LaunchFailed(f"{name_of(actor)} could not load: {why}")
+        if leadership is not None and (successor := leadership.successor):
+            raise LaunchFailed(f"{successor} leads instead of this one, which gave no sign for too long")
         if not (waiting := readiness.waiting):
             return
         if stop.wait(_POLL / 5):
@@ -245,12 +254,13 @@ def _wait_for_weights(
             )
 
 
-def _let_go(names: list[str], config: Config, local: LocalRay | None) -> None:
-    """End these actors, or all of Ray if it is our own."""
+def _let_go(names: list[str], config: Config, local: LocalRay | None, leadership: Leadership | None = None) -> None:
+    """End these actors, or all of Ray if it is our own. Only then another server may lead."""
     if ray.is_initialized():
         if local is None:
             stop_actors(names, config.cluster.namespace)
-            forget_wishes(RayMemory(config.cluster.namespace))
+        if leadership is not None:
+            leadership.end()
         ray.shutdown()
     if local is not None:
         local.remove()
@@ -260,5 +270,6 @@ def down(config: Config) -> list[str]:
     """Remove this namespace's actors from `cluster.ray_address`; returns a line for each."""
     _connect(config, None)
     ours = list(_running(config.cluster.namespace))
+    forget_wishes(RayMemory(config.cluster.namespace))
     _let_go(ours, config, None)
     return [f"removed actor {name}" for name in ours]

@@ -57,7 +57,7 @@ class Given:
 def parse_size(text: str) -> tuple[int, int]:
     """How many, and how large: 4x24GiB. ValueError for anything else."""
     found = _SIZE.fullmatch(text.strip())
-    if found is None:
+    if found is None or not float(found[2]):
         raise ValueError(f"{text!r} is no size: write 24GiB, 64GB, or 4x24GiB for four of them")
     return int(found[1] or 1), round(float(found[2]) * _UNITS[found[3]])
 
@@ -69,7 +69,7 @@ def model_size(config: Config) -> ModelSize:
     head, expert = actor_bytes(config, checkpoint)
     spec, _ = actor_specs(config, checkpoint)
     kv_token = model.kv_token_bytes(number)
-    most = spec.kv_memory_most or spec.kv_memory_bytes or 1 << 62
+    most = spec.kv_memory_most or 1 << 62
     return ModelSize(
         layers=model.num_hidden_layers,
         experts=model.num_local_experts,
@@ -80,6 +80,7 @@ def model_size(config: Config) -> ModelSize:
         kv_token=kv_token,
         kv_most=most,
         row=model.hidden_size * number,
+        kv_fixed=config.kv.memory_bytes or 0,
     )
 
 
@@ -125,15 +126,15 @@ def _holds(sizing: Sizing, tenancy: Tenancy) -> str:
 
 
 def _settings(sizing: Sizing) -> list[str]:
-    """Shares of GPUs that let Ray place the actors as here; none where all is on CPUs."""
-    head = sizing.head_room
-    experts = [tenancy for tenancy in sizing.rooms if tenancy.experts and tenancy.room.gpu]
-    if head is None or not head.room.gpu:
+    """Shares of GPUs that let Ray place the actors as here; none where some sit on CPUs, as all experts ask alike."""
+    used = [tenancy for tenancy in sizing.rooms if tenancy.head or tenancy.experts]
+    if not all(tenancy.room.gpu for tenancy in used):
         return []
-    most = max((len(tenancy.experts) for tenancy in experts), default=0)
-    share = math.floor(100 / most) / 100 if most else 0.0
-    beside = len(head.experts) * share
-    return [f"--set head.num_gpus={1 - beside:g}", f"--set experts.num_gpus={share:g}"]
+    share = (
+        math.floor(100 / max(len(tenancy.experts) + (tenancy.head and bool(tenancy.experts)) for tenancy in used)) / 100
+    )
+    beside = sum(len(tenancy.experts) for tenancy in used if tenancy.head)
+    return [f"--set head.num_gpus={1 - beside * share:.2g}", f"--set experts.num_gpus={share:g}"]
 
 
 def _size(count: int) -> str:

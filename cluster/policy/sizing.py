@@ -15,7 +15,8 @@ DEVICE_BYTES = 500 << 20  # of a process on a GPU: CUDA and its libraries
 @dataclass(frozen=True, slots=True)
 class ModelSize:
     """A checkpoint as it is served: weights of the head and of one expert, and what a token takes in the KV cache and
-    as a row between head and expert. `kv_most` is all that the KV cache could use.
+    as a row between head and expert. `kv_most` is all that the KV cache could use; `kv_fixed` is its size where it is
+    configured, else 0.
     """
 
     layers: int
@@ -27,6 +28,7 @@ class ModelSize:
     kv_token: int
     kv_most: int
     row: int
+    kv_fixed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def size_up(model: ModelSize, rooms: Sequence[Room], replicas: int = 1, kv_share
     """
     there = [Tenancy(room) for room in rooms]
     lacking: list[int | None] = []
-    kv_least = model.context * model.kv_token
+    kv_least = model.kv_fixed or model.context * model.kv_token
     home = max(there, key=lambda t: (t.room.gpu, t.left))
     need = model.head + home.room.process(head=True)
     if home.left >= need + kv_least:
@@ -131,7 +133,7 @@ def size_up(model: ModelSize, rooms: Sequence[Room], replicas: int = 1, kv_share
     kv = 0
     if home.head:
         share = kv_share or (0.8 if home.room.gpu else 0.25)
-        kv = min(model.kv_most, max(kv_least, round(share * home.left)))
+        kv = model.kv_fixed or min(model.kv_most, max(kv_least, round(share * home.left)))
     return Sizing(model, tuple(there), kv, tuple(lacking))
 
 

@@ -18,6 +18,7 @@ from cluster.settings.tokens import distrusted
 log = logging.getLogger("eightwinds.certificates")
 
 _SOON = timedelta(days=14)
+_AGAIN, _NEVER = timedelta(seconds=5), datetime.max.replace(tzinfo=UTC)
 _Stamps = tuple[tuple[int, ...], ...]
 
 
@@ -55,7 +56,7 @@ class Certificates:
         """With `client_ca` only callers with a certificate of that authority may connect. ValueError says what is wrong
         with which file.
         """
-        self._clock = clock
+        self._clock, self._again, self._said = clock, _NEVER, ""
         self._paths = [certificate, key, *([client_ca] if client_ca else [])]
         self._reading = threading.Lock()  # gRPC asks from its own threads
         self._stamps = self._look()
@@ -71,13 +72,18 @@ class Certificates:
     def current(self) -> Identity:
         """The state to use for a connection that comes now."""
         with self._reading:
-            if (stamps := self._look()) != self._stamps:
+            stamps, now = self._look(), self._clock()
+            if stamps != self._stamps or now >= self._again:
                 self._stamps = stamps
                 try:
                     self._identity = self._read()
+                    self._again, self._said = _NEVER, ""
                     log.info("read %s again: valid until %s", self._paths[0], self._identity.expires.date())
-                except ValueError as error:
-                    log.error("the certificate is kept as it was: %s", error)
+                except (ValueError, OSError) as error:
+                    self._again = now + _AGAIN  # a file may become readable without a change of its own
+                    if str(error) != self._said:
+                        log.error("the certificate is kept as it was: %s", error)
+                        self._said = str(error)
             return self._identity
 
     def _look(self) -> _Stamps:
@@ -88,7 +94,13 @@ class Certificates:
         before = self._look()
         chain, key, *others = map(_contents, self._paths)
         certificate = _certificates(self._paths[0], chain)[0]
+        for path in self._paths[1:]:
+            _check_owner(path)
         _check_key(self._paths[1], key)
+        if certificate.not_valid_before_utc > self._clock():
+            raise ValueError(
+                f"{self._paths[0]} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            )
         if certificate.not_valid_after_utc <= self._clock():
             raise ValueError(f"{self._paths[0]} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
         for path, authority in zip(self._paths[2:], others, strict=True):
@@ -107,7 +119,10 @@ class Certificates:
         except ssl.SSLError:
             raise ValueError(f"{key} is not the key of {certificate}") from None
         for path in authority:
-            context.load_verify_locations(path)
+            try:
+                context.load_verify_locations(path)
+            except ssl.SSLError as error:
+                raise ValueError(f"{path} cannot be used: {error.reason}") from None
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
@@ -117,7 +132,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
         status = path.stat()
     except OSError:
         return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode, status.st_uid
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _contents(path: Path) -> bytes:
@@ -134,11 +149,13 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
         raise ValueError(f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)") from None
 
 
-def _check_key(path: Path, pem: bytes) -> None:
-    status = path.stat()
-    if why := distrusted(status, {0, os.geteuid()}):
+def _check_owner(path: Path) -> None:
+    if why := distrusted(path.stat(), {0, os.geteuid()}):
         raise ValueError(f"{path} cannot be trusted: {why}")
-    if status.st_mode & stat.S_IROTH:
+
+
+def _check_key(path: Path, pem: bytes) -> None:
+    if path.stat().st_mode & stat.S_IROTH:
         log.warning("every user of this machine can read the key %s: chmod 600 it", path)
     try:
         load_pem_private_key(pem, password=None)

@@ -47,7 +47,9 @@ class Row:
         before, around = percentile(self.quiet.gaps(), 99), self.tally.gaps(self.windows)
         numbers = [self.times, self.tally.done, len(self.tally.failed), self.tally.different]
         worst = max(around, default=0.0)
-        times = [f"{1000 * before:.0f}", f"{1000 * percentile(around, 99):.0f}", f"{worst:.2f}"]
+        times = (
+            [f"{1000 * before:.0f}", f"{1000 * percentile(around, 99):.0f}", f"{worst:.2f}"] if around else ["", "", ""]
+        )
         return [self.what, *map(str, numbers), *times, self.notes]
 
 

@@ -113,6 +113,10 @@ def kubernetes() -> dict[str, Any]:
     return {document["kind"]: document for document in documents}
 
 
+def mounts(container: dict[str, Any]) -> set[str]:
+    return {mount["name"] for mount in container.get("volumeMounts", ())}
+
+
 def test_the_ray_cluster_of_kubernetes_has_the_keys_of_its_kind() -> None:
     cluster = kubernetes()["RayCluster"]
     spec, groups = cluster["spec"], [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
@@ -123,13 +127,18 @@ def test_the_ray_cluster_of_kubernetes_has_the_keys_of_its_kind() -> None:
         assert group.keys() == KEYS["workerGroupSpecs"]
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     for group in groups:
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay wants strings"
+        for name, value in group["rayStartParams"].items():
+            (word,) = shlex.split(f"--{name}={value}")  # as KubeRay writes it into a command line
+            if name in ("system-config", "resources"):
+                told = json.loads(word.partition("=")[2])
+                assert name == "resources" or told == SYSTEM_CONFIG
         pod = group["template"]["spec"]
         volumes = {volume["name"] for volume in pod.get("volumes", ())}
+        assert all(container["name"] != "serve" or mounts(container) >= {"ray"} for container in pod["containers"])
         for container in pod["containers"]:
             environment = {entry["name"]: entry.get("value") for entry in container["env"]}
             assert environment["RAY_AUTH_MODE"] == "token"
-            assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
+            assert mounts(container) <= volumes
             assert container["resources"]["limits"] == container["resources"]["requests"]
 
 

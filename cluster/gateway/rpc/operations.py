@@ -126,7 +126,7 @@ class ClusterService:
             policy = ScalingPolicy(**given | {"cooldown": seconds(request.policy.cooldown)})
             if problems := policy.problems(self._experts):
                 raise invalid([Violation(f"policy.{field}", why) for field, why in problems])
-            self._backend.require().autoscaler.set(policy)
+            await asyncio.to_thread(self._backend.require().autoscaler.set, policy)  # it is kept in Ray
             state = "on" if policy.enabled else "off"
             self._backend.events.add(Event(Kind.POLICY_CHANGED, f"scaling by load is {state}", requester=caller.tenant))
         return pb.SetScalingPolicyResponse(policy=_policy(policy))

@@ -35,9 +35,13 @@ class Door:
         self._most, self._refusals = limits.http_connections, refusals
         self._all: set[Connection] = set()
         self._waited_for: dict[Connection, tuple[str, asyncio.TimerHandle]] = {}
+        self._closed = False
 
     def enter(self, new: Connection) -> None:
         """One more; if that is too many the one that has been waited for longest goes, else the new one."""
+        if self._closed:
+            new.transport.abort()
+            return
         self._all.add(new)
         if len(self._all) > self._most:
             self.refuse(next(iter(self._waited_for), new), "HTTP_TOO_MANY")
@@ -58,6 +62,13 @@ class Door:
         self._refusals.note(reason, str(who.client))
         self.leave(who)
         who.transport.abort()
+
+    def close(self) -> None:
+        """End all of them, and those that come yet."""
+        self._closed = True
+        for who in list(self._all):
+            self.leave(who)
+            who.transport.abort()
 
     def _waits(self, who: Connection, reason: str) -> None:
         before, timer = self._waited_for.get(who, ("", None))

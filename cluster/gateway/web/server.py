@@ -108,13 +108,14 @@ class _Protocol(H11Protocol):
 
     def has_read(self) -> bool:
         before, self._unread = self._unread, self._unsent()
-        return self._unread < before
+        return self._unread < before or not self._unread
 
     def _unsent(self) -> int:
         return self.transport.get_write_buffer_size() + (self.wire.get_write_buffer_size() if self.wire else 0)
 
     def _tell_door(self) -> None:
-        self._door.awaits(self, self.flow.write_paused, self.conn.their_state in (h11.IDLE, h11.SEND_BODY))
+        unread = self.flow.write_paused or self._unsent() > 0  # TLS hands a whole answer on, and pauses nobody
+        self._door.awaits(self, unread, self.conn.their_state in (h11.IDLE, h11.SEND_BODY))
 
 
 class _Server(uvicorn.Server):
@@ -129,11 +130,11 @@ class HttpServer:
         self, app: Starlette, limits: LimitsSection, refusals: Refusals, certificates: Certificates | None = None
     ) -> None:
         """With `certificates` it speaks TLS alone."""
-        self._refusals, door = refusals, Door(limits, refusals)
+        self._refusals, self._door = refusals, Door(limits, refusals)
 
         def connection(**given: Any) -> asyncio.Protocol:
-            spoken = _Protocol(door, **given)
-            return Handshake(door, certificates, limits.http_head_s, spoken) if certificates else spoken
+            spoken = _Protocol(self._door, **given)
+            return Handshake(self._door, certificates, limits.http_head_s, spoken) if certificates else spoken
 
         config = uvicorn.Config(
             app,
@@ -155,6 +156,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         self._server.should_exit = self._server.force_exit = True
+        self._door.close()
         if self._task is not None:
             await self._task
 

@@ -6,7 +6,9 @@ from typing import Protocol
 from cluster.gateway.web.door import Door
 from cluster.settings.certificates import Certificates
 
-_CLOSE_SECONDS = 2.0  # for the other end's word that it has understood
+# From the end of an answer to that of the connection: for what is not sent yet, of which the door sees whether any is
+# taken, and for the other end's word that it has understood.
+_CLOSE_SECONDS = 60.0
 
 
 class Encrypted(Protocol):

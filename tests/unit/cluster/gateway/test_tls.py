@@ -1,5 +1,7 @@
 """TLS on both ports: who gets through, and that a new certificate breaks nothing."""
 
+import asyncio
+import contextlib
 import http.client
 import socket
 import ssl
@@ -16,6 +18,9 @@ from cluster.client.failures import CallFailed, failing_plainly
 from cluster.client.messages import text_request
 from cluster.client.tls import Tls, read_tls
 from cluster.engine.served_model import ServedModel
+from cluster.gateway.web.server import HttpServer, application
+from cluster.observe.refusals import Refusals
+from cluster.settings.address import bind
 from cluster.settings.request_options import Options
 from cluster.settings.sections import LimitsSection
 from tests.certificates import Authority, Pair, certificates
@@ -23,7 +28,12 @@ from tests.engines import engine_bounds
 from tests.fakes import PATIENCE, FakeHead
 from tests.serving import Serving
 
+LONG = 24 << 20  # more than the kernel holds for a connection
 REQUEST = text_request("My favourite", Options(max_tokens=2))
+
+
+async def long_answer() -> bytes:
+    return bytes(LONG)
 
 
 class Secured:
@@ -98,7 +108,9 @@ def test_a_client_without_tls_is_told_what_may_be_missing(secured: Secured) -> N
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         plain.request("GET", "/readyz")
         plain.getresponse()
-    assert secured.server.gateway.refusals.counts["TLS_REFUSED"] == 1
+    refusals, pause = secured.server.gateway.refusals, threading.Event()
+    while not refusals.counts["TLS_REFUSED"]:  # counted after the connection has ended
+        pause.wait(0.005)
 
 
 def test_mutual_tls_lets_in_only_clients_of_the_authority(mutual: Secured) -> None:
@@ -156,8 +168,70 @@ def test_a_connection_that_never_encrypts_ends_in_time_and_counts(demo: ServedMo
     host, port = secured.server.http.split(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as silent:
         assert silent.recv(1) == b"", "it was ended"
-    assert sum(secured.server.gateway.refusals.counts[why] for why in ("HTTP_TOO_SLOW", "TLS_REFUSED")) == 1
+    refusals, pause = secured.server.gateway.refusals, threading.Event()
+    while not any(refusals.counts[why] for why in ("HTTP_TOO_SLOW", "TLS_REFUSED")):
+        pause.wait(0.005)
     secured.server.close()
+
+
+class Web:
+    """An HTTP port with TLS, which answers with `LONG` bytes."""
+
+    def __init__(self, folder: Path, **limits: float) -> None:
+        self.authority, self.refusals = Authority(folder), Refusals()
+        app, bounds = application(lambda: True, long_answer), LimitsSection(**limits)  # type: ignore[arg-type]  # seconds
+        self.server = HttpServer(app, bounds, self.refusals, certificates(self.authority.issue()))
+        self._taken = bind("127.0.0.1:0")
+        self.port = self._taken.getsockname()[1]
+
+    async def ask(self, connection: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client that has read the head of the answer, and reads no further by itself."""
+        await self.server.start(self._taken)
+        context = ssl.create_default_context(cafile=str(self.authority.file))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, limit=1 << 16)
+        writer.write(f"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        return reader, writer
+
+
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+async def test_an_answer_that_is_read_slowly_comes_whole(connection: str, tmp_path: Path) -> None:
+    web, count = Web(tmp_path, http_unread_s=2.0), 0  # the kernel takes megabytes at a time, so seldom
+    async with asyncio.timeout(60):
+        reader, writer = await web.ask(connection)
+        for _ in range(9):  # longer than a client may stand still
+            count += len(await reader.readexactly(2 << 20))
+            await asyncio.sleep(0.3)
+        while count < LONG:
+            count += len(await reader.readexactly(min(1 << 19, LONG - count)))
+        assert not web.refusals.counts["HTTP_UNREAD"]
+        writer.close()
+        await web.server.stop()
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path) -> None:
+    web = Web(tmp_path, http_unread_s=0.2)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await web.ask("keep-alive")
+        while not web.refusals.counts["HTTP_UNREAD"]:
+            await asyncio.sleep(0.01)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError, ssl.SSLError)):
+            await reader.readexactly(LONG)
+        writer.close()
+        await web.server.stop()
+
+
+async def test_the_end_of_a_server_waits_for_no_handshake(tmp_path: Path) -> None:
+    web = Web(tmp_path, http_head_s=10 * PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        await web.server.start(web._taken)
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        writer.write(b"\x16")  # the first byte of a handshake
+        await writer.drain()
+        await web.server.stop()
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
 
 
 def test_a_request_that_comes_with_the_last_words_of_the_handshake_is_answered(secured: Secured) -> None:

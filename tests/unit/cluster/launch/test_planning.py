@@ -16,7 +16,7 @@ def test_sizes_are_read_as_people_write_them(text: str, count: int, size: int) -
     assert parse_size(text) == (count, size)
 
 
-@pytest.mark.parametrize("text", ["", "x24GiB", "24 bananas", "-1GB", "4x", "1e9"])
+@pytest.mark.parametrize("text", ["", "x24GiB", "0", "0GB", "24 bananas", "-1GB", "4x", "1e9"])
 def test_other_words_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="write 24GiB"):
         parse_size(text)
@@ -42,6 +42,22 @@ def test_what_fits_is_told_with_the_settings_that_place_it(capsys: pytest.Captur
 def test_what_does_not_fit_is_an_exit_code_and_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = plan(capsys, Given(memories=("1GiB",)))
     assert code == 1 and "does not fit: " in said and "more are needed" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        (Given(gpus=("1x80GB",)), "--set head.num_gpus=0.12 --set experts.num_gpus=0.11"),
+        (Given(gpus=("9x1GiB",)), "--set head.num_gpus=1 --set experts.num_gpus=1"),
+        (Given(gpus=("1x1200MB",), memories=("64GB",)), ""),
+    ],
+)
+def test_settings_are_told_where_all_sit_on_gpus(
+    given: Given, settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = plan(capsys, given)
+    assert code == 0
+    assert ("settings  " + settings in said) if settings else ("settings" not in said)
 
 
 def test_json_has_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:

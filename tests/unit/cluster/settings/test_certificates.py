@@ -68,6 +68,38 @@ def test_an_authority_of_clients_must_be_one(authority: Authority, tmp_path: Pat
         certificates(authority.issue(), tmp_path / "empty")
 
 
+def test_one_that_is_not_valid_yet_is_refused(authority: Authority) -> None:
+    pair = authority.issue()
+    with pytest.raises(ValueError, match=r"is valid only from 2020-01-01"):
+        Certificates(pair.certificate, pair.key, clock=lambda: datetime(2019, 1, 1, tzinfo=UTC))
+
+
+def test_an_authority_that_others_may_replace_is_refused(authority: Authority) -> None:
+    authority.file.chmod(0o666)
+    with pytest.raises(ValueError, match="cannot be trusted: others may write"):
+        certificates(authority.issue(), authority.file)
+
+
+def test_a_file_that_becomes_readable_is_read_without_a_change_of_its_own(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [datetime.now(UTC)]
+    pair = authority.issue()
+    kept = Certificates(pair.certificate, pair.key, clock=lambda: now[0])
+    first, read = kept.current(), Path.read_bytes
+    pair.replace(authority.issue())
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert kept.current() is first
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert kept.current() is first, "not with every connection"
+    now[0] += timedelta(seconds=5)
+    assert kept.current().chain == pair.certificate.read_bytes()
+
+
 def test_a_replaced_pair_is_read_again_once_both_files_fit(
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
