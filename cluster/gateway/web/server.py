@@ -95,7 +95,6 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self._unsent()
         self._tell_door()
 
     def resume_writing(self) -> None:
@@ -115,6 +114,8 @@ class _Protocol(H11Protocol):
 
     def _tell_door(self) -> None:
         unread = self.flow.write_paused or self._unsent() > 0  # TLS hands a whole answer on, and pauses nobody
+        if not (unread and self._unread):  # a wait begins, or there is none
+            self._unread = self._unsent()
         self._door.awaits(self, unread, self.conn.their_state in (h11.IDLE, h11.SEND_BODY))
 
 
