@@ -72,6 +72,9 @@ class TimedRuntime:
         self._inner = InProcess(config, served.checkpoint, lambda phase, progress: None)
         self.head: TimedHead | None = None
 
+    def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
+        pass
+
     def start(self, stop: threading.Event) -> HeadOnly:
         self.head = TimedHead(self._inner.start(stop).head)
         return HeadOnly(self.head)
