@@ -59,8 +59,7 @@ async def _serve(config: Config, keep_actors: bool) -> int:
 
     shutdown = Shutdown(asyncio.get_running_loop(), config.gateway.grace_s + _END_SECONDS, force)
     shutdown.listen()
-    tokens, certificates, served = _examined(config)
-    http = None if config.cluster.ray_address else _ports(config)  # kept: of two that start at once one ends here
+    tokens, certificates, http, served = _examined(config)
     runtime = _runtime(config, served)  # begins to start Ray, before gRPC's threads exist
     await asyncio.to_thread(runtime.await_turn, shutdown.stop, lambda: _ports_taken(config))
     http = http or _ports(config)
@@ -80,15 +79,18 @@ async def _serve(config: Config, keep_actors: bool) -> int:
         await server.close(keep_actors)
 
 
-def _examined(config: Config) -> tuple[TokenFile | None, Certificates | None, ServedModel]:
-    """Look at everything that can be wrong early: tokens, certificates and the model. ValueError or OSError."""
+def _examined(config: Config) -> tuple[TokenFile | None, Certificates | None, socket.socket | None, ServedModel]:
+    """Look at everything that can be wrong early: tokens, certificates, ports and the model. ValueError or OSError. On
+    a cluster another server may have the ports, and this one stand by.
+    """
     check_exposure(config)
     scaling_policy(config)
     tokens = TokenFile(Path(config.security.token_file)) if config.security.token_file else None
     certificates = open_certificates(config)
+    http = None if config.cluster.ray_address else _ports(config)  # kept: of two that start at once one ends here
     served = open_model(config)
     _check_machine(config, served)
-    return tokens, certificates, served
+    return tokens, certificates, http, served
 
 
 def _ports(config: Config) -> socket.socket:
