@@ -5,6 +5,7 @@ from pathlib import Path
 import grpc
 
 from cluster.settings.tokens import Scope, append, new_token
+from tests.certificates import Authority
 from tests.integration.conftest import StartServer
 
 
@@ -13,8 +14,12 @@ def test_generate_with_a_token_without_and_with_one_that_was_taken_back(start: S
     hashes, mine = tmp_path / "tokens", tmp_path / "secret"
     append(hashes, entry)
     mine.write_text(f"{secret}\n")
-    server = start("--listen", "0.0.0.0:0", "--token-file", str(hashes)).wait_ready()
-    asked = ("generate", "Once upon a time", "--temperature", "0", "--max-tokens", "8", "--address", server.address)
+    authority = Authority(tmp_path)
+    pair = authority.issue()
+    secured = ("--cert", str(pair.certificate), "--key", str(pair.key))
+    server = start("--listen", "0.0.0.0:0", "--token-file", str(hashes), *secured).wait_ready()
+    where = ("--address", f"127.0.0.1:{server.address.rpartition(':')[2]}", "--ca", str(authority.file))
+    asked = ("generate", "Once upon a time", "--temperature", "0", "--max-tokens", "8", *where)
 
     answered = server.command(*asked, "--token-file", str(mine))
     assert answered.returncode == 0, answered.stderr
