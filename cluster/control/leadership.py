@@ -1,6 +1,7 @@
 """One server leads a cluster, others stand by. The record of it lies in the cluster's memory.
 
-Whoever leads by mistake does no harm: the head serves the engine that adopted it last, and refuses the plans of others.
+A second server that leads by mistake does no harm, because the head serves the engine that adopted it last and refuses
+the plans of others.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ _LEAD, _TERM, _STANDBY = "lead", "term/", "standby/"
 
 
 class CannotLead(Exception):
-    """Nobody leads, and this process cannot, for a reason that does not pass by itself."""
+    """This process cannot lead, though no other does, and the reason does not pass by itself."""
 
 
 class Leadership:

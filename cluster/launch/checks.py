@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 
 from cluster.engine.served_model import ServedModel
+from cluster.policy.sizing import RAY_THRESHOLD
 from cluster.settings.address import is_loopback
 from cluster.settings.certificates import Certificates
 from cluster.settings.config import Config, listed
 
 ACTOR_BYTES = 350 << 20  # a Python process with torch and Ray, before its weights
-_RAY_THRESHOLD = 0.95  # share of the memory above which Ray ends its processes
 _CGROUP = Path("/sys/fs/cgroup")
 _PROCESS_FILES, _ACTOR_FILES = 128, 8  # with nine actors Ray's processes have 76 files open at most, `serve` 47
 
@@ -69,7 +69,7 @@ class Memory:
 
     total: int
     available: int
-    threshold: float = _RAY_THRESHOLD
+    threshold: float = RAY_THRESHOLD
 
     @property
     def room(self) -> int:

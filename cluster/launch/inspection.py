@@ -54,10 +54,10 @@ class Inspection:
             )
             rows += [("model", f"{self.family}: {sizes}, {self.parameters / 1e6:,.1f} M parameters")]
             rows += [("context", f"{self.context_length:,} tokens")]
-            rows += [("stored", f"{_size(self.stored_bytes)}, {self.stored_as}")]
+            rows += [("stored", f"{size_words(self.stored_bytes)}, {self.stored_as}")]
         if self.head_bytes:
-            rows += [("head", f"holds {_size(self.head_bytes)} in {self.served_as}, and the KV cache")]
-            rows += [("each expert", f"holds {_size(self.expert_bytes)} in {self.experts_served_as}")]
+            rows += [("head", f"holds {size_words(self.head_bytes)} in {self.served_as}, and the KV cache")]
+            rows += [("each expert", f"holds {size_words(self.expert_bytes)} in {self.experts_served_as}")]
         if self.vocabulary:
             names = ", ".join(self.added_tokens[:8]) + (" ..." if len(self.added_tokens) > 8 else "")
             added = f", {len(self.added_tokens)} of them added: {names}" if self.added_tokens else ""
@@ -95,7 +95,8 @@ def run(config: Config, as_json: bool) -> int:
     return 1 if found.refusals else 0
 
 
-def _size(count: int) -> str:
+def size_words(count: int) -> str:
+    """A number of bytes for people."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 

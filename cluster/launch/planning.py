@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from cluster.launch.checks import open_model
-from cluster.launch.specs import actor_bytes, actor_specs, served_dtype
+from cluster.launch.inspection import size_words
+from cluster.launch.specs import actor_bytes, default_kv, served_dtype
 from cluster.policy.sizing import ModelSize, Room, Sizing, Tenancy, size_up
 from cluster.settings.config import Config
 from model.checkpoint.folder import dtype_bytes
@@ -19,8 +20,8 @@ _GPU_READS, _CPU_READS = 300e9, 40e9  # bytes a second: an L4; two channels of D
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The machines: sizes such as 24GiB or 4x24GiB. `link` is in bits a second, `reads` in bytes a second (0: as an L4
-    or two channels of DDR5 do).
+    """The machines, in words: sizes such as 24GiB or 4x24GiB; what a link carries in a second in bits, and what a GPU
+    or a CPU reads in a second in bytes ("": as an L4, or two channels of DDR5).
     """
 
     gpus: tuple[str, ...] = ()
@@ -67,9 +68,8 @@ def model_size(config: Config) -> ModelSize:
     checkpoint = open_model(config).checkpoint
     model, number = checkpoint.config, dtype_bytes(served_dtype(config, checkpoint))
     head, expert = actor_bytes(config, checkpoint)
-    spec, _ = actor_specs(config, checkpoint)
     kv_token = model.kv_token_bytes(number)
-    most = spec.kv_memory_most or 1 << 62
+    most = default_kv(config, checkpoint)[0] or 1 << 62  # none where the cache has a size of its own
     return ModelSize(
         layers=model.num_hidden_layers,
         experts=model.num_local_experts,
@@ -98,31 +98,32 @@ def run(config: Config, given: Given, as_json: bool) -> int:
 
 def _lines(sizing: Sizing, given: Given) -> Iterator[str]:
     model = sizing.model
-    yield f"weights   head {_size(model.head)}, each expert {_size(model.expert)}; a KV token {model.kv_token:,} bytes"
+    held = f"head {size_words(model.head)}, each expert {size_words(model.expert)}"
+    yield f"weights   {held}; a KV token {model.kv_token:,} bytes"
     for tenancy in sizing.rooms:
-        yield f"{tenancy.room.name:8}  {_size(tenancy.room.size):>9}  {_holds(sizing, tenancy)}"
+        yield f"{tenancy.room.name:8}  {size_words(tenancy.room.size):>9}  {_holds(sizing, tenancy)}"
     if sizing.lacking:
         names = ["the head" if who is None else f"expert {who}" for who in sizing.lacking]
-        yield f"does not fit: {_size(sizing.shortage())} more are needed, for {', '.join(names)}"
+        yield f"does not fit: {size_words(sizing.shortage())} more are needed, for {', '.join(names)}"
         return
     yield f"KV cache  {sizing.kv_tokens:,} tokens"
     reads, sent = sizing.read_seconds(given.batch), sizing.sent(given.batch)
     link = sent / given.link_bytes
     bound = "the link" if link > reads else "reading weights"
     yield (
-        f"a step    of {given.batch} decodes reads weights for {1000 * reads:.2f} ms, and sends {_size(sent)} between "
-        f"machines, {1000 * link:.2f} ms at {given.link}/s: {bound} bounds it"
+        f"a step    of {given.batch} decodes reads weights for {1000 * reads:.2f} ms, and sends {size_words(sent)} "
+        f"between machines, {1000 * link:.2f} ms at {given.link}/s: {bound} bounds it"
     )
     if settings := _settings(sizing):
         yield f"settings  {' '.join(settings)}"
 
 
 def _holds(sizing: Sizing, tenancy: Tenancy) -> str:
-    parts = [f"head, KV cache of {_size(sizing.kv)}"] if tenancy.head else []
+    parts = [f"head, KV cache of {size_words(sizing.kv)}"] if tenancy.head else []
     if tenancy.experts:
         parts.append(f"expert{'s' if len(tenancy.experts) > 1 else ''} {', '.join(map(str, sorted(tenancy.experts)))}")
     used = tenancy.used + (sizing.kv if tenancy.head else 0)
-    return f"{'; '.join(parts) or 'nothing'}: {_size(used)} of {_size(tenancy.room.usable)} usable"
+    return f"{'; '.join(parts) or 'nothing'}: {size_words(used)} of {size_words(tenancy.room.usable)} usable"
 
 
 def _settings(sizing: Sizing) -> list[str]:
@@ -130,12 +131,7 @@ def _settings(sizing: Sizing) -> list[str]:
     used = [tenancy for tenancy in sizing.rooms if tenancy.head or tenancy.experts]
     if not all(tenancy.room.gpu for tenancy in used):
         return []
-    share = (
-        math.floor(100 / max(len(tenancy.experts) + (tenancy.head and bool(tenancy.experts)) for tenancy in used)) / 100
-    )
+    most = max(len(tenancy.experts) + (tenancy.head and bool(tenancy.experts)) for tenancy in used)
+    share = math.floor(100 / most) / 100
     beside = sum(len(tenancy.experts) for tenancy in used if tenancy.head)
     return [f"--set head.num_gpus={1 - beside * share:.2g}", f"--set experts.num_gpus={share:g}"]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -89,7 +89,7 @@ class Server:
     async def open(self) -> None:
         """Take requests, keep the replicas as they should be, and watch over all of it."""
         assert self._deployment is not None, "start it first"
-        controller, autoscaler = self._replicas(self._deployment)
+        controller, autoscaler = await asyncio.to_thread(self._replicas, self._deployment)  # it may ask Ray
         look = functools.partial(obstacle, self.engine, controller, self._deployment.broken)
         health = Health(look, lambda good: self._loop.call_soon_threadsafe(self.gateway.tell, good))
         device = "cuda" if self._config.experts.num_gpus else "cpu"

@@ -11,13 +11,12 @@ from cluster.engine.engine import EngineConfig
 from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits, QueueBounds
+from cluster.policy.sizing import CPU_KV_SHARE, GPU_KV_SHARE
 from cluster.settings.config import Config
 from cluster.settings.sections import ActorSection
 from model.checkpoint.folder import Checkpoint, dtype_bytes
 from model.config import INT4_GROUPS
 
-# Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
-_CPU_SHARE, _GPU_SHARE = 0.25, 0.8
 _INT8_BYTES = 1.01  # of a number, scales included
 _EXPERTS, _HEAD_MATRICES = (".experts.",), (".self_attn.", "lm_head.")  # tensors by parts of their names
 _CHUNK = 512  # tokens that a context counts beside its window: not all of them run a whole step's prefill at once
@@ -34,7 +33,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         digest=checkpoint.digest,
         code=code_digest(),
     )
-    most, share = _default_kv(config, checkpoint)
+    most, share = default_kv(config, checkpoint)
     head = spec(
         device="cuda" if config.head.num_gpus else "cpu",
         threads=config.head.threads,
@@ -114,7 +113,7 @@ def _number_bytes(form: str, checkpoint: Checkpoint) -> float:
     return 0.5 + 4 / (checkpoint.int4_group or min(INT4_GROUPS)) if form == "int4" else _INT8_BYTES
 
 
-def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
+def default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
     """Unless the KV cache has a size: the most bytes that it could use, and its share of free memory."""
     kv, model = config.kv, checkpoint.config
     if kv.memory_bytes is not None or kv.memory_share is not None:
@@ -123,7 +122,7 @@ def _default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
     limits = replace(limits, max_tokens_per_step=min(limits.max_tokens_per_step, _CHUNK))
     pages = limits.max_running * limits.pages_of(model.max_position_embeddings)
     most = pages * kv.page_size * model.kv_token_bytes(dtype_bytes(served_dtype(config, checkpoint)))
-    return most, _GPU_SHARE if config.head.num_gpus else _CPU_SHARE
+    return most, GPU_KV_SHARE if config.head.num_gpus else CPU_KV_SHARE
 
 
 def needs_of(section: ActorSection) -> dict[str, float]:

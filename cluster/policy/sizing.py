@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 # Measured as memory of its own (USS) of a process with torch and Ray on a CPU, before its weights.
 HEAD_BYTES, EXPERT_BYTES = 195 << 20, 185 << 20
-LIBRARIES_BYTES = 320 << 20  # on a machine, once for all processes: torch, Ray, Python; and Ray's own processes
-RAY_BYTES = 500 << 20
+LIBRARIES_BYTES = 320 << 20  # torch, Ray and Python, once on a machine for all its processes
+RAY_BYTES = 500 << 20  # Ray's own processes on a machine
 DEVICE_BYTES = 500 << 20  # of a process on a GPU: CUDA and its libraries
+
+RAY_THRESHOLD = 0.95  # share of a machine's memory above which Ray ends its processes
+# Of what is free once the weights are loaded, for the KV cache. Beside a head on a CPU live experts and other programs.
+CPU_KV_SHARE, GPU_KV_SHARE = 0.25, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,8 @@ class Room:
 
     @property
     def usable(self) -> int:
-        """Ray ends processes above 95 % of a machine's memory; a GPU's driver keeps about as much."""
-        return max(0, round(0.95 * self.size) - (0 if self.gpu else LIBRARIES_BYTES + RAY_BYTES))
+        """Without what Ray, or the driver of a GPU, keeps free."""
+        return max(0, round(RAY_THRESHOLD * self.size) - (0 if self.gpu else LIBRARIES_BYTES + RAY_BYTES))
 
     def process(self, head: bool) -> int:
         """Memory that a process takes there before its weights."""
@@ -132,7 +136,7 @@ def size_up(model: ModelSize, rooms: Sequence[Room], replicas: int = 1, kv_share
             chosen.experts += (expert,)
     kv = 0
     if home.head:
-        share = kv_share or (0.8 if home.room.gpu else 0.25)
+        share = kv_share or (GPU_KV_SHARE if home.room.gpu else CPU_KV_SHARE)
         kv = model.kv_fixed or min(model.kv_most, max(kv_least, round(share * home.left)))
     return Sizing(model, tuple(there), kv, tuple(lacking))
 

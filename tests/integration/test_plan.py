@@ -1,4 +1,4 @@
-"""What `eightwinds plan` says of each actor's memory is what its process then has."""
+"""`eightwinds plan` predicts the memory that the process of each actor then has."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who gets through to a secured server, asked by programs that are not ours: curl, buf and grpcurl."""
+"""A secured server lets each caller as far as it should. curl, buf and grpcurl ask, which are not ours."""
 
 import json
 import os

@@ -4,14 +4,16 @@ The steps are those of docs/operations.md ("A cluster of several hosts"), word b
 hosts here have no way out, so they share this machine's environment instead of making one.
 """
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 from tests.certificates import Authority
 from tests.chaos.stage import Row
@@ -51,7 +53,7 @@ def ray_up() -> Row:
         note("four hosts at")
         _on(operator, f"cd /root/eightwinds && ray up -y --no-config-cache {_CONFIG}", 300)
         note("ray up done at")
-        wait(lambda: len(_nodes(cluster[0])) == 3, "three nodes", lambda: _log(cluster[0]))
+        wait(lambda: _nodes(cluster[0]) == 3, "three nodes", lambda: _log(cluster[0]))
         note("three nodes at")
         serve = _Secured(cluster[0], "--ray-address=auto").wait_ready()
         note("ready at")
@@ -113,14 +115,14 @@ def _on(host: Host, command: str, seconds: float = 120.0) -> str:
     return host.run("bash", "-c", command, environment=_ENVIRONMENT, timeout=seconds)
 
 
-def _nodes(head: Host) -> list[str]:
-    """Lines of the nodes that take part."""
+def _nodes(head: Host) -> int:
+    """How many nodes take part, by `ray status`; 0 while it does not answer."""
     try:
         said = _on(head, "ray status")
-    except (RuntimeError, subprocess.TimeoutExpired):
-        return []
+    except RuntimeError:
+        return 0
     active = said.partition("Active:")[2].partition("Pending:")[0]
-    return [line for line in active.splitlines() for _ in range(int((re.findall(r"^ (\d+) ", line) or ["0"])[0]))]
+    return sum(map(int, re.findall(r"^ (\d+) ", active, re.MULTILINE)))
 
 
 def _log(head: Host) -> str:
@@ -158,7 +160,7 @@ def _texts_on_one_host(host: Host) -> list[str]:
 
 
 def _strangers(operator: Host, cluster: list[Host]) -> list[str]:
-    """Whoever lacks a token, or the authority, gets nowhere; what went wrong."""
+    """Callers without a token, TLS or the right CA, and a Ray without its token, are refused; returns what was not."""
     ask = f"eightwinds generate a --address {cluster[0].address}:50051 --max-tokens 1"
     join = f"HOME=/tmp RAY_AUTH_MODE=disabled eightwinds down --ray-address {cluster[0].address}:6379"
     wrong = []
@@ -207,15 +209,11 @@ def _scan(operator: Host, host: Host) -> set[int]:
 
 
 def _ray_left(host: Host) -> list[str]:
-    lines = []
+    lines = list[str]()
     for process in host.processes():
-        try:
-            line = " ".join(process.cmdline())
-        except Exception:  # psutil's, of several kinds: it ends just now
-            continue
-        if any(name in line for name in _RAY):
-            lines.append(line[:100])
-    return lines
+        with contextlib.suppress(psutil.Error):  # it ends just now
+            lines.append(" ".join(process.cmdline()))
+    return [line[:100] for line in lines if any(name in line for name in _RAY)]
 
 
 def _left(cluster: list[Host]) -> str:

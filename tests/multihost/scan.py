@@ -10,7 +10,7 @@ _AT_ONCE, _SECONDS = 4000, 0.5
 
 
 def _taken(address: str, ports: Sequence[int]) -> list[int]:
-    """Those of the ports that answer within half a second."""
+    """The ports among these that take a connection within half a second."""
     waiting, poll, found = dict[int, tuple[int, socket.socket]](), select.poll(), list[int]()
     for port in ports:
         attempt = socket.socket()
