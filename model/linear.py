@@ -47,17 +47,17 @@ def linear(x_RD: torch.Tensor, weight_ED: torch.Tensor) -> torch.Tensor:
     if rows == 1:
         return F.linear(x_RD.expand(2, -1), weight_ED)[:1]
     if not on_cuda and rows > FEW and few_rows_only(x_RD.dtype):
-        return in_turns(lambda part_RD: F.linear(part_RD, weight_ED), x_RD)
+        return in_turns(lambda part_RD: F.linear(part_RD, weight_ED), x_RD, FEW)
     return F.linear(x_RD, weight_ED)
 
 
-def in_turns(product: Callable[[torch.Tensor], torch.Tensor], x_RD: torch.Tensor) -> torch.Tensor:
-    """A product of at most FEW rows at a time; the last turn has two of them at least, as `linear` wants it. Each is
-    put into the result at once, because logits are too large to be held twice.
+def in_turns(product: Callable[[torch.Tensor], torch.Tensor], x_RD: torch.Tensor, most: int) -> torch.Tensor:
+    """A product of at most `most` rows at a time, and of two at least, as `linear` wants it. Each turn is put into the
+    result at once, because logits are too large to be held twice.
     """
-    turns = list(x_RD.split(FEW))
+    turns = list(x_RD.split(most))
     if len(turns) > 1 and len(turns[-1]) == 1:
-        turns[-2:] = torch.cat(turns[-2:]).split(FEW - 1)
+        turns[-2:] = torch.cat(turns[-2:]).split(most - 1)
     first_RE = product(turns[0])
     found_RE = first_RE.new_empty(len(x_RD), first_RE.shape[1])
     found_RE[: len(first_RE)] = first_RE

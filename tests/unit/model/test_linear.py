@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model.linear import keep_one_order, linear
-from model.matrices.packed import cancelling, rows_agree
+from model.matrices.packed import Agreement, agreement, cancelling
 from tests.pretend_cuda import pretend_cuda
 
 # (in, out): of tiny tests, of the demo checkpoint, odd, and large enough for other kernels
@@ -58,7 +58,7 @@ def test_row_of_a_tiny_product_has_the_same_bits_at_every_row_count(shape: tuple
 def test_row_has_the_same_bits_where_only_rounding_is_left(shape: tuple[int, int], dtype: torch.dtype) -> None:
     """Numbers that cancel show another order of adding nearly always, random ones of 16 bits seldom."""
     weight = cancelling(*shape).to(dtype)
-    assert rows_agree(lambda x: linear(x.to(dtype), weight), shape[1])
+    assert agreement(lambda x: linear(x, weight), weight) == Agreement(128, True)
 
 
 @pytest.mark.parametrize("rows", [100, 129, 513])
