@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from actors.loading import Loading, open_checkpoint
+from actors.loading import Loading, Weights, open_checkpoint
 from actors.specs import ActorReport, ActorSpec
 from actors.transport.rows import HEADER_BYTES, Message, RowsHeader, decode_header, encode_rows
 from model.batch import LoadProgress
@@ -24,18 +24,23 @@ from model.wire import allow_read_only_buffers, tensor_bytes, tensor_from
 class Expert:
     """Loading starts with construction and goes on in the background."""
 
-    def __init__(self, spec: ActorSpec) -> None:
-        """Raises ValueError if the checkpoint is not what it should be."""
+    def __init__(self, spec: ActorSpec, weights: Weights | None = None) -> None:
+        """The weights are those of the spec's folder unless they are given. Raises ValueError if the checkpoint is not
+        what it should be.
+        """
         assert spec.expert is not None
         allow_read_only_buffers()
         self.spec, self.expert, self.incarnation = spec, spec.expert, uuid.uuid4().hex
-        self._checkpoint = open_checkpoint(spec)
+        self._source = weights or Weights(open_checkpoint(spec))
+        self._checkpoint = self._source.checkpoint
         self._names = self._checkpoint.expert_names(self.expert)
         self._weights: ExpertWeights | None = None
         self._link: HostLink = NoLink()
-        self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
+        nbytes = self._source.to_bring(self._names) + self._checkpoint.nbytes(self._names)
+        self._loading = Loading(nbytes, self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
+        self._source.bring(self._names, progress)
         keep_one_order(torch.device(self.spec.device))
         self._link = host_link(self.spec.device)
         form, dtype = self.spec.quantization, torch_dtype(self.spec.dtype)

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from actors.loading import Loading, open_checkpoint
+from actors.loading import Loading, Weights, open_checkpoint
 from actors.micro_batches import MicroBatches
 from actors.routing.router import ExpertRouter, ExpertUnavailable
 from actors.routing.step_counts import StepCounts
@@ -39,11 +39,14 @@ from model.wire import allow_read_only_buffers
 class Head:
     """Loading starts with construction, in the background. `connect` gives it its router, the engine its plans."""
 
-    def __init__(self, spec: ActorSpec) -> None:
-        """Raises ValueError if the checkpoint or the KV memory is not what it should be."""
+    def __init__(self, spec: ActorSpec, weights: Weights | None = None) -> None:
+        """The weights are those of the spec's folder unless they are given. Raises ValueError if the checkpoint or the
+        KV memory is not what it should be.
+        """
         allow_read_only_buffers()
         self.spec, self.incarnation = spec, uuid.uuid4().hex
-        self._checkpoint = open_checkpoint(spec)
+        self._source = weights or Weights(open_checkpoint(spec))
+        self._checkpoint = self._source.checkpoint
         self._names = self._checkpoint.head_names()
         self._dtype = torch_dtype(spec.dtype)
         if not spec.kv_memory_share:
@@ -57,9 +60,11 @@ class Head:
         self.micro_batches = MicroBatches(spec.micro_batches)
         keep_one_order(device)
         self._attention = choose_backend(self._dtype, device, config.head_dim, config.sliding_window, spec.page_size)
-        self._loading = Loading(self._checkpoint.nbytes(self._names), self._load)
+        nbytes = self._source.to_bring(self._names) + self._checkpoint.nbytes(self._names)
+        self._loading = Loading(nbytes, self._load)
 
     def _load(self, progress: Callable[[int], None]) -> None:
+        self._source.bring(self._names, progress)
         tensors = Tensors(self._checkpoint, self._names, self._dtype, self.spec.device, progress)
         self._trunk = Trunk(self._checkpoint.config, tensors, MATRICES[self.spec.quantization])
 

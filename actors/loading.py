@@ -1,7 +1,7 @@
 """Loads an actor's weights in a thread, so that the actor answers questions about its progress meanwhile."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.specs import ActorSpec
@@ -15,6 +15,20 @@ def open_checkpoint(spec: ActorSpec) -> Checkpoint:
     if spec.digest and checkpoint.digest != spec.digest:
         raise ValueError(f"{spec.folder} has changed since the server started: restart the server")
     return checkpoint
+
+
+class Weights:
+    """A checkpoint that is here, or that is `bring`ed here tensor by tensor: a subclass's matter."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def to_bring(self, names: Sequence[str]) -> int:
+        """Bytes that `bring` reports of these tensors, however many are here already."""
+        return 0
+
+    def bring(self, names: Sequence[str], progress: Callable[[int], None]) -> None:
+        """Return when these tensors can be read; `progress` is told bytes as they come."""
 
 
 class Loading:

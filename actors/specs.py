@@ -13,7 +13,7 @@ class ActorSpec:
     Only the head has `micro_batches` (actors/micro_batches.py) and a KV cache, in pages of `page_size` tokens.
     `kv_memory_share` is of the free memory, at most `kv_memory_most` (0: any), and goes before `kv_memory_bytes` unless
     it is 0. `digest` is the checkpoint's, `code` that of this project's files. Running actors of an equal spec can be
-    adopted, others are replaced.
+    adopted, others are replaced. Where the folder is not, weights come into `cache`, unless it is "".
     """
 
     folder: str
@@ -30,6 +30,7 @@ class ActorSpec:
     quantization: str = "none"
     digest: str = ""
     code: str = ""
+    cache: str = ""
 
 
 def kv_bytes(spec: ActorSpec, free: int) -> int:

@@ -96,8 +96,10 @@ def _expert(told: Connection, spec: ActorSpec, file: str, line: Line | None) -> 
 
 
 @contextmanager
-def serving(checkpoint: str, line: Line | None = None) -> Iterator[Head]:
-    """A head in this process, and eight experts in their own, behind a line if there is one."""
+def serving(checkpoint: str, line: Line | None = None) -> Iterator[tuple[Head, ExpertRouter]]:
+    """A head in this process and its router, and eight experts in processes of their own, behind a line if there is
+    one.
+    """
     use_large_pages()
     settings = [f"model.path={checkpoint}", "model.dtype=bfloat16", "kv.memory_bytes=268435456"]
     config = load_config(None, {}, settings)
@@ -108,8 +110,9 @@ def serving(checkpoint: str, line: Line | None = None) -> Iterator[Head]:
             torch.set_num_threads(cores())
             head, transport = Head(head_spec), ChannelTransport(_NODE)
             table = tuple((transport.connect(Replica(e, 0, address=own)),) for e, own in enumerate(addresses))
-            head.connect(ExpertRouter(transport, Replicas(table)))
-            yield head
+            router = ExpertRouter(transport, Replicas(table))
+            head.connect(router)
+            yield head, router
 
 
 def run(head: Head, requests: int, steps: int, epoch: int) -> tuple[float, float]:
@@ -142,7 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[tuple[str, float, int], list[float]] = defaultdict(list)
     line = multiprocessing.get_context("spawn").Value("d", 0.0)
-    with serving(arguments.checkpoint, line) as head:
+    with serving(arguments.checkpoint, line) as (head, _):
         epoch = 0
         for round_, delay, ways in itertools.product(range(arguments.rounds), arguments.delays, (1, 2, 0)):
             line.value, head.micro_batches = 1e-3 * delay, MicroBatches(ways)

@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
     found: dict[str, list[float]] = {}
-    with serving(arguments.checkpoint) as head:
+    with serving(arguments.checkpoint) as (head, _):
         for requests in arguments.requests:
             parts = measure(head, requests, arguments.steps)
             found[f"{requests} at once"] = [parts[part] for part in _PARTS]

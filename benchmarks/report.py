@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-_RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results"
 
 
 def publish(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> None:
     """Write `benchmarks/results/NAME.md` and print the same."""
     words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]  # nobody else has that path
-    program = Path(sys.argv[0]).resolve().relative_to(_RESULTS.parent).with_suffix("")
+    program = Path(sys.argv[0]).resolve().relative_to(RESULTS.parent).with_suffix("")
     module = ".".join(("benchmarks", *(part for part in program.parts if part != "__main__")))
     command = " ".join(["python -m", module, *words])
     text = report(command, title, header, rows, notes)
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text, flush=True)
 
 

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from actors.expert import Expert
 from actors.head import Head
 from actors.remote.faults import OwnFaults
+from actors.remote.pull import weights_of
 from actors.replica import Address, ReplicaId
 from actors.routing.replicas import Replicas
 from actors.routing.route_table import RouteTable, RouteUpdate
@@ -84,7 +85,7 @@ class _Actor:
 
 class ExpertActor(_Actor):
     def __init__(self, spec: ActorSpec) -> None:
-        self._expert = Expert(spec)
+        self._expert = Expert(spec, weights_of(spec))
         machines = sum(node["Alive"] for node in _nodes())
         super().__init__(self._expert, beside=ceil(self._expert.config.num_local_experts / machines))
         if spec.transport == "channel":
@@ -109,7 +110,7 @@ class HeadActor(_Actor):
     """A `Head`, and its router over Ray."""
 
     def __init__(self, spec: ActorSpec) -> None:
-        self._head = Head(spec)
+        self._head = Head(spec, weights_of(spec))
         super().__init__(self._head, beside=1)
         self._replicas, self._usage = Replicas(()), UsageCounter(self._head.config.num_local_experts)
         self._transport = functools.partial(TRANSPORTS[spec.transport], self._node_id)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import ray
 
 from actors.remote.faults import OwnFaults
+from actors.remote.speeds import Speeds
 from actors.vitals import HostMemory, NodeInfo
 
 log = logging.getLogger("eightwinds.actors")
@@ -17,11 +18,11 @@ _MEMORY_SECONDS = 0.1  # for a process to say how much memory its machine has le
 
 class Machines:
     """Asks one process on each machine for its memory, because Ray does not know it. A machine whose process does not
-    answer at once keeps what was last seen.
+    answer at once keeps what was last seen. `speeds` are left out where they do not matter.
     """
 
-    def __init__(self) -> None:
-        self._faults = OwnFaults()
+    def __init__(self, speeds: Speeds | None) -> None:
+        self._faults, self._speeds = OwnFaults(), speeds
         self._memory: dict[str, HostMemory] = {}  # by node
 
     def look(self, actors: Sequence[Any]) -> list[NodeInfo]:
@@ -34,13 +35,17 @@ class Machines:
             replace(node, memory_total=known.total, memory_used=known.used if node.alive else 0)
             if (known := self._memory.get(node.node_id))
             else node
-            for node in machines()
+            for node in machines(self._speeds)
         ]
 
 
-def machines() -> list[NodeInfo]:
-    """As Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
+def machines(speeds: Speeds | None = None, wait: float = 0.0) -> list[NodeInfo]:
+    """As Ray knows them: all memory is what Ray may reserve, and what is in use is not known. Speeds that are not known
+    yet are waited for so many seconds.
+    """
     free, public = free_by_node(), cast(Any, ray)  # its functions are not annotated
+    alive = [node["NodeID"] for node in public.nodes() if node["Alive"]]
+    known = speeds.of(alive, wait) if speeds is not None and len(alive) > 1 else {}
     return [
         NodeInfo(
             node["NodeID"],
@@ -49,6 +54,7 @@ def machines() -> list[NodeInfo]:
             free.get(node["NodeID"], {}),
             int(node["Resources"].get("GPU", 0)),
             int(node["Resources"].get("memory", 0)),
+            speed=known.get(node["NodeID"], 0.0),
         )
         for node in public.nodes()
     ]

@@ -8,6 +8,7 @@ from actors.remote.actors import finished, pulses_in, stop_actors
 from actors.remote.exits import memory_exits
 from actors.remote.faults import OwnFaults
 from actors.remote.machines import Machines
+from actors.remote.speeds import Speeds
 from actors.replica import Replica, ReplicaId
 from actors.routing.route_table import RoutePublisher, RouteUpdate
 from actors.usage import HeadUsage
@@ -21,7 +22,14 @@ Start = Callable[[ReplicaId, str, Collection[str]], tuple[str, Any]]
 
 
 class RayReplicas:
-    def __init__(self, head: Any, handles: Mapping[ReplicaId, tuple[str, Any]], start: Start, namespace: str) -> None:
+    def __init__(
+        self,
+        head: Any,
+        handles: Mapping[ReplicaId, tuple[str, Any]],
+        start: Start,
+        namespace: str,
+        speeds: Speeds | None = None,
+    ) -> None:
         """`handles` holds the names and handles of actors that run already."""
         self._head, self._start, self._namespace = head, start, namespace
         self._faults = OwnFaults()
@@ -30,7 +38,7 @@ class RayReplicas:
         self._watches: dict[Any, ReplicaId] = {}
         self._asked: dict[Any, ReplicaId] = {}
         self._processes: dict[ReplicaId, Pulse] = {}  # as they were seen last
-        self._machines = Machines()
+        self._machines = Machines(speeds)
 
     def routes(self, epoch: int) -> RouteUpdate:
         """The replicas for a head that begins with this epoch."""

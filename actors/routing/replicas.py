@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from actors.replica import Replica, ReplicaId, Table
+from actors.routing.paces import Paces
 
 _FIRST_DOUBT = 1.0  # seconds that a replica is left alone after a failed call; doubled with each further one
 _LONGEST_DOUBT = 30.0
+_LOOK = 1 / 64  # share of the calls that go to either of two replicas, however slow
 _LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
 
 
@@ -22,6 +24,7 @@ class Replicas:
         self, table: Table, rng: random.Random | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.table, self._rng, self._clock = table, rng or random.Random(), clock
+        self.paces = Paces()
         self._rows: dict[Replica, int] = {}  # under way
         self._doubts: dict[Replica, tuple[float, float]] = {}  # (until when, the length of the next one)
 
@@ -29,16 +32,23 @@ class Replicas:
         now = self._clock()
         return [r for r in self.table[expert] if r not in without and not self._doubted(r, now)]
 
-    def choose(self, expert: int) -> Replica | None:
-        """Of two chosen at random the one with fewer rows under way (Mitzenmacher, "The Power of Two Choices", 2001),
-        trusted ones first; None if there is none.
+    def choose(self, expert: int, rows: int = 1) -> Replica | None:
+        """Of two chosen at random the one that has these rows done first, by what is under way (Mitzenmacher, "The
+        Power of Two Choices", 2001) and by their paces, trusted ones first; None if there is none. Now and then the
+        first of the two, because a replica that gets no calls shows no other pace.
         """
         candidates = self.trusted(expert) or list(self.table[expert])
         if len(candidates) > 2:
             candidates = self._rng.sample(candidates, 2)
         elif len(candidates) == 2 and self._rng.random() < 0.5:
             candidates.reverse()
-        return min(candidates, key=self.rows_of, default=None)
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        paces = self.paces.of(candidates)
+        if max(paces) > 1 and self._rng.random() < _LOOK:
+            return candidates[0]
+        ends = [(self.rows_of(replica) + rows) * pace for replica, pace in zip(candidates, paces, strict=True)]
+        return candidates[ends.index(min(ends))]
 
     def spread(self, expert: int, parts: int) -> list[Replica]:
         """At most `parts` replicas for the parts of a large call, fewest rows under way first."""
@@ -63,6 +73,7 @@ class Replicas:
         self._doubts[replica] = (self._clock() + pause, min(2 * pause, _LONGEST_DOUBT))
         for gone in [r for r in self._doubts if r not in self.table[r.expert] and r != replica]:
             del self._doubts[gone]
+        self.paces.keep([r for row in self.table for r in row])
 
     def late(self, replica: Replica) -> None:
         """A call to it passed its deadline; it may yet answer."""

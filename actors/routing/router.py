@@ -110,10 +110,13 @@ class ExpertRouter:
         several = self.replicas.spread(expert, parts) if parts > 1 else []
         if len(several) < 2:
             receipt.parts.append(part := Part(expert, rows_RD, resend_at=receipt.sent_at))
-            replica = self.replicas.choose(expert)
+            replica = self.replicas.choose(expert, len(rows_RD))
             return [self._attempt(receipt.dispatch.layer, part, replica)] if replica else []
         calls = []
-        for replica, part_RD in zip(several, rows_RD.tensor_split(len(several)), strict=True):
+        shares = self.replicas.paces.shares(len(rows_RD), several)
+        for replica, part_RD in zip(several, rows_RD.split(shares), strict=True):
+            if not len(part_RD):
+                continue
             receipt.parts.append(part := Part(expert, part_RD))
             calls.append(self._attempt(receipt.dispatch.layer, part, replica))
         return calls
@@ -200,6 +203,8 @@ class ExpertRouter:
             self.replicas.failed(replica, rows)
         else:
             self.replicas.answered(replica, rows)
+            if len(self.replicas.table[replica.expert]) > 1:
+                self.replicas.paces.observe(replica, reply.service_seconds, self._deadlines.expect(rows))
             self._usage.served(replica, rows, reply.service_seconds)
 
     def _leave(self, part: Part) -> None:

@@ -24,7 +24,7 @@ from benchmarks.peers.systems import Ask, System, ask_eightwinds
 from benchmarks.peers.work import Timing, Work
 from benchmarks.report import publish
 from tests.multihost import jail
-from tests.multihost.cluster import Cluster
+from tests.multihost.cluster import PlainCluster
 from tests.multihost.hosts import Host, Hosts
 
 _WORKS = ("32x64+64", "1x64+64")
@@ -39,7 +39,7 @@ def eightwinds(name: str, checkpoint: str, *settings: str) -> System:
     @contextmanager
     def start() -> Iterator[Ask]:
         with Hosts(3) as hosts:
-            cluster = Cluster(hosts, [f"model.path={checkpoint}", "model.dtype=bfloat16", *settings])
+            cluster = PlainCluster(hosts, [f"model.path={checkpoint}", "model.dtype=bfloat16", *settings])
             address = cluster.serves[0].address
             yield lambda work, round_: ask_eightwinds(address, work, round_)
             cluster.close()

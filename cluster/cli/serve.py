@@ -45,12 +45,17 @@ def serve(
     raise typer.Exit(run(loaded, keep_actors))
 
 
-def down(config: ConfigFile = None, ray_address: RayAddress = "", settings: Settings = None) -> None:
+def down(
+    config: ConfigFile = None,
+    ray_address: RayAddress = "",
+    settings: Settings = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Also the weights that hosts of the cluster hold.")] = False,
+) -> None:
     """Remove whatever a serve left behind."""
     loaded = configured(config, settings, cluster__ray_address=ray_address)
     from cluster.launch.serve import down as run
 
-    raise typer.Exit(run(loaded))
+    raise typer.Exit(run(loaded, cache))
 
 
 def doctor(config: ConfigFile = None, settings: Settings = None) -> None:

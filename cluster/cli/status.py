@@ -110,9 +110,11 @@ def _nodes(found: "Status") -> Table:
 
     def row(node: "Node") -> list[object]:
         memory = f"{node.memory_used_bytes / 2**30:.1f} of {node.memory_total_bytes / 2**30:.1f}"
-        return [node.id[:12], node.address, state_of(node), node.accelerator_count, memory, here[node.id]]
+        speed = f"{node.calls_per_second:.0f}" if node.calls_per_second else ""
+        return [node.id[:12], node.address, state_of(node), node.accelerator_count, memory, speed, here[node.id]]
 
-    return _table("Nodes", ("node", "address", "state", "GPUs", "memory GiB", "replicas"), map(row, found.nodes))
+    columns = ("node", "address", "state", "GPUs", "memory GiB", "calls/s", "replicas")
+    return _table("Nodes", columns, map(row, found.nodes))
 
 
 def _heads(found: "Status") -> Table:

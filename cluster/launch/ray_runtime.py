@@ -24,14 +24,14 @@ class RayRuntime:
 
     def await_turn(self, stop: threading.Event, obstacle: Callable[[], str]) -> None:
         if self._local is None:  # nobody else knows of a local Ray
-            from cluster.launch import on_ray
+            from cluster.launch.on_ray.joining import lead
 
-            self._leadership = on_ray.lead(self._config, stop, obstacle)
+            self._leadership = lead(self._config, stop, obstacle)
 
     def start(self, stop: threading.Event) -> Deployment:
-        from cluster.launch import on_ray
+        from cluster.launch.on_ray.deployment import launch
 
-        return on_ray.launch(self._config, self._checkpoint, self._local, self._leadership, self._report, stop)
+        return launch(self._config, self._checkpoint, self._local, self._leadership, self._report, stop)
 
     def abandon(self) -> None:
         if self._local is not None:

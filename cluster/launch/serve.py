@@ -148,14 +148,14 @@ async def _drain(server: Server, grace: float, asked: asyncio.Event) -> int:
     return 0 if asked.is_set() else 1
 
 
-def down(config: Config) -> int:
-    """`eightwinds down`: remove what earlier serves left behind."""
+def down(config: Config, caches: bool = False) -> int:
+    """`eightwinds down`: remove what earlier serves left behind, and the `caches` of weights on a cluster."""
     try:
         if config.cluster.ray_address:
             choose_ray_auth()
-            from cluster.launch import on_ray
+            from cluster.launch.on_ray import joining
 
-            lines = on_ray.down(config)
+            lines = joining.down(config, caches)
         else:
             lines = daemon.down(config.cluster.namespace)
     except (ValueError, OSError, LaunchFailed) as error:

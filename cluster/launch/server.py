@@ -20,7 +20,7 @@ from cluster.gateway.openai.front import Front, unknown_path
 from cluster.gateway.rpc.server import Gateway
 from cluster.gateway.web.server import HttpServer, application
 from cluster.launch.runtime import Deployment, Runtime
-from cluster.launch.specs import engine_config, replica_options, scaling_policy
+from cluster.launch.specs import engine_config, needs, replica_options, scaling_policy
 from cluster.policy.replicas.membership import Membership
 from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.certificates import Certificates
@@ -136,7 +136,8 @@ class Server:
         wishes = Wishes(deployment.memory, least, configured)
         asked, drains = wishes.replicas(count)
         counts = asked or [max(least, running[expert]) for expert in range(count)]
-        membership = Membership(counts, replica_options(self._config))
+        _, replica_needs = needs(self._config, self._served.checkpoint)
+        membership = Membership(counts, replica_options(self._config, replica_needs))
         membership.adopt(deployment.pulses, now)
         for node_id, seconds in drains.items():
             membership.desired.drain(node_id, now + seconds)

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cluster.engine.engine import EngineConfig
 from cluster.policy.replicas.lifecycle import ReplicaOptions
 from cluster.policy.replicas.scaling import ScalingPolicy
 from cluster.policy.scheduling.limits import Limits, QueueBounds
-from cluster.policy.sizing import CPU_KV_SHARE, GPU_KV_SHARE
+from cluster.policy.sizing import CPU_KV_SHARE, EXPERT_BYTES, GPU_KV_SHARE, HEAD_BYTES
 from cluster.settings.config import Config
 from cluster.settings.sections import ActorSection
 from model.checkpoint.folder import Checkpoint, dtype_bytes
@@ -32,6 +32,7 @@ def actor_specs(config: Config, checkpoint: Checkpoint) -> tuple[ActorSpec, list
         transport=config.transport,
         digest=checkpoint.digest,
         code=code_digest(),
+        cache=config.model.cache if config.model.pull else "",
     )
     most, share = default_kv(config, checkpoint)
     head = spec(
@@ -125,10 +126,19 @@ def default_kv(config: Config, checkpoint: Checkpoint) -> tuple[int, float]:
     return most, GPU_KV_SHARE if config.head.num_gpus else CPU_KV_SHARE
 
 
-def needs_of(section: ActorSection) -> dict[str, float]:
-    """The amounts that Ray reserves for such an actor, by resource."""
-    needs = {"CPU": section.num_cpus, "GPU": section.num_gpus} | section.resources
-    return {name: amount for name, amount in needs.items() if amount}
+def needs(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, float], dict[str, float]]:
+    """The amounts that Ray reserves by resource: for the head, and for a replica. Memory is what its process holds
+    without a KV cache that follows what is free; a configured amount of `memory` goes first.
+    """
+    head, expert = actor_bytes(config, checkpoint)
+    head += config.kv.memory_bytes or 0
+    return _needs(config.head, head, HEAD_BYTES), _needs(config.experts, expert, EXPERT_BYTES)
+
+
+def _needs(section: ActorSection, weights: int, process: int) -> dict[str, float]:
+    memory = process + (0 if section.num_gpus else weights)
+    found = {"CPU": section.num_cpus, "GPU": section.num_gpus, "memory": memory} | section.resources
+    return {name: amount for name, amount in found.items() if amount}
 
 
 def engine_config(config: Config, window: int | None) -> EngineConfig:
@@ -147,11 +157,11 @@ def _limits(config: Config, window: int | None) -> Limits:
     return Limits(s.max_running_requests, s.max_tokens_per_step, 0, kv.page_size, window, kv.prefix_caching)
 
 
-def replica_options(config: Config) -> ReplicaOptions:
+def replica_options(config: Config, needs: Mapping[str, float]) -> ReplicaOptions:
     return ReplicaOptions(
         placement_timeout=config.scaling.placement_timeout_s,
         start_timeout=config.cluster.start_timeout_s,
-        needs=needs_of(config.experts),
+        needs=needs,
     )
 
 

@@ -12,10 +12,14 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """Which checkpoint. `path` is a folder, `demo`, or a hub id; `dtype` auto is the checkpoint's own."""
+    """Which checkpoint. `path` is a folder, `demo`, or a hub id; `dtype` auto is the checkpoint's own. With `pull` a
+    host without the folder gets the tensors of its actors from the host of `serve`, into the folder `cache`.
+    """
 
     path: str = "demo"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    pull: bool = False
+    cache: str = Field(default="~/.cache/eightwinds", min_length=1)
 
 
 class ActorSection(Section):

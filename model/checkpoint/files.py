@@ -32,13 +32,14 @@ _BLOCK = 4096  # bytes of each tensor that go into the digest
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor of a file; `dtype` is safetensors' name of it."""
+    """A tensor of a file, which begins at byte `begin` of it; `dtype` is safetensors' name of it."""
 
     name: str
     file: Path
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    begin: int
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -75,6 +76,30 @@ def read_headers(file: Path, found: dict[str, StoredTensor]) -> Iterator[bytes]:
     """Enter a file's tensors into `found`. Yields what goes into the digest: the header, and a block from the middle of
     every tensor (of every matrix, where a tensor has several), enough to tell two trainings of one architecture apart.
     """
+    header, data = _header(file)
+    yield json.dumps(header, sort_keys=True).encode()
+    for entry in _entries(file, header, data, file.stat().st_size):
+        if entry.name in found:
+            raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
+        found[entry.name] = entry
+    with file.open("rb") as stream:
+        for begin, end in _middles(header, data):
+            stream.seek(begin)
+            yield stream.read(end - begin)
+
+
+def digest_blocks(file: Path) -> Iterator[tuple[int, bytes]]:
+    """All of a file that `read_headers` looks at, and where it is; the entries are not checked."""
+    header, data = _header(file)
+    with file.open("rb") as stream:
+        yield 0, stream.read(data)
+        for begin, end in _middles(header, data):
+            stream.seek(begin)
+            yield begin, stream.read(end - begin)
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """Its entries by tensor, and where the tensors begin."""
     refuse_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -86,21 +111,21 @@ def read_headers(file: Path, found: dict[str, StoredTensor]) -> Iterator[bytes]:
             header = json.loads(stream.read(length))
         except ValueError:
             header = None
-        if not isinstance(header, dict):
-            raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
-        header.pop("__metadata__", None)
-        yield json.dumps(header, sort_keys=True).encode()
-        for entry in _entries(file, header, 8 + length, size):
-            if entry.name in found:
-                raise ValueError(f"{file.name}: tensor {entry.name} is also in {found[entry.name].file.name}")
-            found[entry.name] = entry
-        for name in sorted(header):
-            start, end = header[name]["data_offsets"]
-            shape = header[name]["shape"]
-            nbytes = (end - start) // (shape[0] if len(shape) == 3 and shape[0] else 1)
-            for begin in range(start, end, nbytes or 1):
-                stream.seek(8 + length + begin + max(0, (nbytes - _BLOCK) // 2))
-                yield stream.read(min(_BLOCK, nbytes))
+    if not isinstance(header, dict):
+        raise ValueError(f"{file.name} is not a safetensors file: its header is no JSON object")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _middles(header: Mapping[str, Any], data: int) -> Iterator[tuple[int, int]]:
+    """Where the digest's blocks begin and end."""
+    for name in sorted(header):
+        start, end = header[name]["data_offsets"]
+        shape = header[name]["shape"]
+        nbytes = (end - start) // (shape[0] if len(shape) == 3 and shape[0] else 1)
+        for matrix in range(start, end, nbytes or 1):
+            begin = data + matrix + max(0, (nbytes - _BLOCK) // 2)
+            yield begin, begin + min(_BLOCK, nbytes)
 
 
 def _entries(file: Path, header: Mapping[str, Any], start: int, size: int) -> Iterator[StoredTensor]:
@@ -120,6 +145,6 @@ def _entries(file: Path, header: Mapping[str, Any], start: int, size: int) -> It
                 f"{file.name} is truncated: tensor {name} ends at byte {start + end}, the file at {size}; copy it again"
             )
         described += end - begin
-        yield StoredTensor(name, file, dtype, shape, end - begin)
+        yield StoredTensor(name, file, dtype, shape, end - begin, start + begin)
     if described != size:
         raise ValueError(f"{file.name}: its header describes {described} bytes, it has {size}; copy it again")

@@ -97,18 +97,31 @@ def merged(tallies: Iterable[Tally]) -> Tally:
 class Streams:
     """`at_once` streams on a thread of their own, from `start` to `stop`."""
 
-    def __init__(self, address: str, requests: Sequence[pb.GenerateRequest], at_once: int = 16) -> None:
+    def __init__(
+        self,
+        address: str,
+        requests: Sequence[pb.GenerateRequest],
+        at_once: int = 16,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """`credentials` hold TLS and a token, for a server that wants them."""
         self.address, self.requests, self.at_once = address, requests, at_once
+        self._credentials = credentials
         self.expected: list[Answer] = []
         self._stopping = threading.Event()
         self.tally = Tally()
         self._thread: threading.Thread | None = None
 
+    def _channel(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self.address)
+        return grpc.aio.secure_channel(self.address, self._credentials)
+
     def learn(self) -> None:
         """Ask each request by itself: these are the right answers."""
 
         async def all_of_them() -> None:
-            async with grpc.aio.insecure_channel(self.address) as channel:
+            async with self._channel() as channel:
                 stub = inference_pb2_grpc.InferenceServiceStub(channel)
                 for request in self.requests:
                     self.expected.append(await _ask(stub, request, []))
@@ -137,7 +150,7 @@ class Streams:
 
     async def _run(self, tally: Tally) -> None:
         numbers = itertools.count()
-        async with grpc.aio.insecure_channel(self.address) as channel:
+        async with self._channel() as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
 
             async def one_after_the_other() -> None:

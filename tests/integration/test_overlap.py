@@ -13,7 +13,7 @@ from actors.routing.router import ExpertRouter
 from actors.routing.step_counts import StepCounts
 from actors.transport.object_refs import RayTransport
 from cluster.engine.served_model import DEMO_FOLDER
-from cluster.launch.on_ray import name_of
+from cluster.launch.on_ray.actors import name_of
 from model.checkpoint.folder import Checkpoint
 from model.routing import Dispatch, route
 from tests.integration.server import Server

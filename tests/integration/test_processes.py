@@ -8,7 +8,7 @@ from actors.remote.actors import find_actor, reports_of
 from actors.replica import ReplicaId
 from actors.specs import ActorReport
 from cluster.engine.served_model import DEMO_FOLDER
-from cluster.launch.on_ray import name_of
+from cluster.launch.on_ray.actors import name_of
 from model.checkpoint.folder import Checkpoint
 from tests.integration.server import Server
 

@@ -12,7 +12,8 @@ from transformers import MixtralForCausalLM
 
 from cluster.engine.engine import Engine
 from cluster.engine.events import Event, Failed, Sampled
-from cluster.launch.on_ray import launch, lead
+from cluster.launch.on_ray.deployment import launch
+from cluster.launch.on_ray.joining import lead
 from cluster.policy.scheduling.sequence import SequenceRequest
 from cluster.settings.config import Config
 from model.batch import SampledToken, SamplingParams

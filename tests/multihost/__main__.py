@@ -13,7 +13,7 @@ from benchmarks.report import report
 from tests.chaos.stage import HEADER, Row
 from tests.chaos.streams import Streams, some_requests
 from tests.multihost import autoscaling, jail, ray_up
-from tests.multihost.cluster import TUNED, Cluster, keep_logs
+from tests.multihost.cluster import TUNED, PlainCluster, keep_logs
 from tests.multihost.hosts import Hosts
 from tests.multihost.scenarios import SCENARIOS
 from tests.multihost.stage import Stage
@@ -81,8 +81,8 @@ def _run(arguments: argparse.Namespace) -> list[Row]:
         print(f"skipped {RAY_UP}: {lack}", file=sys.stderr)
     elif RAY_UP in arguments.scenarios:
         begin = time.monotonic()
-        rows.append(ray_up.ray_up())
-        _say(f"{RAY_UP}: {rows[-1].cells()}", begin)
+        rows += (raised := ray_up.ray_up(some_requests(arguments.seed, 12), arguments.times or 1))
+        _say(f"{RAY_UP}: {raised[0].cells()}", begin)
     return rows
 
 
@@ -92,7 +92,7 @@ def _on_three_hosts(arguments: argparse.Namespace, wanted: dict[str, int]) -> li
     with Hosts(3) as hosts, contextlib.ExitStack() as stack:
         if arguments.logs:
             stack.callback(keep_logs, hosts, arguments.logs)
-        cluster = Cluster(hosts, [HEAD_ON_A_WORKER, *arguments.settings], detection)
+        cluster = PlainCluster(hosts, [HEAD_ON_A_WORKER, *arguments.settings], detection)
         stack.callback(cluster.close)
         _say("three hosts serve", begin)
         streams = _streams(cluster.serves[0].address, arguments)

@@ -21,6 +21,7 @@ from tests.multihost.stage import CALM_SECONDS
 _PLACEMENT_SECONDS = 45  # until a replica that found no node is taken back; a new node takes some 10 s
 _IDLE_MINUTES = 0.2  # until the autoscaler takes a node away again
 _MORE_NODES = 1
+_MEMORY = 8 << 30  # a node without any takes no replica
 _HEAD = "ray.head.default"  # what that provider takes its first node to be
 _FAKE = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 
@@ -29,8 +30,8 @@ def _autoscaler() -> dict[str, Any]:
     """The configuration: nodes with room for one expert each, `_MORE_NODES` of them at most."""
     provider: dict[str, Any] = {"type": "external", "module": _FAKE, "use_node_id_as_ip": True}
     provider |= {"disable_node_updaters": True, "disable_launch_config_check": True}
-    room = {"CPU": 1, "expert": 1, "object_store_memory": 150_000_000}
-    head = {"resources": {"CPU": 1, "expert": EXPERTS}, "node_config": {}, "max_workers": 0}
+    room = {"CPU": 1, "expert": 1, "memory": _MEMORY, "object_store_memory": 150_000_000}
+    head = {"resources": {"CPU": 1, "expert": EXPERTS, "memory": _MEMORY}, "node_config": {}, "max_workers": 0}
     worker = {"resources": room, "node_config": {}, "min_workers": 0, "max_workers": _MORE_NODES}
     config: dict[str, Any] = {"cluster_name": "multihost", "max_workers": _MORE_NODES, "provider": provider}
     config |= {"available_node_types": {_HEAD: head, "expert": worker}, "head_node_type": _HEAD}

@@ -4,6 +4,7 @@ The first host has Ray's head node and the server; the others are workers, and o
 that a scenario can lose its host. Ray's own defaults notice a host that hangs after a minute, `TUNED` after seconds.
 """
 
+import abc
 import contextlib
 import json
 import shutil
@@ -91,32 +92,43 @@ class Serve:
         self._process.wait(60)
 
 
-class Cluster:
-    """Ray on all hosts, and a server with these settings. `close` only lets go: the hosts' end is theirs, too."""
+class Cluster(abc.ABC):
+    """Ray on its `members`, the first of them with Ray's head node and a server. `close` only lets go: the hosts' end
+    is theirs, too.
+    """
 
-    def __init__(self, hosts: Hosts, settings: Sequence[str] = (), detection: Mapping[str, str] = TUNED) -> None:
-        self.hosts = hosts
-        self._arguments = [f"--ray-address={hosts.all[0].address}:{PORT}"]
-        self._arguments += [word for setting in settings for word in ("--set", setting)]
-        system = f"--system-config={json.dumps(SYSTEM_CONFIG)}"
-        start_ray(hosts.all[0], "--head", "--include-dashboard=false", f"--port={PORT}", system, environment=detection)
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self.join, self.workers))
-        self.serves = [self.serve()]
-        self.client = Client(self.serves[0].wait_ready().address)
+    def __init__(self, hosts: Hosts, members: Sequence[Host]) -> None:
+        self._hosts, self.members = hosts, list(members)
+        self.serves: list[Serve] = []
+
+    def begin(self, connect: Callable[[str], Client] = Client) -> None:
+        """Start the server; the client has another connection than that of the streams."""
+        self.serves.append(self.serve().wait_ready())
+        self.client = connect(self.serves[0].address)
+
+    @abc.abstractmethod
+    def join(self, host: Host) -> None:
+        """Let a host that has booted take part again."""
+
+    @abc.abstractmethod
+    def serve(self) -> Serve:
+        """Start a server on the first host."""
 
     @property
     def workers(self) -> list[Host]:
         """All hosts but the first."""
-        return self.hosts.all[1:]
+        return self.members[1:]
 
-    def join(self, host: Host) -> None:
-        """Let a host's Ray join."""
-        start_ray(host, f"--address={self.hosts.all[0].address}:{PORT}", '--resources={"worker": 1}')
+    def add(self) -> Host:
+        """Let a new host join."""
+        self.members.append(self._hosts.add())
+        self.join(self.members[-1])
+        return self.members[-1]
 
-    def serve(self) -> Serve:
-        """Start a server on the first host."""
-        return Serve(self.hosts.all[0], *self._arguments)
+    def remove(self, host: Host) -> None:
+        """Take a host away for good."""
+        self.members.remove(host)
+        self._hosts.remove(host)
 
     def close(self) -> None:
         """Close the connection."""
@@ -142,7 +154,7 @@ class Cluster:
     def actors(self, host: Host | None = None) -> set[tuple[str, int]]:
         """The processes of head and experts, of one host or of all: the host's name and the process id."""
         found = set()
-        for where in [host] if host else self.hosts.all:
+        for where in [host] if host else self.members:
             for process in where.processes():
                 with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
                     if " ".join(process.cmdline()).startswith(("ray::HeadActor", "ray::ExpertActor")):
@@ -153,7 +165,7 @@ class Cluster:
         """Where the head actor runs."""
         wait(lambda: bool(self.status().heads[0].node_id), "the head to answer")
         node = self.status().heads[0].node_id
-        return next(host for host in self.hosts.all if host.up and self.node_of(host) == node)
+        return next(host for host in self.members if host.up and self.node_of(host) == node)
 
     def other_worker(self) -> Host:
         """A worker host on which the head actor does not run."""
@@ -196,6 +208,15 @@ class Cluster:
         """Wait until the host's node takes part."""
         return wait(lambda: bool(self.node_of(host)), f"{host.name} to take part", self._story)
 
+    def wait_on(self, host: Host, count: int) -> float:
+        """Wait until so many replicas on the host are ready, and all others are, too."""
+
+        def there() -> bool:
+            every = all(replica.state == pb.REPLICA_STATE_READY for _, replica in self.replicas())
+            return every and len(self.replicas(host)) == count
+
+        return wait(there, f"{count} replicas on {host.name}", self._story)
+
     def wait_empty(self, host: Host) -> float:
         """Wait until the host has no replica, and no process of one; how many seconds it took."""
         return wait(lambda: not self.replicas(host) and not self.actors(host), f"{host.name} to be empty", self._story)
@@ -211,6 +232,28 @@ class Cluster:
 
     def _story(self) -> str:
         return f"{self.status()}\n{self.serves[-1].log.read_text()[-4000:]}"
+
+
+class PlainCluster(Cluster):
+    """Ray is started by hand on all hosts, and the server has these settings, without TLS and tokens."""
+
+    def __init__(self, hosts: Hosts, settings: Sequence[str] = (), detection: Mapping[str, str] = TUNED) -> None:
+        super().__init__(hosts, hosts.all)
+        self._arguments = [f"--ray-address={hosts.all[0].address}:{PORT}"]
+        self._arguments += [word for setting in settings for word in ("--set", setting)]
+        system = f"--system-config={json.dumps(SYSTEM_CONFIG)}"
+        start_ray(hosts.all[0], "--head", "--include-dashboard=false", f"--port={PORT}", system, environment=detection)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.join, self.workers))
+        self.begin()
+
+    def join(self, host: Host) -> None:
+        """By `ray start`."""
+        start_ray(host, f"--address={self.members[0].address}:{PORT}", '--resources={"worker": 1}')
+
+    def serve(self) -> Serve:
+        """With the settings."""
+        return Serve(self.members[0], *self._arguments)
 
 
 def start_ray(host: Host, *arguments: str, environment: Mapping[str, str] | None = None) -> None:

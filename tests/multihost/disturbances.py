@@ -1,11 +1,15 @@
-"""What happens under load without the loss of a host: a short cut, a drain, another server."""
+"""What happens under load while no host is lost: short cuts, bad links, a host more or less, another server."""
 
 import time
+from collections.abc import Callable
 
 from tests.chaos.resuming import ResumingStreams
 from tests.chaos.stage import Row
+from tests.multihost.hosts import Host
 from tests.multihost.stage import CALM_SECONDS, Stage
 
+_SLOW_MEGABITS, _BAD_SECONDS = 4.0, 15.0
+_MORE = 3  # experts that get a second replica on a host that comes
 _BLIP_SECONDS = 3.0  # the settings of this harness give a host up after more
 
 
@@ -31,6 +35,63 @@ def blip(stage: Stage, times: int) -> Row:
         tally.failed.append(f"replaced without need: {replaced}, or the head was begun again")
     name = f"a host is cut off for {_BLIP_SECONDS:g} s"
     return Row(name, times, stage.quiet, tally, windows, f"{len(replaced)} processes came or went")
+
+
+def lossy(stage: Stage, times: int) -> Row:
+    """Every fiftieth packet to and from a worker host is lost for a while; nothing may be replaced."""
+    return _bad_link(stage, times, "2 % of a host's packets are lost", lambda h: h.lose_packets(20), Host.lose_nothing)
+
+
+def slow_link(stage: Stage, times: int) -> Row:
+    """The link of a worker host carries so little for a while that it decides how long a layer takes."""
+    name = f"a host's link carries {_SLOW_MEGABITS:g} Mb/s"
+    return _bad_link(stage, times, name, lambda host: host.slow_down(_SLOW_MEGABITS), Host.speed_up)
+
+
+def _bad_link(stage: Stage, times: int, name: str, spoil: Callable[[Host], None], mend: Callable[[Host], None]) -> Row:
+    cluster, windows = stage.cluster, list[tuple[float, float]]()
+    cluster.spread()
+    tally = stage.streams.start()
+    before = cluster.actors()
+    for _ in range(times):
+        host = cluster.other_worker()
+        assert cluster.replicas(host), f"no replica on {host.name}"
+        time.sleep(CALM_SECONDS)
+        at, done = time.monotonic(), tally.done
+        spoil(host)
+        time.sleep(_BAD_SECONDS)
+        answered = tally.done - done
+        mend(host)
+        windows.append((at, time.monotonic() + 1.0))
+        time.sleep(CALM_SECONDS)
+    stage.streams.stop()
+    if replaced := sorted(before ^ cluster.actors()):
+        tally.failed.append(f"replaced without need: {replaced}")
+    return Row(name, times, stage.quiet, tally, windows, f"{answered} answers in {_BAD_SECONDS:g} s of it")
+
+
+def add_host(stage: Stage, times: int) -> Row:
+    """A host comes, and gets the further replicas; then it is drained and goes."""
+    cluster, windows, took = stage.cluster, list[tuple[float, float]](), list[float]()
+    cluster.scale(1)
+    tally = stage.streams.start()
+    for _ in range(times):
+        time.sleep(CALM_SECONDS)
+        at = time.monotonic()
+        host = cluster.add()
+        cluster.wait_node(host)
+        cluster.client.scale(dict.fromkeys(range(_MORE), 2))
+        cluster.wait_on(host, _MORE)
+        took.append(time.monotonic() - at)
+        time.sleep(CALM_SECONDS)
+        cluster.scale(1)
+        cluster.client.drain(cluster.node_of(host), 120.0)
+        cluster.wait_empty(host)
+        windows.append((at, time.monotonic()))
+        cluster.remove(host)
+    stage.streams.stop()
+    notes = f"{_MORE} replicas on it {max(took):.0f} s after it was switched on"
+    return Row("a host is added, scaled onto, drained", times, stage.quiet, tally, windows, notes)
 
 
 def drain(stage: Stage, times: int) -> Row:

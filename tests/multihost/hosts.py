@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from tests.multihost import jail
+from tests.multihost.cpu_limit import CpuLimit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = Path(sys.prefix).resolve()
@@ -35,6 +36,7 @@ class Host:
         self.name, self.address = f"h{number}", f"{_NETWORK}.{number}"
         self.disk = _DISKS / self.name
         self._hardware_address = f"02:00:0a:4e:00:{number:02x}"  # the same after a boot, or others would not find it
+        self.limit: CpuLimit | None = None  # of commands that begin from then on
         self._first: psutil.Process | None = None  # its process 1, as the jail numbers it
         self._parent: subprocess.Popen[str] | None = None
 
@@ -96,6 +98,30 @@ class Host:
         """Put the cable back."""
         _do("ip", "link", "set", self._wire, "up")
 
+    def lose_packets(self, thousandths: int) -> None:
+        """Drop so many of a thousand packets, each way."""
+        drop = f"numgen random mod 1000 < {thousandths} drop"
+        chains = "; ".join(
+            f"add chain inet lossy {way} {{ type filter hook {way} priority 0; }}; add rule inet lossy {way} {drop}"
+            for way in ("input", "output")
+        )
+        self.run("nft", f"add table inet lossy; {chains}")
+
+    def lose_nothing(self) -> None:
+        """Keep all packets again."""
+        self.run("nft", "delete table inet lossy")
+
+    def slow_down(self, megabits: float) -> None:
+        """So many megabits a second go to it, and as many come from it."""
+        shape = ["root", "tbf", "rate", f"{megabits}mbit", "burst", "16kb", "latency", "400ms"]
+        _do("tc", "qdisc", "add", "dev", self._wire, *shape)
+        self.run("tc", "qdisc", "add", "dev", "eth0", *shape)
+
+    def speed_up(self) -> None:
+        """As fast as its link is again."""
+        _do("tc", "qdisc", "del", "dev", self._wire, "root")
+        self.run("tc", "qdisc", "del", "dev", "eth0", "root")
+
     def command(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
         """The words that run these in the host, as root with a clean environment, where the checkout is."""
         assert self._first is not None, f"{self.name} is down"
@@ -103,7 +129,8 @@ class Host:
         clean = {"HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "PATH": path, "PYTHONPATH": str(ROOT)}
         assigned = [f"{name}={value}" for name, value in (clean | dict(environment or {})).items()]
         enter = ["nsenter", "-t", str(self._first.pid), "-m", "-u", "-i", "-n", "-p", "-r", "-w"]
-        return [*enter, "env", "-i", "-C", str(ROOT), *assigned, *words]
+        limited = self.limit.words() if self.limit else []
+        return [*limited, *enter, "env", "-i", "-C", str(ROOT), *assigned, *words]
 
     def run(self, *words: str, environment: Mapping[str, str] | None = None, timeout: float = 120.0) -> str:
         """Run a command in it to its end; what it printed. RuntimeError if it fails."""
@@ -152,6 +179,17 @@ class Hosts:
         for host in self.all:
             host.boot()
 
+    def add(self) -> Host:
+        """One more, up."""
+        self.all.append(Host(len(self.all) + 1))
+        self.all[-1].boot()
+        return self.all[-1]
+
+    def remove(self, host: Host) -> None:
+        """Take it away; its disk stays until the end."""
+        host.kill()
+        self.all.remove(host)
+
     def __enter__(self) -> "Hosts":
         return self
 
@@ -165,6 +203,8 @@ class Hosts:
         """Remove all of it; safe to call twice."""
         for host in self.all:
             host.kill()
+            if host.limit:
+                host.limit.remove()
         if _there(_BRIDGE):
             _do("ip", "link", "del", _BRIDGE)
         shutil.rmtree(_DISKS, ignore_errors=True)

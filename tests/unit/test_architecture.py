@@ -11,7 +11,7 @@ from tests.source_tree import PACKAGES, WITHOUT_TORCH, Import, imports, module_n
 
 # package: the only files of ours that may import it
 HOMES = {
-    "ray": ("actors/remote/*", "actors/transport/object_refs.py", "cluster/launch/on_ray.py"),
+    "ray": ("actors/remote/*", "actors/transport/object_refs.py", "cluster/launch/on_ray/*"),
     "torch": (
         "model/*",
         "actors/head.py",

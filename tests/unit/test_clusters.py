@@ -78,7 +78,7 @@ def test_every_host_asks_for_the_token_and_is_brought_it(path: Path) -> None:
 
 
 def test_no_shipped_configuration_switches_the_token_off() -> None:
-    for shipped in ("ray_config.yaml", "cluster/launch/on_ray.py", "examples/eightwinds.service"):
+    for shipped in ("ray_config.yaml", "cluster/launch/on_ray/joining.py", "examples/eightwinds.service"):
         assert "disabled" not in (ROOT / shipped).read_text(encoding="utf-8")
     assert not [path for path in CLUSTERS.iterdir() if "disabled" in path.read_text(encoding="utf-8")]
 

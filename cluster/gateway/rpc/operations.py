@@ -216,4 +216,5 @@ def _node(node: NodeInfo, draining: bool) -> pb.Node:
         accelerator_count=node.accelerators,
         memory_total_bytes=node.memory_total,
         memory_used_bytes=node.memory_used,
+        calls_per_second=node.speed,
     )

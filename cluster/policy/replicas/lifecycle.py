@@ -35,6 +35,12 @@ class ReplicaOptions:
     needs: Mapping[str, float] = field(default_factory=dict)
 
 
+def needs_words(needs: Mapping[str, float]) -> str:
+    """The amounts that Ray reserves, for an operator."""
+    amounts = {n: f"{amount / 1e9:.1f} GB" if n == "memory" else f"{amount:g}" for n, amount in needs.items()}
+    return ", ".join(f"{name} {amount}" for name, amount in amounts.items()) or "nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """The methods return what it becomes. Times are on the controller's clock; `since` is when it entered its state.
@@ -109,7 +115,7 @@ class Member:
         if self.state is State.STARTING and not self.incarnation and waited > options.placement_timeout:
             if self.away:
                 return f"its process did not start within {options.placement_timeout:g} s: {self.away}"
-            needs = ", ".join(f"{name} {amount:g}" for name, amount in options.needs.items()) or "nothing"
+            needs = needs_words(options.needs)
             return f"no node took it within {options.placement_timeout:g} s (it needs: {needs}; see `ray status`)"
         if self.state is State.STARTING and self.incarnation and not self.loaded and waited > options.start_timeout:
             return f"its weights were not loaded within {options.start_timeout:g} s"

@@ -1,5 +1,6 @@
 """On which node a replica begins, and which one goes. Replicas of one expert are spread over nodes first, so that the
-loss of a node leaves the expert a copy; then all replicas are. Running replicas are never moved.
+loss of a node leaves the expert a copy; then all replicas are, in proportion to the nodes' speeds, because the slowest
+node decides how long a layer takes. Running replicas are never moved.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -8,20 +9,32 @@ from dataclasses import replace
 from actors.replica import ReplicaId
 from actors.vitals import NodeInfo
 
+_ALIKE = 0.75  # of the fastest node's speed: a difference below that may be one of the moment at which it was measured
+
 Placed = Mapping[ReplicaId, str]  # the node of each replica, "" while it has none yet
 
 
 def place(expert: int, nodes: Sequence[NodeInfo], placed: Placed, needs: Mapping[str, float]) -> str:
-    """Of nodes that have what the replica needs the one with the fewest replicas of this expert, then the fewest of
-    all; "" if none fits: Ray then leaves the actor pending until one does.
+    """Of nodes that have what the replica needs the one with the fewest replicas of this expert, then the one that
+    computes a call for each of its replicas soonest; "" if none fits: Ray then leaves the actor pending until one does.
     """
+    pace = paces(nodes)
 
-    def crowd(node: NodeInfo) -> tuple[int, int, str]:
+    def crowd(node: NodeInfo) -> tuple[int, float, int, str]:
         here = [replica_id for replica_id, node_id in placed.items() if node_id == node.node_id]
-        return sum(replica_id.expert == expert for replica_id in here), len(here), node.node_id
+        same = sum(replica_id.expert == expert for replica_id in here)
+        return same, (len(here) + 1) / pace[node.node_id], len(here), node.node_id
 
     fitting = [n for n in nodes if all(n.free.get(name, 0.0) >= amount for name, amount in needs.items() if amount)]
     return min(fitting, key=crowd).node_id if fitting else ""
+
+
+def paces(nodes: Iterable[NodeInfo]) -> dict[str, float]:
+    """Of each node: 1 for the fastest ones and those not measured, less for others."""
+    speeds = {node.node_id: node.speed for node in nodes}
+    fastest = max(speeds.values(), default=0.0)
+    slow = {node_id: speed / fastest for node_id, speed in speeds.items() if 0 < speed < _ALIKE * fastest}
+    return dict.fromkeys(speeds, 1.0) | slow
 
 
 def assign(

@@ -358,6 +358,7 @@ class Node(message.Message):
     ACCELERATOR_COUNT_FIELD_NUMBER: builtins.int
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
+    CALLS_PER_SECOND_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Ray's id of the node."""
     address: builtins.str
@@ -370,6 +371,10 @@ class Node(message.Message):
     """Its memory; what Ray may reserve of it while none of our processes there has said more."""
     memory_used_bytes: builtins.int
     """Memory that is in use there, by whomever; 0 while it is not known."""
+    calls_per_second: builtins.float
+    """Calls of one layer's expert that its cores compute in a second, measured when the node was first seen; 0: it was not
+    measured. Replicas are placed in proportion to it.
+    """
     def __init__(
         self,
         *,
@@ -379,10 +384,11 @@ class Node(message.Message):
         accelerator_count: builtins.int = ...,
         memory_total_bytes: builtins.int = ...,
         memory_used_bytes: builtins.int = ...,
+        calls_per_second: builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accelerator_count", b"accelerator_count", "address", b"address", "id", b"id", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accelerator_count", b"accelerator_count", "address", b"address", "calls_per_second", b"calls_per_second", "id", b"id", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,13 +10,16 @@ import torch
 from actors.specs import ActorSpec, kv_bytes
 from cluster.launch import checks
 from cluster.launch.specs import (
+    actor_bytes,
     actor_specs,
     code_digest,
     engine_config,
     held_bytes,
+    needs,
     replica_options,
     scaling_policy,
 )
+from cluster.policy.sizing import EXPERT_BYTES, HEAD_BYTES
 from cluster.settings.config import Config, load_config
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Tensors
@@ -136,10 +139,8 @@ def test_head_and_experts_are_quantized_each_as_configured(tmp_path: Path) -> No
         ("gateway.max_queued_requests", "3", lambda c: engine_config(c, None).queue.sequences),
         ("gateway.max_queued_tokens", "3", lambda c: engine_config(c, None).queue.tokens),
         ("head.grace_s", "3", lambda c: engine_config(c, None).head_grace),
-        ("scaling.placement_timeout_s", "3", lambda c: replica_options(c).placement_timeout),
-        ("cluster.start_timeout_s", "3", lambda c: replica_options(c).start_timeout),
-        ("experts.num_cpus", "3", lambda c: replica_options(c).needs.get("CPU")),
-        ("experts.resources", "{fast: 3}", lambda c: replica_options(c).needs.get("fast")),
+        ("scaling.placement_timeout_s", "3", lambda c: replica_options(c, {}).placement_timeout),
+        ("cluster.start_timeout_s", "3", lambda c: replica_options(c, {}).start_timeout),
         ("scaling.min_replica_count", "3", lambda c: scaling_policy(c).min_replica_count),
         ("scaling.max_replica_count", "3", lambda c: scaling_policy(c).max_replica_count),
         ("scaling.max_total_replica_count", "3", lambda c: scaling_policy(c).max_total_replica_count),
@@ -149,6 +150,27 @@ def test_head_and_experts_are_quantized_each_as_configured(tmp_path: Path) -> No
 def test_a_key_reaches_the_part_that_it_is_of(key: str, text: str, read: Callable[[Config], object]) -> None:
     assert read(load_config(None, {}, [])) != 3
     assert read(load_config(None, {}, [f"{key}={text}"])) == 3
+
+
+def test_ray_reserves_what_an_actor_holds(checkpoint: Checkpoint) -> None:
+    config = load_config(None, {}, ["experts.num_cpus=3", "experts.resources={fast: 2}"])
+    weights = actor_bytes(config, checkpoint)
+    head, expert = needs(config, checkpoint)
+    assert head == {"memory": HEAD_BYTES + weights[0]}
+    assert expert == {"CPU": 3, "fast": 2, "memory": EXPERT_BYTES + weights[1]}
+    cache, _ = needs(load_config(None, {}, ["kv.memory_bytes=1000000"]), checkpoint)
+    assert cache["memory"] - head["memory"] == 1_000_000
+
+
+def test_weights_on_a_gpu_are_not_in_the_machines_memory_and_a_configured_amount_goes_first(
+    checkpoint: Checkpoint,
+) -> None:
+    _, gpu = needs(load_config(None, {}, ["experts.num_gpus=0.5"]), checkpoint)
+    assert gpu == {"GPU": 0.5, "memory": EXPERT_BYTES}
+    _, own = needs(load_config(None, {}, ["experts.resources={memory: 5000}"]), checkpoint)
+    assert own == {"memory": 5000}
+    _, none = needs(load_config(None, {}, ["experts.resources={memory: 0}"]), checkpoint)
+    assert none == {}, "Ray may then place it anywhere"
 
 
 def test_the_prefix_cache_is_shared_as_configured() -> None:

@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint.folder import Checkpoint
+from model.checkpoint.mirror import spans_of
 from model.checkpoint.weights import Tensors
 from tests.checkpoints import Driver, Request, load_head, random_weights, tiny, write
 from tests.logits import chunked_logits, load_transformers
+from tests.mirrors import empty, fill
 
 CONTENT = tiny(num_local_experts=4, vocab_size=131)
 PROMPT, COUNT = [5, 100, 2, 31], 24
@@ -133,6 +135,22 @@ def test_every_layout_is_the_same_model(
     with torch.inference_mode():
         logits = hf(torch.tensor([PROMPT + greedy])).logits[0]
     assert (chunked_logits(tmp_path, [PROMPT + greedy], [(9, 4)])[0] - logits).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_of_every_layout_a_part_can_be_brought(
+    name: str, weights: dict[str, torch.Tensor], hf: Any, tmp_path: Path
+) -> None:
+    """Twice of the experts' bytes would be a tensor of all of them, brought whole."""
+    LAYOUTS[name](tmp_path / "original", weights, hf)
+    original = Checkpoint.open(tmp_path / "original")
+    part = empty(original, tmp_path / "part")
+    names = part.expert_names(1)
+    fill(original, part, names, 1)
+    found = Tensors(part, names, torch.float32)
+    assert all(torch.equal(found[tensor], weights[tensor]) for tensor in names)
+    spans = spans_of(part.tensors[tensor] for tensor in names)
+    assert sum(span.end - span.begin for span in spans) < 2 * part.nbytes(names)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -1,11 +1,13 @@
 """Where replicas begin, and which go."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.replica import ReplicaId
 from actors.vitals import NodeInfo
-from cluster.policy.replicas.placement import assign, place, surplus, unused
+from cluster.policy.replicas.placement import assign, paces, place, surplus, unused
 
 
 def node(name: str, **free: float) -> NodeInfo:
@@ -30,6 +32,34 @@ def test_a_node_must_have_what_is_needed() -> None:
     assert place(0, [small], {}, {"GPU": 1.0}) == "", "Ray waits for one, and may get it from an autoscaler"
     assert place(0, [small], {}, {"GPU": 0.0}) == "small"
     assert place(0, [], {}, {}) == ""
+
+
+def test_memory_is_one_of_the_needs() -> None:
+    small, large = node("small", memory=1e9), node("large", memory=5e9)
+    ids = [ReplicaId(expert, 0) for expert in range(4)]
+    placed = assign(ids, [small, large], {}, {"memory": 2e9})
+    assert list(placed.values()) == ["large", "large", "", ""], "none where it does not fit"
+
+
+def of_speed(**speeds: float) -> list[NodeInfo]:
+    return [replace(node(name), speed=speed) for name, speed in speeds.items()]
+
+
+def test_replicas_are_placed_in_proportion_to_speed() -> None:
+    ids = [ReplicaId(expert, 0) for expert in range(8)]
+    placed = list(assign(ids, of_speed(fast=100.0, slow=50.0), {}, {}).values())
+    assert (placed.count("fast"), placed.count("slow")) == (5, 3), "5 calls at full speed, 3 at half: 5 and 6 parts"
+    placed = list(assign(ids, of_speed(fast=100.0, slow=10.0), {}, {}).values())
+    assert (placed.count("fast"), placed.count("slow")) == (8, 0), "even one there would take longer than all eight"
+    spread = assign([ReplicaId(0, 0), ReplicaId(0, 1)], of_speed(fast=100.0, slow=10.0), {}, {})
+    assert set(spread.values()) == {"fast", "slow"}, "a copy on a slow machine survives the loss of the fast one"
+
+
+def test_speeds_that_are_not_known_or_hardly_differ_do_not_count() -> None:
+    assert paces(of_speed(a=100.0, b=80.0, c=0.0, d=50.0)) == {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.5}
+    assert paces(of_speed(a=0.0, b=0.0)) == {"a": 1.0, "b": 1.0} and paces([]) == {}
+    ids = [ReplicaId(expert, 0) for expert in range(4)]
+    assert assign(ids, of_speed(a=100.0, b=80.0), {}, {}) == assign(ids, of_speed(a=0.0, b=0.0), {}, {})
 
 
 def test_what_one_takes_the_next_does_not_find() -> None:
