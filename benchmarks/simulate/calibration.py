@@ -1,12 +1,13 @@
-"""What the simulator is told of this machine. Nothing of it is taken from the runs it is checked against.
+"""What the simulator is told of this machine.
 
-The head is timed with experts that only echo, so that its costs hold all of a step but the experts' work. A call is
-timed by layers of even rows that go to real experts, less the same layers with echoes. Messages are timed by echoes
-with few and with many bytes.
+The head is timed with experts that only echo, so that its costs hold all of a step but the experts' work. The same
+steps with real experts then tell what a call and its rows take, in processes that have slept since their last call and
+with other work on their cores, as in a server. Messages are timed by echoes with few and with many bytes. The sizes of
+these steps are other ones than those of the check.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from model.config import MixtralConfig
 from model.routing import Dispatch
 
 _EXPERTS, _TOP = 8, 2
-_HEAD_TOKENS = (2, 16, 48)  # decodes of a step
-_CALL_TOKENS = (4, 16, 64, 256, 1024)  # tokens of a layer: a quarter of them are each call's rows
+_SEQUENCES = (2, 16, 64)  # decodes of a step, or prompts
+_PROMPTS = (2, 16)  # of 64 tokens, in a step
 _STEPS, _TIMES = 12, 24
 
 
@@ -69,26 +70,42 @@ def calibrate(
 ) -> Calibration:
     """Take these times now. The head gets its own experts back afterwards."""
     config = head.config
-    head.connect(near)
-    decode, prefill = [], []
-    for tokens in _HEAD_TOKENS:
-        first, later = run(head, tokens, _STEPS, epoch())
-        decode.append((tokens, later))
-        prefill.append((64 * tokens, tokens, first))
-    head.connect(real)
-    layers = config.num_hidden_layers
+    layers, lanes = config.num_hidden_layers, cores()
+    times = {}
+    for name, router in (("echo", near), ("real", real)):
+        head.connect(router)
+        times[name] = _points(head, epoch)
     # fixed + sequence * sequences + token * layers * tokens; what is fixed counts as layers, because a run cannot tell
-    points = [(n, n, took) for n, took in decode] + prefill
-    fixed, sequence, token = _fit([[1.0, n, layers * tokens] for tokens, n, _ in points], [took for *_, took in points])
-    calls = []
-    for tokens in _CALL_TOKENS:
-        dispatches = [even(tokens, config.hidden_size, layer) for layer in range(layers)]
-        real_s, echo_s = (_layer_seconds(router, dispatches) for router in (real, near))
-        calls.append((tokens * _TOP / _EXPERTS, (real_s - echo_s) * cores() / _EXPERTS))
-    call, row = _fit([[1.0, count] for count, _ in calls], [took for _, took in calls])
+    echo = times["echo"]
+    fixed, sequence, token = _fit([[1.0, n, layers * tokens] for tokens, n in echo], list(echo.values()))
+    added = {point: max(1e-4, times["real"][point] - took) for point, took in echo.items()}
+    rows = [[layers * _calls(tokens) / lanes, layers * tokens * _TOP / lanes] for tokens, _ in added]
+    call, row = _fit(rows, list(added.values()))
     message, byte = _messages(near, config.hidden_size)
     far_message, far_byte = _messages(far, config.hidden_size)
     return Calibration(sequence, fixed / layers, token, call, row, message, byte, far_message, far_byte)
+
+
+def between(first: Calibration, second: Calibration) -> Calibration:
+    """The means of two, taken before and after something else, because a shared machine changes its speed."""
+    pairs = zip(astuple(first), astuple(second), strict=True)
+    return Calibration(*((a + b) / 2 for a, b in pairs))
+
+
+def _points(head: Head, epoch: Callable[[], int]) -> dict[tuple[int, int], float]:
+    """Seconds of a step by its tokens and sequences."""
+    found = {}
+    for count in _SEQUENCES:
+        first, later = run(head, count, _STEPS, epoch())
+        found[count, count] = later
+        if count in _PROMPTS:
+            found[64 * count, count] = first
+    return found
+
+
+def _calls(tokens: int) -> float:
+    """Of a layer, on average, when all experts are alike."""
+    return _EXPERTS * (1 - (1 - _TOP / _EXPERTS) ** tokens)
 
 
 def _layer_seconds(router: ExpertRouter, dispatches: Sequence[Dispatch]) -> float:

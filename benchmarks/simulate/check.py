@@ -14,7 +14,7 @@ from benchmarks.echoes import channels
 from benchmarks.overlap import Line, serving
 from benchmarks.overlap import run as run_steps
 from benchmarks.report import RESULTS, publish, say
-from benchmarks.simulate.calibration import Calibration, calibrate
+from benchmarks.simulate.calibration import Calibration, between, calibrate
 from benchmarks.simulate.cluster import Layout, Link, Seat, Shape
 from benchmarks.simulate.events import Simulation, Work
 
@@ -65,10 +65,13 @@ def run(checkpoint: str, rounds: int) -> None:
         shape, epochs = Shape(head.config), itertools.count(1)
         head.micro_batches = MicroBatches(1)
         for number in range(rounds):
-            calibration = calibrate(head, router, near, far, lambda: next(epochs))
+            before = calibrate(head, router, near, far, lambda: next(epochs))
+            measured = list(_measured(head, line, epochs))
+            after = calibrate(head, router, near, far, lambda: next(epochs))
+            calibration = between(before, after)
             numbers.append(calibration.as_numbers())
             say(f"round {number + 1}: {calibration}")
-            for point, seconds in _measured(head, line, epochs):
+            for point, seconds in measured:
                 seen[point].append(seconds)
                 said[point].append(point.predicted(shape, calibration))
                 say(f"  {point}: {1e3 * seconds:.1f} ms, simulated {1e3 * said[point][-1]:.1f}")
