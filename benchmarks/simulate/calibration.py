@@ -6,6 +6,7 @@ with other work on their cores, as in a server. Messages are timed by echoes wit
 these steps are other ones than those of the check.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 
@@ -16,8 +17,6 @@ from actors.head import Head
 from actors.routing.router import ExpertRouter
 from actors.routing.step_counts import StepCounts
 from actors.threads import cores
-from benchmarks.dispatch import measure
-from benchmarks.load import median
 from benchmarks.overlap import run
 from benchmarks.simulate.cluster import HeadCosts, Machine
 from model.config import MixtralConfig
@@ -26,7 +25,7 @@ from model.routing import Dispatch
 _EXPERTS, _TOP = 8, 2
 _SEQUENCES = (2, 16, 64)  # decodes of a step, or prompts
 _PROMPTS = (2, 16)  # of 64 tokens, in a step
-_STEPS, _TIMES = 12, 24
+_STEPS, _TIMES = 12, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +107,24 @@ def _calls(tokens: int) -> float:
     return _EXPERTS * (1 - (1 - _TOP / _EXPERTS) ** tokens)
 
 
-def _layer_seconds(router: ExpertRouter, dispatches: Sequence[Dispatch]) -> float:
-    def layers() -> None:
-        for dispatch in dispatches:
-            router.combine(router.dispatch(dispatch), StepCounts())
-
-    layers()
-    return median(measure(layers, max(3, _TIMES // len(dispatches)))) / 1e6 / len(dispatches)
-
-
 def _messages(router: ExpertRouter, hidden: int) -> tuple[float, float]:
-    """Seconds of a message there and back, and of each byte of its rows."""
+    """CPU seconds of the head's process for a message there and back, and for each byte of its rows there and back: the
+    time that passes would hold the echoes' work, too, which has cores of its own on other machines.
+    """
     few, many = (4, 256)
-    times = [_layer_seconds(router, [even(tokens, hidden)] * _EXPERTS) for tokens in (few, many)]
+    times = [_head_seconds(router, even(tokens, hidden)) for tokens in (few, many)]
     nbytes = [tokens * _TOP * hidden * 2 for tokens in (few, many)]
     byte = max(0.0, (times[1] - times[0]) / (nbytes[1] - nbytes[0]))
     return (times[0] - byte * nbytes[0]) / _EXPERTS, byte
+
+
+def _head_seconds(router: ExpertRouter, dispatch: Dispatch) -> float:
+    """CPU time of this process, all its threads, for a layer's dispatch and combine."""
+    router.combine(router.dispatch(dispatch), StepCounts())
+    begin = time.process_time()
+    for _ in range(_TIMES):
+        router.combine(router.dispatch(dispatch), StepCounts())
+    return (time.process_time() - begin) / _TIMES
 
 
 def _fit(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:

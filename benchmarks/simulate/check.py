@@ -66,12 +66,12 @@ def run(checkpoint: str, rounds: int) -> None:
         head.micro_batches = MicroBatches(1)
         for number in range(rounds):
             before = calibrate(head, router, near, far, lambda: next(epochs))
-            measured = list(_measured(head, line, epochs))
+            points = list(_measured(head, line, epochs))
             after = calibrate(head, router, near, far, lambda: next(epochs))
             calibration = between(before, after)
             numbers.append(calibration.as_numbers())
             say(f"round {number + 1}: {calibration}")
-            for point, seconds in measured:
+            for point, seconds in points:
                 seen[point].append(seconds)
                 said[point].append(point.predicted(shape, calibration))
                 say(f"  {point}: {1e3 * seconds:.1f} ms, simulated {1e3 * said[point][-1]:.1f}")

@@ -118,27 +118,29 @@ def _cell(took: float, rate: float) -> str:
 
 def _by_growth() -> Iterator[list[str]]:
     """More replicas, more heads, a popular expert."""
-    sheet, batch = SHEETS[1], 128
+    for sheet, batch, speed in ((SHEETS[1], 128, "10 Gb/s"), (SHEETS[2], 128, "100 Gb/s"), (SHEETS[4], 32, "10 Gb/s")):
+        yield from _grown(sheet, batch, speed)
+
+
+def _grown(sheet: Sheet, batch: int, speed: str) -> Iterator[list[str]]:
     shape = Shape(MODELS["8x7B"])
-    for speed in ("10 Gb/s", "100 Gb/s"):
-        base = layout(sheet, shape, _SPEEDS[speed])
-        _, plain = _decodes(shape, base, batch)
-        for what, place in (
-            ("one head, one replica each", base),
-            ("two replicas each", layout(sheet, shape, _SPEEDS[speed], replicas=2)),
-            ("two heads", layout(sheet, shape, _SPEEDS[speed], heads=2)),
-            ("four heads", layout(sheet, shape, _SPEEDS[speed], heads=4)),
-            ("two heads, two replicas each", layout(sheet, shape, _SPEEDS[speed], replicas=2, heads=2)),
-        ):
-            took, rate = _decodes(shape, place, batch)
-            yield [speed, what, _cell(took, rate), f"{rate / plain:.2f} x"]
-    popular = (4.0, *[1.0] * 7)
-    base = layout(sheet, shape, _SPEEDS["10 Gb/s"])
+    case = f"{sheet.name}, {speed}, {batch} requests a head"
+    base = layout(sheet, shape, _SPEEDS[speed])
+    _, plain = _decodes(shape, base, batch)
+    for what, place in (
+        ("one head, one replica each", base),
+        ("two replicas each", layout(sheet, shape, _SPEEDS[speed], replicas=2)),
+        ("two heads", layout(sheet, shape, _SPEEDS[speed], heads=2)),
+        ("four heads", layout(sheet, shape, _SPEEDS[speed], heads=4)),
+        ("two heads, two replicas each", layout(sheet, shape, _SPEEDS[speed], replicas=2, heads=2)),
+    ):
+        took, rate = _decodes(shape, place, batch)
+        yield [case, what, _cell(took, rate), f"{rate / plain:.2f} x"]
     second = replace(base, seats=(*base.seats, Seat(sheet.machine(), (0,))))
     work = Work(batch, batch, batch * _CONTEXT)
-    alone, helped = (step_seconds(shape, place, work, 2, popular) for place in (base, second))
-    yield ["10 Gb/s", "expert 0 four times as popular", _cell(alone, batch / alone), "1.00 x"]
-    yield ["10 Gb/s", "... and a second replica of it", _cell(helped, batch / helped), f"{alone / helped:.2f} x"]
+    for what, place in (("expert 0 four times as popular", base), ("... and a second replica of it", second)):
+        took = step_seconds(shape, place, work, 2, (4.0, *[1.0] * 7))
+        yield [case, what, _cell(took, batch / took), f"{batch / took / plain:.2f} x"]
 
 
 def run() -> None:
@@ -146,7 +148,7 @@ def run() -> None:
     header: Sequence[str] = ("", "head and experts", "link", *(f"{batch} requests" for batch in _BATCHES))
     title = "Simulated: output tokens per second (and a step) of decodes with 1,000 tokens of context"
     publish("simulate_batches", title, header, list(_by_batch()), "A machine for the head and for each expert.")
-    header = ("link", "8x7B on L4, 128 requests a head", "tokens/s (step)", "")
+    header = ("", "8x7B", "tokens/s (step)", "")
     publish("simulate_growth", "Simulated: more replicas, more heads", header, list(_by_growth()))
     series: dict[str, list[Point]] = {}
     for speed, rate in _SPEEDS.items():
