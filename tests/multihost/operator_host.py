@@ -13,7 +13,7 @@ CONFIG = "ray_config.yaml"
 ENVIRONMENT = {"RAY_UP_enable_autoscaler_v2": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 PROMPTS = ("Once upon a time", "The rain", "My favourite condiment is", "1 + 1 =")
 _SETUP = "make venv-runtime"
-_GENERATE = "eightwinds generate --temperature 0 --max-tokens 40 --ignore-eos"
+GENERATE = "eightwinds generate --temperature 0 --max-tokens 40 --ignore-eos"
 
 
 def prepare(cluster: list[Host], operator: Host) -> None:
@@ -72,13 +72,13 @@ def nodes(head: Host) -> int:
 def ask(host: Host, head: Host, prompt: str) -> str:
     """The text that a client on this host gets, with TLS and its token."""
     secured = "--ca /root/ca.pem --token-file /root/alice.token"
-    return on(host, f"{_GENERATE} {shlex.quote(prompt)} --address {head.address}:50051 {secured}")
+    return on(host, f"{GENERATE} {shlex.quote(prompt)} --address {head.address}:50051 {secured}")
 
 
 def texts_on_one_host(host: Host) -> list[str]:
     """The texts of a server of one process there, which starts and ends with this."""
     ready = "until grep -q ^ready /tmp/alone.log; do sleep 0.2; done"
-    asked = "; echo '<end>'; ".join(f"{_GENERATE} {shlex.quote(prompt)}" for prompt in PROMPTS)
+    asked = "; echo '<end>'; ".join(f"{GENERATE} {shlex.quote(prompt)}" for prompt in PROMPTS)
     serve = "eightwinds serve --set runtime=in_process >/tmp/alone.log 2>&1 &"
     texts = on(host, f"{serve} {ready}; {asked}; kill %1; wait").split("<end>\n")
     assert len(texts) == len(PROMPTS), texts
