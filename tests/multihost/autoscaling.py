@@ -14,8 +14,9 @@ from cluster.client.client import Client
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.chaos.stage import Row
 from tests.chaos.streams import Streams
-from tests.multihost.cluster import EXPERTS, PORT, Serve, start_ray, wait
+from tests.multihost.cluster import EXPERTS, PORT, start_ray
 from tests.multihost.hosts import Host
+from tests.multihost.serve_process import Serve, wait
 from tests.multihost.stage import CALM_SECONDS
 
 _PLACEMENT_SECONDS = 45  # until a replica that found no node is taken back; a new node takes some 10 s

@@ -8,21 +8,16 @@ import abc
 import contextlib
 import json
 import shutil
-import signal
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
 
-import grpc
 import psutil
 
 from cluster.client.client import Client
 from protos.eightwinds.v1 import cluster_pb2 as pb
 from tests.multihost.hosts import PYTHON, Host, Hosts
+from tests.multihost.serve_process import ENVIRONMENT, Serve, wait
 
 PORT = 6379
 EXPERTS = 8
@@ -32,64 +27,11 @@ TUNED = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "4",
 }
-_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 SYSTEM_CONFIG = {
     "max_direct_call_object_size": 524288,
     "timeout_ms_task_wait_for_death_info": 100,
     "core_worker_internal_heartbeat_ms": 200,
 }
-_PATIENCE = 240.0
-
-
-class Serve:
-    """A serve process on a host, on a network of its own."""
-
-    security: Sequence[str] = ("--insecure",)
-    environment: Mapping[str, str] = _ENVIRONMENT
-
-    def __init__(self, host: Host, *arguments: str) -> None:
-        self.address, self._host = f"{host.address}:50051", host
-        command = [PYTHON, "-m", "cluster.cli", "serve", f"--listen={self.address}", f"--http={host.address}:8000"]
-        command += [*self.security, *arguments]
-        self.log = host.disk / "tmp" / f"serve-{time.monotonic_ns()}.log"
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(
-                host.command(command, self.environment), stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        self._line = ""
-        self._said = threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("ready "):
-                self._line = line
-                self._said.set()
-        self._said.set()
-
-    def wait_ready(self) -> Self:
-        """Wait for the ready line."""
-        assert self._said.wait(_PATIENCE) and self._line, f"serve is not ready: {self.log.read_text()[-3000:]}"
-        return self
-
-    def wait_standby(self) -> Self:
-        """Wait until it says that another one leads."""
-        wait(lambda: "standing by: " in self.log.read_text(), "another server to stand by", self.log.read_text)
-        return self
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._end(signal.SIGKILL)
-
-    def terminate(self) -> None:
-        """SIGTERM, upon which the actors end, too."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, signum: signal.Signals) -> None:
-        (process,) = psutil.Process(self._process.pid).children()  # of nsenter's, which only waits for it
-        process.send_signal(signum)
-        self._process.wait(60)
 
 
 class Cluster(abc.ABC):
@@ -119,11 +61,18 @@ class Cluster(abc.ABC):
         """All hosts but the first."""
         return self.members[1:]
 
-    def add(self) -> Host:
-        """Let a new host join."""
-        self.members.append(self._hosts.add())
+    def add(self, disk: str = "") -> Host:
+        """Let a new host join, with a disk of such a size, or what there is."""
+        self.members.append(self._hosts.add(disk))
         self.join(self.members[-1])
         return self.members[-1]
+
+    @contextlib.contextmanager
+    def stranger(self) -> Iterator[Host]:
+        """A host that takes no part."""
+        host = self._hosts.add()
+        yield host
+        self._hosts.remove(host)
 
     def remove(self, host: Host) -> None:
         """Take a host away for good."""
@@ -204,6 +153,15 @@ class Cluster(abc.ABC):
         """Wait until Ray has given the host up; how many seconds it took."""
         return wait(lambda: not self.node_of(host), f"{host.name} to be given up", self._story)
 
+    def wait_lost_address(self, address: str) -> float:
+        """Wait until Ray has given up whatever had this address."""
+        lost = pb.Node.STATE_LOST
+        return wait(
+            lambda: all(node.state == lost for node in self.status().nodes if node.address == address),
+            f"{address} to be given up",
+            self._story,
+        )
+
     def wait_node(self, host: Host) -> float:
         """Wait until the host's node takes part."""
         return wait(lambda: bool(self.node_of(host)), f"{host.name} to take part", self._story)
@@ -260,21 +218,7 @@ def start_ray(host: Host, *arguments: str, environment: Mapping[str, str] | None
     """`ray start` on a host. One CPU: Ray starts a spare process for each."""
     command = [PYTHON, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={host.address}", "--num-cpus=1"]
     command += ["--object-store-memory=150000000", *arguments]
-    host.run(*command, environment=_ENVIRONMENT | dict(environment or {}))
-
-
-def wait(condition: Callable[[], bool], what: str, story: Callable[[], str] = str) -> float:
-    """Wait until it holds; how many seconds it took. `story` is told if it does not come to pass."""
-    begin = time.monotonic()
-    while True:
-        try:
-            if condition():
-                return time.monotonic() - begin
-        except grpc.RpcError as error:
-            if time.monotonic() > begin + _PATIENCE:
-                raise AssertionError(f"{what}: the server does not answer: {error}") from None
-        assert time.monotonic() < begin + _PATIENCE, f"{what}: not within {_PATIENCE:g} s\n{story()}"
-        time.sleep(0.1)
+    host.run(*command, environment=ENVIRONMENT | dict(environment or {}))
 
 
 def keep_logs(hosts: Hosts, folder: Path) -> None:

@@ -32,8 +32,10 @@ _PATIENCE = 30.0
 class Host:
     """One of them; `Hosts` makes it."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, disk: str = "") -> None:
+        """A `disk` of such a size, 64m, or what there is."""
         self.name, self.address = f"h{number}", f"{_NETWORK}.{number}"
+        self._size = disk
         self.disk = _DISKS / self.name
         self._hardware_address = f"02:00:0a:4e:00:{number:02x}"  # the same after a boot, or others would not find it
         self.limit: CpuLimit | None = None  # of commands that begin from then on
@@ -51,6 +53,9 @@ class Host:
         kinds = ("--mount", "--net", "--pid", "--ipc", "--uts")
         command = ["unshare", *kinds, "--fork", "--kill-child", "--propagation", "private", "bash", str(_INIT)]
         command += [self.name, str(self.disk), *_shared()]
+        if self._size and not self.disk.exists():
+            self.disk.mkdir(parents=True)
+            _do("mount", "-t", "tmpfs", "-o", f"size={self._size}", self.name, str(self.disk))
         self.disk.mkdir(parents=True, exist_ok=True)
         with (self.disk / "boot.log").open("w") as log:
             self._parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -122,6 +127,13 @@ class Host:
         _do("tc", "qdisc", "del", "dev", self._wire, "root")
         self.run("tc", "qdisc", "del", "dev", "eth0", "root")
 
+    def readdress(self) -> None:
+        """Another address on the same network, and none of the old connections."""
+        old, self.address = self.address, f"{_NETWORK}.{100 + int(self.address.rpartition('.')[2])}"
+        self.run("ip", "addr", "del", f"{old}/24", "dev", "eth0")
+        self.run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
+        self.run("ip", "route", "add", "default", "via", f"{_NETWORK}.254")
+
     def command(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
         """The words that run these in the host, as root with a clean environment, where the checkout is."""
         assert self._first is not None, f"{self.name} is down"
@@ -179,9 +191,9 @@ class Hosts:
         for host in self.all:
             host.boot()
 
-    def add(self) -> Host:
-        """One more, up."""
-        self.all.append(Host(len(self.all) + 1))
+    def add(self, disk: str = "") -> Host:
+        """One more, up; with a disk of such a size, or what there is."""
+        self.all.append(Host(len(self.all) + 1, disk))
         self.all[-1].boot()
         return self.all[-1]
 

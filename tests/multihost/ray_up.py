@@ -18,7 +18,7 @@ from cluster.client.tls import Tls
 from protos.eightwinds.v1 import inference_pb2 as inference
 from tests.chaos.stage import Row
 from tests.chaos.streams import Streams, Tally
-from tests.multihost.cluster import Cluster, Serve, wait
+from tests.multihost.cluster import Cluster
 from tests.multihost.hosts import Host, Hosts
 from tests.multihost.operator_host import (
     CONFIG,
@@ -32,6 +32,7 @@ from tests.multihost.operator_host import (
     texts_on_one_host,
 )
 from tests.multihost.scenarios import ON_RAY_UP
+from tests.multihost.serve_process import Serve, wait
 from tests.multihost.stage import Stage
 from tests.multihost.strangers import refused, scanned
 
@@ -74,9 +75,9 @@ class _RaisedCluster(Cluster):
         """Its ssh server starts, as at every boot; the rest is the autoscaler's."""
         let_in(host)
 
-    def add(self) -> Host:
+    def add(self, disk: str = "") -> Host:
         """As an operator does: its address goes into the file, which is brought up again without a restart."""
-        host = self._hosts.add()
+        host = self._hosts.add(disk)
         let_in(host, (self.operator.disk / "home" / ".ssh" / "id_ed25519.pub").read_text())
         file = self.operator.disk / "home" / "eightwinds" / CONFIG
         text = file.read_text(encoding="utf-8")

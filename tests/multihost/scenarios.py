@@ -18,6 +18,7 @@ from tests.multihost.losses import (
     kill_sole_host,
     reboot_sole_host,
 )
+from tests.multihost.ordinary import flood, full_disk, readdress
 from tests.multihost.stage import Scenario
 
 SCENARIOS: dict[str, tuple[Scenario, int, int]] = {  # how often: in full, in short
@@ -33,6 +34,9 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {  # how often: in full, in sh
     "slow-link": (slow_link, 2, 0),
     "add-host": (add_host, 1, 0),
     "drain": (drain, 2, 0),
+    "flood": (flood, 1, 0),
+    "readdress": (readdress, 1, 0),
+    "full-disk": (full_disk, 1, 0),
     "kill-serve": (kill_serve, 2, 0),
     "kill-serve-with-standby": (kill_serve_with_standby, 3, 1),
 }
