@@ -34,10 +34,12 @@ def weights_of(spec: ActorSpec) -> Weights:
     """The folder, if it is on this machine, else its mirror in the cache. ValueError as `open_checkpoint`."""
     if not spec.cache or Path(spec.folder).is_dir():
         return Weights(open_checkpoint(spec))
-    return _PulledWeights(spec)
+    return PulledWeights(spec)
 
 
-class _PulledWeights(Weights):
+class PulledWeights(Weights):
+    """A mirror of the spec's folder, which is on the machine of `serve`, with the tensors that were asked for."""
+
     def __init__(self, spec: ActorSpec) -> None:
         folder = _cache(spec) / spec.digest[:_NAMED_BY]
         self._spec = spec
