@@ -1,9 +1,12 @@
 """How fast the cluster's machines compute an expert's calls: measured once on each, and remembered by the cluster."""
 
 import logging
+import random
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -16,6 +19,9 @@ from model.config import MixtralConfig
 from model.experts.speed import calls_per_second
 
 log = logging.getLogger("eightwinds.actors")
+
+_PATIENCE, _LOOK = 12.0, 0.2  # seconds
+_CALM = 0.5  # cores
 
 
 class Speeds:
@@ -58,4 +64,14 @@ class Speeds:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _measure(spec: ActorSpec, model: MixtralConfig) -> float:
+    _wait_for_calm()
     return calls_per_second(model, spec.quantization, torch_dtype(spec.dtype), spec.threads or cores())
+
+
+def _wait_for_calm() -> None:
+    """Until hardly a core of this machine computes, because other processes start at the same time; not for ever."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        time.sleep(random.uniform(0.0, 2 * _LOOK))  # so that hosts that share cores take turns
+        if psutil.cpu_percent(_LOOK) / 100 * (psutil.cpu_count() or 1) < _CALM:
+            return

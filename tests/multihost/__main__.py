@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.report import report
 from tests.chaos.stage import HEADER, Row
 from tests.chaos.streams import Streams, some_requests
-from tests.multihost import autoscaling, jail, pulling, ray_up
+from tests.multihost import autoscaling, jail, pulling, ray_tls, ray_up
 from tests.multihost.cluster import TUNED, PlainCluster, keep_logs
 from tests.multihost.hosts import Hosts
 from tests.multihost.scenarios import SCENARIOS
@@ -20,8 +20,10 @@ from tests.multihost.stage import Stage
 
 AUTOSCALE = "autoscale"
 PULL = "pull"
+RAY_TLS = "ray-tls"
 RAY_UP = "ray-up"
-NAMES = (*SCENARIOS, AUTOSCALE, PULL, RAY_UP)
+APART = {PULL: pulling.pull, RAY_TLS: ray_tls.ray_tls}  # with clusters of their own
+NAMES = (*SCENARIOS, AUTOSCALE, *APART, RAY_UP)
 HEAD_ON_A_WORKER = "head.resources={worker: 0.1}"
 TITLE = "Sixteen streams while hosts are lost"
 NOTES = """Three hosts, each in namespaces of its own on one machine: the first has Ray's head node and `serve`, one of
@@ -78,10 +80,10 @@ def _run(arguments: argparse.Namespace) -> list[Row]:
     rows = _on_three_hosts(arguments, wanted) if wanted else []
     if AUTOSCALE in arguments.scenarios and not arguments.short:
         rows.append(_with_autoscaler(arguments))
-    if PULL in arguments.scenarios and not arguments.short:
+    for name in [name for name in APART if name in arguments.scenarios and not arguments.short]:
         begin = time.monotonic()
-        rows.append(pulling.pull())
-        _say(f"{PULL}: {rows[-1].cells()}", begin)
+        rows.append(APART[name]())
+        _say(f"{name}: {rows[-1].cells()}", begin)
     if RAY_UP in arguments.scenarios and (lack := ray_up.lacks()):
         print(f"skipped {RAY_UP}: {lack}", file=sys.stderr)
     elif RAY_UP in arguments.scenarios:

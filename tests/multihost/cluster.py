@@ -193,25 +193,36 @@ class Cluster(abc.ABC):
 
 
 class PlainCluster(Cluster):
-    """Ray is started by hand on all hosts, and the server has these settings, without TLS and tokens."""
+    """Ray is started by hand on all hosts, and the server has these settings, without TLS and tokens. The `environment`
+    is that of all of Ray's processes and the server, `detection` that of Ray's head node.
+    """
 
-    def __init__(self, hosts: Hosts, settings: Sequence[str] = (), detection: Mapping[str, str] = TUNED) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        settings: Sequence[str] = (),
+        detection: Mapping[str, str] = TUNED,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(hosts, hosts.all)
+        self._environment = dict(environment or {})
         self._arguments = [f"--ray-address={hosts.all[0].address}:{PORT}"]
         self._arguments += [word for setting in settings for word in ("--set", setting)]
         system = f"--system-config={json.dumps(SYSTEM_CONFIG)}"
-        start_ray(hosts.all[0], "--head", "--include-dashboard=false", f"--port={PORT}", system, environment=detection)
+        head = ["--head", "--include-dashboard=false", f"--port={PORT}", system]
+        start_ray(hosts.all[0], *head, environment=self._environment | dict(detection))
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.join, self.workers))
         self.begin()
 
     def join(self, host: Host) -> None:
         """By `ray start`."""
-        start_ray(host, f"--address={self.members[0].address}:{PORT}", '--resources={"worker": 1}')
+        address = f"--address={self.members[0].address}:{PORT}"
+        start_ray(host, address, '--resources={"worker": 1}', environment=self._environment)
 
     def serve(self) -> Serve:
         """With the settings."""
-        return Serve(self.members[0], *self._arguments)
+        return Serve(self.members[0], *self._arguments, environment=self._environment)
 
 
 def start_ray(host: Host, *arguments: str, environment: Mapping[str, str] | None = None) -> None:

@@ -22,14 +22,18 @@ class Serve:
     security: Sequence[str] = ("--insecure",)
     environment: Mapping[str, str] = ENVIRONMENT
 
-    def __init__(self, host: Host, *arguments: str) -> None:
+    def __init__(self, host: Host, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        """The `environment` goes beside that of its kind."""
         self.address, self._host = f"{host.address}:50051", host
         command = [PYTHON, "-m", "cluster.cli", "serve", f"--listen={self.address}", f"--http={host.address}:8000"]
         command += [*self.security, *arguments]
         self.log = host.disk / "tmp" / f"serve-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                host.command(command, self.environment), stdout=subprocess.PIPE, stderr=log, text=True
+                host.command(command, {**self.environment, **(environment or {})}),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
         self._line = ""
         self._said = threading.Event()
