@@ -41,6 +41,8 @@ def measure(checkpoint: str, way: str, requests: int, rounds: int) -> tuple[floa
         settings = [f"head.resources={{node:{hosts.all[0].address}: 0.01}}", "model.dtype=bfloat16"]
         cluster = PlainCluster(hosts, [f"model.path={checkpoint}", *settings, _WAYS[way]])
         here = Counter(host.name for host in cluster.workers for _ in cluster.replicas(host))
+        nodes = {node.address: node.calls_per_second for node in cluster.status().nodes}
+        say(f"calls a second: {', '.join(f'{host.name} {nodes[host.address]:.0f}' for host in hosts.all)}")
         rates = []
         for round_ in range(rounds):
             work = Requests(requests, _PROMPT, _TOKENS)
