@@ -59,6 +59,19 @@ def on(host: Host, command: str, seconds: float = 120.0) -> str:
     return host.run("bash", "-c", command, environment=ENVIRONMENT, timeout=seconds)
 
 
+def join_by_hand(operator: Host, head: Host, host: Host) -> None:
+    """Bring the project and Ray's token to a further host, and start Ray there."""
+    ssh = "ssh -o StrictHostKeyChecking=accept-new"
+    start = "RAY_AUTH_MODE=token RAY_worker_niceness=0 .venv/bin/ray start --disable-usage-stats"
+    start += f" --address={head.address}:6379 --object-store-memory=200000000"
+    for command in (
+        f"rsync -a -e '{ssh}' --exclude .git --exclude .venv --exclude build ~/eightwinds {host.address}:",
+        f"rsync -a -e '{ssh}' ~/.ray {host.address}:",
+        f'{ssh} {host.address} "cd eightwinds && ln -sfn {PREFIX} .venv && {start}"',
+    ):
+        on(operator, command)
+
+
 def nodes(head: Host) -> int:
     """How many nodes take part, by `ray status`; 0 while it does not answer."""
     try:
