@@ -25,6 +25,7 @@ from tests.multihost.operator_host import (
     ENVIRONMENT,
     PROMPTS,
     ask,
+    join_by_hand,
     let_in,
     nodes,
     on,
@@ -76,9 +77,7 @@ class _RaisedCluster(Cluster):
         let_in(host)
 
     def add(self, disk: str = "") -> Host:
-        """As docs/operations.md has it: files, set-up and `ray start` by hand, because Ray's provider for hosts that are
-        there already does not look for others while it runs.
-        """
+        """As docs/operations.md has it: by hand, because Ray's provider of hosts does not look for others later."""
         host = self._hosts.add(disk)
         let_in(host, (self.operator.disk / "home" / ".ssh" / "id_ed25519.pub").read_text())
         join_by_hand(self.operator, self.members[0], host)
