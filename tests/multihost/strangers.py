@@ -1,5 +1,7 @@
 """Callers from another host who should not be let in, and the ports that they find open."""
 
+import sys
+from collections import Counter
 from pathlib import Path
 
 from tests.chaos.streams import Tally
@@ -31,6 +33,10 @@ def refused(operator: Host, cluster: list[Host]) -> list[str]:
 def scanned(operator: Host, cluster: list[Host], tally: Tally) -> str:
     """A scan of every port before and after the shipped firewall; the ports of before, for the note."""
     before = {host.name: _scan(operator, host) for host in cluster}
+    answers = Counter[str]()
+    for host in cluster:
+        answers.update(_knocked(operator, host, before[host.name] - _OPEN["head"]))
+    tally.failed += [f"without Ray's token {answer}" for answer in answers if answer.endswith("answers")]
     rules = (ROOT / "examples" / "clusters" / "firewall.nft").read_text(encoding="utf-8")
     for number, host in enumerate(cluster, 1):
         rules = rules.replace(f"192.0.2.{number}", host.address)
@@ -46,7 +52,19 @@ def scanned(operator: Host, cluster: list[Host], tally: Tally) -> str:
     if not ask(operator, cluster[0], PROMPTS[0]):
         tally.failed.append("behind the firewall nothing is answered")
     counts = ", ".join(f"{len(ports)} on {name}" for name, ports in before.items())
-    return f"ports open to strangers without the firewall: {counts}; with it 22, 50051, 8000 on the head, 22 on workers"
+    knocks = ", ".join(f"{count} x {answer}" for answer, count in answers.most_common())
+    return (
+        f"ports open to strangers without the firewall: {counts}; to a call without Ray's token they say: {knocks}; "
+        "with the firewall 22, 50051, 8000 are open on the head, 22 on workers"
+    )
+
+
+def _knocked(operator: Host, host: Host, ports: set[int]) -> list[str]:
+    """What each port says to a caller without Ray's token."""
+    program = Path(__file__).with_name("knock.py")
+    said = operator.run("python", str(program), host.address, *map(str, sorted(ports)), timeout=300)
+    print(f"{host.name}: {said}", file=sys.stderr, flush=True)
+    return [line.partition(" ")[2] for line in said.splitlines()]
 
 
 def _scan(operator: Host, host: Host) -> set[int]:
