@@ -7,7 +7,7 @@
 #   make bench    microseconds per dispatch; time until ready
 #   make bench-serve   the server under load, and what the engine costs (20 minutes)
 #   make chaos    kills, freezes, slow-downs, scalings under load, every token compared (45 minutes); chaos-short: a few
-#   make multihost   several hosts on this machine, lost, cut off, drained (15 minutes; needs root); multihost-short: two
+#   make multihost   several hosts on this machine, lost, cut off, drained (40 minutes; needs root); multihost-short: two
 #   make daily    signals, Ray's own processes gone, full disks, a pause (15 minutes; needs root); daily-short: a few
 #   make abuse    what strangers send, beside 16 ordinary streams (10 minutes); abuse-short: 3 seconds of each
 #   make clients  openai, LangChain, litellm, lm-eval, benchmarks and others, each in an environment of its own, against
@@ -112,7 +112,7 @@ chaos-short: $(DEVELOPER)
 	@$(BIN)/python -m tests.chaos --short
 
 multihost: $(DEVELOPER)
-	@echo 'multihost: three hosts in namespaces of their own, then Ray with its autoscaler (15 minutes)'
+	@echo 'multihost: three hosts in namespaces of their own, Ray with its autoscaler, then clusters of their own (40 minutes)'
 	@$(BIN)/python -m tests.multihost --publish docs/chaos/hosts.md
 
 multihost-short: $(DEVELOPER)
