@@ -108,6 +108,8 @@ def _put(values: dict[str, Any], path: list[str], text: str, source: str) -> Non
 def _explain(error: Any) -> str:
     key, given = ".".join(map(str, error["loc"])), error["input"]
     if error["type"] == "extra_forbidden":
+        if isinstance(given, dict) and given:  # a section that there is not: what is in it tells which was meant
+            key = f"{key}.{next(iter(given))}"
         return f"unknown configuration key {key}; did you mean {_nearest(key, known_keys())}?"
     if error["type"] == "literal_error":
         choices = error["ctx"]["expected"]  # such as "'ray' or 'in_process'"
