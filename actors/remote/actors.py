@@ -84,10 +84,10 @@ class _Actor:
 
 
 class ExpertActor(_Actor):
-    def __init__(self, spec: ActorSpec) -> None:
+    def __init__(self, spec: ActorSpec, beside: int) -> None:
         self._expert = Expert(spec, weights_of(spec))
         machines = sum(node["Alive"] for node in _nodes())
-        super().__init__(self._expert, beside=ceil(self._expert.config.num_local_experts / machines))
+        super().__init__(self._expert, beside or ceil(self._expert.config.num_local_experts / machines))
         if spec.transport == "channel":
             self._address = ChannelServer(self._answer, self._node_id, *_listening_place(self._node_id)).address
 
@@ -180,10 +180,17 @@ def _ending_without_device() -> Iterator[None]:
 
 
 def start_actor(
-    name: str, spec: ActorSpec, reserved: Mapping[str, Any], namespace: str, node_id: str, avoided: Collection[str]
+    name: str,
+    spec: ActorSpec,
+    reserved: Mapping[str, Any],
+    namespace: str,
+    node_id: str,
+    avoided: Collection[str],
+    beside: int = 0,
 ) -> Any:
     """Create the detached actor `name`, or find it; returns its handle at once. `reserved` are options of Ray. The
-    actor runs on this node if one is named, and is lost with it; else on any but those to avoid.
+    actor runs on this node if one is named, and is lost with it; else on any but those to avoid. `beside` so many
+    experts, itself included, an expert shares its machine's cores; 0: not known.
     """
     strategy: Any = "SPREAD"
     if node_id:
@@ -203,7 +210,7 @@ def start_actor(
         scheduling_strategy=strategy,
         **reserved,
     )
-    return remote.remote(spec)
+    return remote.remote(spec) if spec.expert is None else remote.remote(spec, beside)
 
 
 def pulses_in(calls: Iterable[tuple[Any, K]]) -> tuple[dict[K, Pulse], dict[K, str], dict[K, str]]:

@@ -39,13 +39,11 @@ class Machines:
         ]
 
 
-def machines(speeds: Speeds | None = None, wait: float = 0.0) -> list[NodeInfo]:
-    """As Ray knows them: all memory is what Ray may reserve, and what is in use is not known. Speeds that are not known
-    yet are waited for so many seconds.
-    """
+def machines(speeds: Speeds | None = None) -> list[NodeInfo]:
+    """As Ray knows them: all memory is what Ray may reserve, and what is in use is not known."""
     free, public = free_by_node(), cast(Any, ray)  # its functions are not annotated
-    alive = [node["NodeID"] for node in public.nodes() if node["Alive"]]
-    known = speeds.of(alive, wait) if speeds is not None and len(alive) > 1 else {}
+    alive = {node["NodeID"]: node["Resources"] for node in public.nodes() if node["Alive"]}
+    known = speeds.of(alive) if speeds is not None and len(alive) > 1 else {}
     return [
         NodeInfo(
             node["NodeID"],

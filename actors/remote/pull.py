@@ -2,6 +2,7 @@
 here, into a cache that the next process here finds again, with a checksum for every piece.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ _SOURCE = "weights"  # key of the cluster's memory: the node of the server that 
 _AT_ONCE = 2  # pieces on their way
 _ATTEMPTS = 3  # ... of each that comes damaged
 _NAMED_BY = 32  # digits of a checkpoint's digest
+_EMPTY_SECONDS = 60.0
 
 
 def say_where(memory: RayMemory) -> None:
@@ -41,17 +43,25 @@ class PulledWeights(Weights):
     """A mirror of the spec's folder, which is on the machine of `serve`, with the tensors that were asked for."""
 
     def __init__(self, spec: ActorSpec) -> None:
-        folder = _cache(spec) / spec.digest[:_NAMED_BY]
-        self._spec = spec
-        if not folder.is_dir():
-            skeleton: Skeleton = ray.get(self._source().skeleton.remote())
-            skeleton.write(folder)
-        checkpoint = Checkpoint.open(folder)
-        if checkpoint.digest != spec.digest:
-            shutil.rmtree(folder)
-            raise ValueError(f"{spec.folder} has changed since the server started: restart the server")
-        super().__init__(checkpoint)
-        self._mirror = Mirror(folder, "head" if spec.expert is None else f"expert-{spec.expert}")
+        """ValueError if the folder there is not the one that the server began with."""
+        self._spec, self._folder = spec, _mirrors(spec.cache) / spec.digest[:_NAMED_BY]
+        super().__init__(self._opened() or self._brought())
+        self._mirror = Mirror(self._folder, "head" if spec.expert is None else f"expert-{spec.expert}")
+
+    def _opened(self) -> Checkpoint | None:
+        """None if there is no mirror, or one that a power cut or a bad disk has damaged."""
+        try:
+            checkpoint = Checkpoint.open(self._folder)
+        except (OSError, ValueError):
+            return None
+        return checkpoint if checkpoint.digest == self._spec.digest else None
+
+    def _brought(self) -> Checkpoint:
+        skeleton: Skeleton = ray.get(self._source().skeleton.remote())
+        skeleton.write(self._folder)
+        if (checkpoint := self._opened()) is None:
+            raise ValueError(f"{self._spec.folder} has changed since the server started: restart the server")
+        return checkpoint
 
     def to_bring(self, names: Sequence[str]) -> int:
         return sum(span.end - span.begin for span in self._spans(names))
@@ -63,21 +73,24 @@ class PulledWeights(Weights):
             missing = self._mirror.missing(spans)
             nbytes = sum(span.end - span.begin for span in missing)
             progress(self.to_bring(names) - nbytes)
-            self._check_room(nbytes)
             if missing:
+                self._reserve(missing, nbytes)
                 log.info("bringing %.2f GB of weights here from the machine of serve", nbytes / 1e9)
                 self._pull(missing, progress)
 
     def _spans(self, names: Sequence[str]) -> list[Span]:
         return spans_of(self.checkpoint.tensors[name] for name in names)
 
-    def _check_room(self, nbytes: int) -> None:
-        free = shutil.disk_usage(self.checkpoint.folder).free
-        if nbytes > free:
+    def _reserve(self, missing: Sequence[Span], nbytes: int) -> None:
+        """Take room on the disk before anything comes: other processes here bring theirs at the same time."""
+        try:
+            self._mirror.reserve(missing)
+        except OSError as error:
+            free = shutil.disk_usage(self._folder).free
             raise OSError(
                 f"{nbytes / 1e9:.1f} GB of weights do not fit into {self._spec.cache}, which has {free / 1e9:.1f} GB "
-                "free: make room there, or set model.cache to a folder that has it"
-            )
+                f"free: make room there, or set model.cache to a folder that has it ({error})"
+            ) from None
 
     def _pull(self, missing: Sequence[Span], progress: Callable[[int], None]) -> None:
         source, waiting = self._source(), list(reversed(missing))
@@ -122,24 +135,42 @@ class _Reader:
         return data, sha256(data)
 
 
-def _cache(spec: ActorSpec) -> Path:
-    return Path(spec.cache).expanduser()
+def _mirrors(cache: str) -> Path:
+    """The folder of mirrors in a cache, which holds nothing else."""
+    return Path(cache).expanduser() / "mirrors"
 
 
 def empty_caches(cache: str) -> list[str]:
-    """Remove the cache on every machine of the cluster; a line for each that had one."""
-    lines = []
+    """Remove the mirrors on every machine of the cluster; a line for each that had some, or did not say."""
+    asked = {}
     for node in [node for node in ray.nodes() if node["Alive"]]:  # type: ignore[no-untyped-call]
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         remove: Any = ray.remote(_remove).options(num_cpus=0, scheduling_strategy=strategy)
-        if nbytes := ray.get(remove.remote(cache)):
-            lines.append(f"removed {nbytes / 1e9:.2f} GB of weights on {node['NodeManagerAddress']}")
+        asked[remove.remote(cache)] = str(node["NodeManagerAddress"])
+    done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_EMPTY_SECONDS)
+    lines = [f"the weights on {asked[ref]} are left: it did not answer" for ref in silent]
+    for ref in done:
+        try:
+            before, after = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            lines.append(f"the weights on {asked[ref]} are left: {type(error).__name__}")
+            continue
+        if before:
+            lines.append(f"removed {(before - after) / 1e9:.2f} GB of weights on {asked[ref]}")
+        if after:
+            lines.append(f"{after / 1e9:.2f} GB of weights on {asked[ref]} are left: not ours to remove")
     return lines
 
 
-def _remove(cache: str) -> int:
-    """Bytes that it took on the disk."""
-    folder = Path(cache).expanduser()
-    nbytes = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+def _remove(cache: str) -> tuple[int, int]:
+    """Bytes that mirrors took on the disk, before and after."""
+    folder = _mirrors(cache)
+    before = _on_disk(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    return nbytes
+    with contextlib.suppress(OSError):  # there is something else in it, or nothing there
+        folder.parent.rmdir()
+    return before, _on_disk(folder)
+
+
+def _on_disk(folder: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

@@ -1,5 +1,6 @@
 """The router's view of the experts' replicas: which there are, which to doubt, what each has under way."""
 
+import math
 import random
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from actors.routing.paces import Paces
 
 _FIRST_DOUBT = 1.0  # seconds that a replica is left alone after a failed call; doubled with each further one
 _LONGEST_DOUBT = 30.0
-_LOOK = 1 / 64  # share of the calls that go to either of two replicas, however slow
+_LOOK = 10.0  # seconds between two calls of an expert that go to a slow replica
 _LATE_DOUBT = 60.0  # ... after a late one, unless it answers before
 
 
@@ -25,6 +26,7 @@ class Replicas:
     ) -> None:
         self.table, self._rng, self._clock = table, rng or random.Random(), clock
         self.paces = Paces()
+        self._looked: dict[int, float] = {}  # by expert: when a slow one was looked at
         self._rows: dict[Replica, int] = {}  # under way
         self._doubts: dict[Replica, tuple[float, float]] = {}  # (until when, the length of the next one)
 
@@ -34,8 +36,8 @@ class Replicas:
 
     def choose(self, expert: int, rows: int = 1) -> Replica | None:
         """Of two chosen at random the one that has these rows done first, by what is under way (Mitzenmacher, "The
-        Power of Two Choices", 2001) and by their paces, trusted ones first; None if there is none. Now and then the
-        first of the two, because a replica that gets no calls shows no other pace.
+        Power of Two Choices", 2001) and by their paces, trusted ones first; None if there is none. Every few seconds
+        the slowest one, because a replica that gets no calls shows no other pace.
         """
         candidates = self.trusted(expert) or list(self.table[expert])
         if len(candidates) > 2:
@@ -45,14 +47,17 @@ class Replicas:
         if len(candidates) < 2:
             return candidates[0] if candidates else None
         paces = self.paces.of(candidates)
-        if max(paces) > 1 and self._rng.random() < _LOOK:
-            return candidates[0]
+        if max(paces) > 1 and self._clock() - self._looked.get(expert, -math.inf) > _LOOK:
+            self._looked[expert] = self._clock()
+            return candidates[paces.index(max(paces))]
         ends = [(self.rows_of(replica) + rows) * pace for replica, pace in zip(candidates, paces, strict=True)]
         return candidates[ends.index(min(ends))]
 
     def spread(self, expert: int, parts: int) -> list[Replica]:
         """At most `parts` replicas for the parts of a large call, fewest rows under way first."""
-        return sorted(self.trusted(expert), key=self.rows_of)[:parts]
+        trusted = self.trusted(expert)
+        paces = dict(zip(trusted, self.paces.of(trusted), strict=True))
+        return sorted(trusted, key=lambda replica: (self.rows_of(replica), paces[replica]))[:parts]
 
     def rows_of(self, replica: Replica) -> int:
         return self._rows.get(replica, 0)
@@ -73,7 +78,6 @@ class Replicas:
         self._doubts[replica] = (self._clock() + pause, min(2 * pause, _LONGEST_DOUBT))
         for gone in [r for r in self._doubts if r not in self.table[r.expert] and r != replica]:
             del self._doubts[gone]
-        self.paces.keep([r for row in self.table for r in row])
 
     def late(self, replica: Replica) -> None:
         """A call to it passed its deadline; it may yet answer."""

@@ -113,7 +113,7 @@ class ExpertRouter:
             replica = self.replicas.choose(expert, len(rows_RD))
             return [self._attempt(receipt.dispatch.layer, part, replica)] if replica else []
         calls = []
-        shares = self.replicas.paces.shares(len(rows_RD), several)
+        shares = self.replicas.paces.shares(len(rows_RD), several, self._deadlines.line())
         for replica, part_RD in zip(several, rows_RD.split(shares), strict=True):
             if not len(part_RD):
                 continue

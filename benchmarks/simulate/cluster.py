@@ -65,7 +65,7 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class HeadCosts:
     """Seconds of a head: of a step, of each of its sequences; in each layer of the layer, a token, a key that attention
-    reads, a call to an expert (there and back), and a byte of rows (gathered, sent, received and added up).
+    reads, a call to an expert (there and back), and a byte of rows there and back (gathered, sent, received, added up).
     """
 
     step: float

@@ -2,11 +2,13 @@
 back one after the other. Which experts a token goes to is drawn at random.
 """
 
+import functools
 import heapq
+import itertools
 import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from benchmarks.simulate.cluster import Layout, Link, Seat, Shape
 
@@ -37,12 +39,12 @@ class Work:
 
 
 @dataclass
-class _Step:
-    """Micro-batches of a step that are not through yet."""
+class _Batch:
+    """A micro-batch of a head's step; of the layer that it is in, `open` answers have not come."""
 
-    begin: float
-    left: int
-    end: float = 0.0
+    head: int
+    layer: int = 0
+    open: int = 0
 
 
 @dataclass
@@ -55,66 +57,79 @@ class Simulation:
     micro_batches: int = 1
     popularity: Sequence[float] = ()
     seed: int = 0
-    _seats: list[tuple[Seat, Lanes]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._seats = [(seat, Lanes(seat.machine.lanes)) for seat in self.layout.seats]
-        self._heads = [Lanes() for _ in range(self.layout.heads)]
-        self._links = [(Lanes(), Lanes()) for _ in range(self.layout.heads)]
+        heads = range(self.layout.heads)
+        self._heads = [Lanes() for _ in heads]
+        self._out, self._back = [Lanes() for _ in heads], [Lanes() for _ in heads]
         config = self.shape.config
         self._popularity = list(self.popularity) or [1.0] * config.num_local_experts
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = itertools.count()
+        self._steps: list[list[float]] = [[] for _ in heads]  # when each began
+        self._left = [0 for _ in heads]  # micro-batches of the step that are not through
 
     def seconds(self, steps: int = 4) -> float:
         """Of a step, mean over heads and all steps but the first."""
-        layers, events, order = self.shape.config.num_hidden_layers, list[tuple[float, int, int, int]](), 0
-        found, under_way, made = list[float](), dict[int, _Step](), Counter[int]()
-
-        def begin(head: int, at: float) -> None:
-            nonlocal order
-            under_way[head] = _Step(at, self.micro_batches)
-            for _ in range(self.micro_batches):
-                heapq.heappush(events, (at, order := order + 1, head, 0))
-
         for head in range(self.layout.heads):
-            begin(head, 0.0)
-        while events:
-            at, _, head, layer = heapq.heappop(events)
-            if layer < layers:
-                heapq.heappush(events, (self._layer(head, at), order := order + 1, head, layer + 1))
-                continue
-            step = under_way[head]
-            step.left, step.end = step.left - 1, max(step.end, at)
-            if step.left:
-                continue
-            costs = self.layout.head
-            end = self._heads[head].take(step.end, costs.step + self.work.sequences * costs.sequence)
-            if made[head]:
-                found.append(end - step.begin)
-            made[head] += 1
-            if made[head] <= steps:
-                begin(head, end)
-        return sum(found) / len(found)
+            self._begin(head, 0.0)
+        while min(map(len, self._steps)) < steps + 2:
+            at, _, action = heapq.heappop(self._events)
+            action(at)
+        return sum(begun[steps + 1] - begun[1] for begun in self._steps) / steps / len(self._steps)
 
-    def _layer(self, head: int, at: float) -> float:
-        """When a micro-batch that begins a layer then is through it."""
-        costs, share = self.layout.head, 1 / self.micro_batches
+    def _at(self, time: float, action: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._order), action))
+
+    def _begin(self, head: int, at: float) -> None:
+        self._steps[head].append(at)
+        self._left[head] = self.micro_batches
+        for _ in range(self.micro_batches):
+            batch = _Batch(head)
+            self._at(at, functools.partial(self._layer, batch))
+
+    def _layer(self, batch: _Batch, at: float) -> None:
+        """The head's part of a layer, and its calls; behind the last layer the end of the step."""
+        if batch.layer == self.shape.config.num_hidden_layers:
+            self._end(batch.head, at)
+            return
+        costs, head, share = self.layout.head, self._heads[batch.head], 1 / self.micro_batches
         tokens = round(self.work.tokens * share)
-        own = costs.layer + tokens * costs.token + self.work.keys * share * costs.key
-        at = self._heads[head].take(at, own)
-        out, back = self._links[head]
-        answers = []
-        for seat, lanes, rows in self._calls(tokens, at):
+        at = head.take(at, costs.layer + tokens * costs.token + self.work.keys * share * costs.key)
+        calls = self._calls(tokens, at)
+        batch.open = len(calls)
+        for seat, lanes, rows in calls:
             nbytes = rows * self.shape.row
-            at = self._heads[head].take(at, costs.call / 2 + nbytes * costs.byte)
-            there = self._over(out, at, nbytes) if seat.away else at
-            operations = 2 * self.shape.expert_numbers * rows
-            taken = seat.machine.seconds(self.shape.expert_numbers * self.shape.number, operations)
-            answers.append((lanes.take(there, taken), nbytes if seat.away else 0))
-        last = at
-        for done, nbytes in sorted(answers):
-            last = max(last, self._over(back, done, nbytes) if nbytes else done)
-        return last + costs.call / 2
+            at = head.take(at, (costs.call + nbytes * costs.byte) / 2)
+            there = self._over(self._out[batch.head], at, nbytes) if seat.away else at
+            compute = functools.partial(self._compute, batch, seat, lanes, rows)
+            self._at(there, compute)
+
+    def _compute(self, batch: _Batch, seat: Seat, lanes: Lanes, rows: int, at: float) -> None:
+        operations = 2 * self.shape.expert_numbers * rows
+        taken = seat.machine.seconds(self.shape.expert_numbers * self.shape.number, operations)
+        nbytes = rows * self.shape.row
+        self._at(lanes.take(at, taken), functools.partial(self._send_back, batch, seat.away, nbytes))
+
+    def _send_back(self, batch: _Batch, away: bool, nbytes: int, at: float) -> None:
+        here = self._over(self._back[batch.head], at, nbytes) if away else at
+        self._at(here, functools.partial(self._take_in, batch, nbytes))
+
+    def _take_in(self, batch: _Batch, nbytes: int, at: float) -> None:
+        costs = self.layout.head
+        end = self._heads[batch.head].take(at, (costs.call + nbytes * costs.byte) / 2)
+        batch.open -= 1
+        if not batch.open:
+            batch.layer += 1
+            self._at(end, functools.partial(self._layer, batch))
+
+    def _end(self, head: int, at: float) -> None:
+        self._left[head] -= 1
+        if not self._left[head]:
+            costs = self.layout.head
+            self._begin(head, self._heads[head].take(at, costs.step + self.work.sequences * costs.sequence))
 
     def _over(self, way: Lanes, at: float, nbytes: float) -> float:
         link: Link = self.layout.link

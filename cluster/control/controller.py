@@ -159,7 +159,7 @@ class Controller:
                 self._said.warn(now, f"expert %d replica %d {kind}", *replica_id, detail=found[replica_id])
         if vitals.lost:
             self._nodes.outdated()  # perhaps with its node, where no other shall begin then
-        nodes = self._nodes.fresh() if m.may_start(vitals.lost) else None
+        nodes = self._nodes.fresh() if m.asks_for_nodes(vitals.lost) else None
         usage = self._ops.usage() if m.retiring(now) else None
         return Facts(self._ended, vitals, nodes, usage.queued_rows if usage is not None else None)
 

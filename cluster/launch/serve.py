@@ -156,6 +156,8 @@ def down(config: Config, caches: bool = False) -> int:
             from cluster.launch.on_ray import joining
 
             lines = joining.down(config, caches)
+        elif caches:
+            raise ValueError("--cache is for the hosts of a cluster: give its --ray-address")
         else:
             lines = daemon.down(config.cluster.namespace)
     except (ValueError, OSError, LaunchFailed) as error:

@@ -47,25 +47,27 @@ class Skeleton:
         return cls(small, {file.name: file.stat().st_size for file in files}, blocks)
 
     def write(self, folder: Path) -> None:
-        """Make a folder of it, or leave the one that is there; whoever sees the folder sees all of it."""
+        """Make a folder of it. One that is there gets its headers and small files anew, and keeps its tensors."""
         making = folder.with_name(f"{folder.name}.{os.getpid()}")
         shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        for name, content in self.small.items():
-            (making / name).write_bytes(content)
-        for name, size in self.sizes.items():
-            with (making / name).open("wb") as stream:
-                stream.truncate(size)
-        for name, begin, data in self.blocks:
-            with (making / name).open("r+b") as stream:
-                stream.seek(begin)
-                stream.write(data)
+        self._fill(making)
         try:
             making.rename(folder)
-        except OSError:  # another process was first
+        except OSError:  # it is there
             shutil.rmtree(making)
-            if not folder.is_dir():
-                raise
+            self._fill(folder)
+
+    def _fill(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.small.items():
+            (folder / name).write_bytes(content)
+        for name, size in self.sizes.items():
+            with (folder / name).open("ab") as stream:
+                stream.truncate(size)
+        for name, begin, data in self.blocks:
+            with (folder / name).open("r+b") as stream:
+                stream.seek(begin)
+                stream.write(data)
 
 
 def spans_of(entries: Iterable[TensorEntry]) -> list[Span]:
@@ -102,6 +104,12 @@ class Mirror:
         there = {span for span, digest in self._recorded() if sha256(self.read(span)) == digest}
         return [chunk for span in spans for chunk in _chunks(span) if chunk not in there]
 
+    def reserve(self, spans: Iterable[Span]) -> None:
+        """Take room on the disk for these; OSError if there is not enough."""
+        for span in spans:
+            with (self._folder / span.file).open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), span.begin, span.end - span.begin)
+
     def put(self, span: Span, data: bytes, digest: str) -> None:
         """ValueError if the data do not have this digest, or are not as many."""
         if len(data) != span.end - span.begin or sha256(data) != digest:
@@ -110,7 +118,7 @@ class Mirror:
             stream.seek(span.begin)
             stream.write(data)
         with self._record.open("a", encoding="ascii") as record:
-            record.write(json.dumps([span.file, span.begin, span.end, digest]) + "\n")
+            record.write("\n" + json.dumps([span.file, span.begin, span.end, digest]))  # behind half a line of another
 
     def read(self, span: Span) -> bytes:
         """The bytes that are there now."""

@@ -1,5 +1,6 @@
 """Weights that come over Ray into a cache."""
 
+import errno
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,7 +59,10 @@ def test_tensors_come_once_and_are_the_original_ones(
     for name in names:
         assert torch.equal(*(Tensors(c, names, torch.float32)[name] for c in (weights.checkpoint, original)))
     assert bring(PulledWeights(pulled)) == [original.nbytes(names)], "they are there already"
-    assert len(empty_caches(pulled.cache)) == 1 and not Path(pulled.cache).exists()
+    other = Path(pulled.cache) / "somebody's"
+    other.touch()
+    (line,) = empty_caches(pulled.cache)
+    assert line.startswith("removed 0.00 GB") and [*Path(pulled.cache).iterdir()] == [other], "only what is ours"
     assert empty_caches(pulled.cache) == []
 
 
@@ -88,13 +92,28 @@ def test_a_piece_that_comes_damaged_is_asked_for_again_and_a_killed_process_goes
 def test_a_disk_that_is_too_small_is_told_before_anything_comes(
     pulled: ActorSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(OSError, match=r"do not fit into .*cache, which has 0\.0 GB free: make room there"):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"do not fit into .*cache, which has .* GB free: make room there"):
         bring(PulledWeights(pulled))
+
+
+@pytest.mark.parametrize("harm", ["config.json", "model.safetensors"])
+def test_a_damaged_mirror_is_mended(original: Checkpoint, pulled: ActorSpec, harm: str) -> None:
+    """As a power cut may leave it."""
+    weights = PulledWeights(pulled)
+    bring(weights)
+    (weights.checkpoint.folder / harm).write_bytes(b"")
+    again = PulledWeights(pulled)
+    assert again.checkpoint.digest == original.digest
+    bring(again)
+    names = again.checkpoint.expert_names(EXPERT)
+    assert all(torch.equal(*(Tensors(c, names, torch.float32)[n] for c in (again.checkpoint, original))) for n in names)
 
 
 def test_another_checkpoint_at_the_same_path_is_refused(original: Checkpoint, pulled: ActorSpec) -> None:
     write(original.folder, tiny(hidden_size=64, intermediate_size=96, rope_theta=5000.0))
     with pytest.raises(ValueError, match="has changed since the server started"):
         PulledWeights(pulled)
-    assert not list(Path(pulled.cache).iterdir())

@@ -4,6 +4,7 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from model.checkpoint.folder import Checkpoint
 log = logging.getLogger("eightwinds.launch")
 
 _POLL = 0.25
-_SPEED_SECONDS = 20.0  # for the machines to measure themselves; one that has not is taken to be as fast as the others
+_SPEED_SECONDS = 30.0  # for the machines to measure themselves
 _OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}  # Ray's own resources by its options
 _EXPERT = re.compile(r"expert-(\d+)-(\d+)")
 
@@ -57,7 +58,7 @@ class Actors:
     def start_all(self, stop: threading.Event) -> tuple[dict[Actor, Any], Readiness]:
         """Start what an earlier serve has not left; returns all handles, and which actors must be ready."""
         if self.config.cluster.ray_address and not self.config.experts.num_gpus:
-            self.speeds = Speeds(RayMemory(self._namespace), self._expert_specs[0], self._model)
+            self.speeds = Speeds(RayMemory(self._namespace), self._expert_specs[0], self._model, self._expert_needs)
         running = running_actors(self._namespace)
         reports = reports_of({name: handle for name in running if (handle := find_actor(name, self._namespace))})
         found = {actor: reports.get(name) for name, actor in running.items()}
@@ -70,7 +71,10 @@ class Actors:
         self.new = [name_of(r) for r in plan.missing] + ([] if plan.head_kept else ["head"])
         handles: dict[Actor, Any] = {"head": self.start("head")[1]}
         nodes = self._nodes(plan, handles["head"], stop)
-        handles |= {r: self.start(r, nodes.get(r, ""))[1] for r in [*plan.kept, *plan.missing]}
+        beside = Counter([*plan.kept.values(), *nodes.values()])  # experts of each node
+        for replica_id in [*plan.kept, *plan.missing]:
+            node_id = nodes.get(replica_id, "")
+            handles[replica_id] = self.start(replica_id, node_id, beside=beside[node_id] if node_id else 0)[1]
         return handles, Readiness(handles, plan.dispensable())
 
     def _nodes(self, plan: StartPlan, head: Any, stop: threading.Event) -> dict[ReplicaId, str]:
@@ -78,15 +82,20 @@ class Actors:
         if not plan.missing or sum(node.alive for node in machines(self.speeds)) < 2:
             return {}
         _wait_for_node(head, stop, self.config.cluster.start_timeout_s)
-        alive = [node for node in machines(self.speeds, _SPEED_SECONDS) if node.alive]
-        return plan.nodes(alive, self._expert_needs)
+        end, found = time.monotonic() + _SPEED_SECONDS, machines(self.speeds)
+        while self.speeds is not None and self.speeds.missing() and time.monotonic() < end:
+            if stop.wait(_POLL):
+                raise LaunchStopped
+            found = machines(self.speeds)
+        return plan.nodes([node for node in found if node.alive], self._expert_needs)
 
-    def start(self, actor: Actor, node_id: str = "", avoided: Collection[str] = ()) -> tuple[str, Any]:
+    def start(self, actor: Actor, node_id: str = "", avoided: Collection[str] = (), beside: int = 0) -> tuple[str, Any]:
         """Begin to start an actor, or find it: its name and handle."""
         amounts = dict(self._head_needs if actor == "head" else self._expert_needs)
         spec = self._head_spec if actor == "head" else self._expert_specs[actor.expert]
         reserved = {name: amounts.pop(key, 0) for name, key in _OPTIONS.items()} | {"resources": amounts or None}
-        return name_of(actor), start_actor(name_of(actor), spec, reserved, self._namespace, node_id, avoided)
+        name, namespace = name_of(actor), self._namespace
+        return name, start_actor(name, spec, reserved, namespace, node_id, avoided, beside)
 
 
 def running_actors(namespace: str) -> dict[str, Actor]:

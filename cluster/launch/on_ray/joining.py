@@ -12,6 +12,7 @@ import ray
 from actors.remote.actors import stop_actors
 from actors.remote.memory import RayMemory
 from actors.remote.pull import empty_caches
+from actors.remote.speeds import forget_speeds
 from cluster.control.leadership import CannotLead, Leadership
 from cluster.control.wishes import forget_wishes
 from cluster.launch.local_ray.auth import ADVICE, answers, ray_auth
@@ -73,7 +74,9 @@ def down(config: Config, caches: bool) -> list[str]:
     """Remove this namespace's actors from `cluster.ray_address`, and the `caches` of weights; a line for each."""
     connect(config, None)
     ours = list(running_actors(config.cluster.namespace))
-    forget_wishes(RayMemory(config.cluster.namespace))
+    memory = RayMemory(config.cluster.namespace)
+    forget_wishes(memory)
+    forget_speeds(memory)
     stop_actors(ours, config.cluster.namespace)
     emptied = empty_caches(config.model.cache) if caches else []
     ray.shutdown()

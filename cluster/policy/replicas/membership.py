@@ -13,7 +13,7 @@ from actors.vitals import NodeInfo, Pulse, Vitals
 from cluster.policy.replicas.desired import Desired
 from cluster.policy.replicas.known_routes import KnownRoutes
 from cluster.policy.replicas.lifecycle import Member, ReplicaOptions, State
-from cluster.policy.replicas.placement import assign
+from cluster.policy.replicas.placement import assign, paces
 from cluster.policy.replicas.reconcile import Change, reconcile
 
 _SETTLE_SECONDS = 0.3  # a call may be on its way to a replica although the head no longer routes to it
@@ -54,6 +54,7 @@ class Membership:
         self._past: dict[ReplicaId, Member] = {}  # replicas being replaced: their counts carry over to the successor
         self._stopping: set[ReplicaId] = set()  # no members any more, but their processes are not known to have ended
         self._routes = KnownRoutes({})
+        self._paces: Mapping[str, float] = {}  # of the nodes, as they were seen last
 
     # ---- what is wanted: for any thread ----
 
@@ -68,7 +69,7 @@ class Membership:
     def changes(self, wanted: Mapping[int, int] | None = None) -> list[Change]:
         """For the desired counts, or for `wanted`."""
         counts = dict(enumerate(self.desired.counts)) | dict(wanted or {})
-        return reconcile(counts, self.members.values(), self.desired.avoided)
+        return reconcile(counts, self.members.values(), self.desired.avoided, self._paces)
 
     def placed(self, changes: Sequence[Change], nodes: Collection[NodeInfo]) -> list[Change]:
         usable = [node for node in nodes if node.alive and node.node_id not in self.desired.avoided]
@@ -116,9 +117,9 @@ class Membership:
         waiting = [m for m in self.members.values() if m.state in unsettled or m.id in ended]
         return [m.id for m in waiting if m.state is not State.RETIRING]
 
-    def may_start(self, lost: Collection[ReplicaId]) -> bool:
-        """Whether a round may start a replica when these are lost, and so has to know the nodes."""
-        return bool(lost) or any(change.start for change in self.changes())
+    def asks_for_nodes(self, lost: Collection[ReplicaId]) -> bool:
+        """Whether a round may start or retire a replica when these are lost, and so has to know the nodes."""
+        return bool(lost) or bool(self.changes())
 
     def retiring(self, now: float) -> list[Member]:
         """Retired replicas that no call is on its way to, unless the head still routes to them."""
@@ -133,6 +134,8 @@ class Membership:
 
     def update(self, facts: Facts, now: float) -> Actions:
         """Take the facts in, and decide what to do about them."""
+        if facts.nodes is not None:
+            self._paces = paces(node for node in facts.nodes if node.alive)
         failed = self._observe(facts, now)
         overdue = {m.id: why for m in self.members.values() if (why := m.overdue(self.options, now))}
         given_up = {r: f"replica {r.index} was not started: {why}" for r, why in (overdue | failed).items()}

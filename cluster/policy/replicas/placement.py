@@ -30,11 +30,14 @@ def place(expert: int, nodes: Sequence[NodeInfo], placed: Placed, needs: Mapping
 
 
 def paces(nodes: Iterable[NodeInfo]) -> dict[str, float]:
-    """Of each node: 1 for the fastest ones and those not measured, less for others."""
+    """Of each node: 1 for the fastest ones, less for others; one that was not measured is taken for a middling one."""
     speeds = {node.node_id: node.speed for node in nodes}
-    fastest = max(speeds.values(), default=0.0)
-    slow = {node_id: speed / fastest for node_id, speed in speeds.items() if 0 < speed < _ALIKE * fastest}
-    return dict.fromkeys(speeds, 1.0) | slow
+    measured = sorted(speed for speed in speeds.values() if speed > 0)
+    if not measured:
+        return dict.fromkeys(speeds, 1.0)
+    fastest, middling = measured[-1], measured[(len(measured) - 1) // 2]
+    shares = {node_id: (speed or middling) / fastest for node_id, speed in speeds.items()}
+    return {node_id: share if share < _ALIKE else 1.0 for node_id, share in shares.items()}
 
 
 def assign(
@@ -58,17 +61,18 @@ def unused(expert: int, count: int, taken: Collection[ReplicaId]) -> list[Replic
     return [replica_id for replica_id in every if replica_id not in taken][: max(0, count)]
 
 
-def surplus(count: int, replicas: Placed, placed: Placed) -> list[ReplicaId]:
+def surplus(count: int, replicas: Placed, placed: Placed, pace: Mapping[str, float] | None = None) -> list[ReplicaId]:
     """Which `count` replicas of one expert go: without a node, then those on a node with most of the same expert, then
-    of all; the highest index of equal ones.
+    those whose node would compute a call for each of its replicas last; the highest index of equal ones. Nodes without
+    a known pace are as fast as any.
     """
-    left, everybody, going = dict(replicas), dict(placed), list[ReplicaId]()
+    left, everybody, going, pace = dict(replicas), dict(placed), list[ReplicaId](), pace or {}
 
-    def crowd(replica_id: ReplicaId) -> tuple[bool, int, int, int]:
+    def crowd(replica_id: ReplicaId) -> tuple[bool, int, float, int]:
         node_id = left[replica_id]
         same = sum(node == node_id for node in left.values())
         every = sum(node == node_id for node in everybody.values())
-        return not node_id, same, every, replica_id.index
+        return not node_id, same, every / pace.get(node_id, 1.0), replica_id.index
 
     while left and len(going) < count:
         going.append(max(left, key=crowd))

@@ -17,7 +17,12 @@ class Change:
     start: bool
 
 
-def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Collection[str]) -> list[Change]:
+def reconcile(
+    desired: Mapping[int, int],
+    members: Iterable[Member],
+    avoided: Collection[str],
+    pace: Mapping[str, float] | None = None,
+) -> list[Change]:
     """Starts and ends, after which each expert has its desired count and no replica is on an avoided node. One that
     is there is retired only after its successor is READY.
     """
@@ -35,7 +40,7 @@ def reconcile(desired: Mapping[int, int], members: Iterable[Member], avoided: Co
         changes += [Change(m.id, m.node_id, False) for m in moving[:replaced]]
         extra = len(there) - count
         for some in (others, ready):
-            going = surplus(extra, some, staying)
+            going = surplus(extra, some, staying, pace)
             extra -= len(going)  # popped: so that the next ones do not all leave the same node
             changes += [Change(replica_id, staying.pop(replica_id), False) for replica_id in going]
     return changes

@@ -49,10 +49,12 @@ def test_messages_leave_one_after_the_other_and_answers_come_so() -> None:
 
 
 def test_messages_take_time_of_the_head() -> None:
-    """Half of a call before it leaves; of the answers only the last is waited for."""
+    """Half of a call and of its bytes before it leaves, half when the answer comes, which is meanwhile for all but the
+    last here.
+    """
     seats = tuple(Seat(machine(), (expert,), away=False) for expert in EVERY)
-    costs = replace(HEAD, call=0.2, byte=1e-4)
-    layer = 1.125 + 8 * (0.1 + 0.1) + 4.0 + 0.1
+    costs = replace(HEAD, call=0.2, byte=2e-4)
+    layer = 1.125 + 8 * (0.1 + 0.1) + 4.0 + (0.1 + 0.1)
     assert seconds(Layout(costs, seats)) == pytest.approx(2 * layer + 0.75)
 
 

@@ -57,6 +57,7 @@ def test_replicas_are_placed_in_proportion_to_speed() -> None:
 
 def test_speeds_that_are_not_known_or_hardly_differ_do_not_count() -> None:
     assert paces(of_speed(a=100.0, b=80.0, c=0.0, d=50.0)) == {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.5}
+    assert paces(of_speed(a=100.0, b=0.0, c=40.0)) == {"a": 1.0, "b": 0.4, "c": 0.4}
     assert paces(of_speed(a=0.0, b=0.0)) == {"a": 1.0, "b": 1.0} and paces([]) == {}
     ids = [ReplicaId(expert, 0) for expert in range(4)]
     assert assign(ids, of_speed(a=100.0, b=80.0), {}, {}) == assign(ids, of_speed(a=0.0, b=0.0), {}, {})
