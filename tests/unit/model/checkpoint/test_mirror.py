@@ -54,7 +54,7 @@ def test_another_process_goes_on_where_one_was_killed(
         data = read_span(original.folder, span)
         first.put(span, data, sha256(data))
     record = part.folder / ".expert-3.spans"
-    record.write_text(record.read_text() + '["model.safetensors", 12', encoding="ascii")  # it was killed as it wrote
+    record.write_text(record.read_text() + '\n["model.safetensors", 12', encoding="ascii")  # it was killed as it wrote
     assert Mirror(part.folder, "expert-3").missing(spans) == every[4:]
     assert Mirror(part.folder, "expert-4").missing(spans) == every, "a record of its own"
 
