@@ -14,7 +14,7 @@ from model.matrices.matrix import Matrix, Product
 
 _LEAST = 1 << 16  # numbers in a weight; a smaller one is not worth it
 _LAYOUTS = (None, 1)  # rows that oneDNN is told to lay a weight out for; None: it takes its default
-# Row counts that a trial compares. oneDNN keeps what it makes for each (about a megabyte), so there are no more of them.
+# Row counts that a trial compares: few, because oneDNN keeps what it makes for each, about a megabyte.
 _ROWS = (2, 3, 8, 16, 17, 31, 32, 33, 40, 64, 65, 128)
 
 

@@ -88,7 +88,9 @@ def _run(arguments: argparse.Namespace) -> list[Row]:
         print(f"skipped {RAY_UP}: {lack}", file=sys.stderr)
     elif RAY_UP in arguments.scenarios:
         begin = time.monotonic()
-        rows += (raised := ray_up.ray_up(some_requests(arguments.seed, 12), arguments.times or 1))
+        rows += (
+            raised := ray_up.ray_up(some_requests(arguments.seed, 12), arguments.times or int(not arguments.short))
+        )
         _say(f"{RAY_UP}: {raised[0].cells()}", begin)
     return rows
 

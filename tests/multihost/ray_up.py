@@ -91,8 +91,8 @@ class _RaisedCluster(Cluster):
 
 
 def ray_up(requests: Sequence[inference.GenerateRequest], times: int) -> list[Row]:
-    """Three hosts, and a fourth for operator and client; each of the scenarios so often. What is wrong is told as a
-    failed request of the first row.
+    """Three hosts, and a fourth for operator and client; each of the scenarios so often, none with 0. What is wrong is
+    told as a failed request of the first row.
     """
     tally, notes, begin = Tally(), list[str](), time.monotonic()
 
@@ -116,7 +116,7 @@ def ray_up(requests: Sequence[inference.GenerateRequest], times: int) -> list[Ro
                 tally.different += 1
                 notes.append(f"{prompt!r} gives {text!r}, not {expected!r}")
         tally.failed += refused(operator, members)
-        rows = _under_load(cluster, requests, times)
+        rows = _under_load(cluster, requests, times) if times else []
         notes.append(scanned(operator, members, tally))
         cluster.close()
         cluster.serves[-1].terminate()
