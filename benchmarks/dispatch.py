@@ -79,12 +79,12 @@ class Naive:
         self._process.wait(30)
 
 
-def dispatch_of(tokens: int) -> Dispatch:
+def dispatch_of(tokens: int, hidden: int = HIDDEN, layer: int = 0) -> Dispatch:
     """A dispatch that loads all experts evenly, as far as `tokens` allows."""
     pairs = torch.arange(tokens * TOP_K).view(tokens, TOP_K) % EXPERTS
     experts_TK = pairs.sort(dim=-1).values
     weights_TK = torch.full((tokens, TOP_K), 1.0 / TOP_K)
-    return Dispatch(0, torch.randn(tokens, HIDDEN).bfloat16(), experts_TK, weights_TK)
+    return Dispatch(layer, torch.randn(tokens, hidden).bfloat16(), experts_TK, weights_TK)
 
 
 def measure(step: Callable[[], object], count: int) -> list[float]:

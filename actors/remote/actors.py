@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 
 import psutil
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
+from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from actors.expert import Expert
 from actors.head import Head
 from actors.remote.faults import OwnFaults
+from actors.remote.places import only_on
 from actors.remote.pull import weights_of
 from actors.replica import Address, ReplicaId
 from actors.routing.replicas import Replicas
@@ -194,7 +195,7 @@ def start_actor(
     """
     strategy: Any = "SPREAD"
     if node_id:
-        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)  # soft, Ray 2.60 puts most of them elsewhere
+        strategy = only_on(node_id)
     elif avoided:
         not_in: Any = NotIn  # untyped in Ray
         strategy = NodeLabelSchedulingStrategy(hard={_NODE_LABEL: not_in(*avoided)})

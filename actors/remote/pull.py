@@ -2,7 +2,6 @@
 here, into a cache that the next process here finds again, with a checksum for every piece.
 """
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.loading import Weights, open_checkpoint
+from actors.remote.caches import mirrors
 from actors.remote.memory import RayMemory
+from actors.remote.places import only_on
 from actors.specs import ActorSpec
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.mirror import Mirror, Skeleton, Span, read_span, sha256, spans_of
@@ -24,7 +24,6 @@ _SOURCE = "weights"  # key of the cluster's memory: the node of the server that 
 _AT_ONCE = 2  # pieces on their way
 _ATTEMPTS = 3  # ... of each that comes damaged
 _NAMED_BY = 32  # digits of a checkpoint's digest
-_EMPTY_SECONDS = 60.0
 
 
 def say_where(memory: RayMemory) -> None:
@@ -44,7 +43,7 @@ class PulledWeights(Weights):
 
     def __init__(self, spec: ActorSpec) -> None:
         """ValueError if the folder there is not the one that the server began with."""
-        self._spec, self._folder = spec, _mirrors(spec.cache) / spec.digest[:_NAMED_BY]
+        self._spec, self._folder = spec, mirrors(spec.cache) / spec.digest[:_NAMED_BY]
         super().__init__(self._opened() or self._brought())
         self._mirror = Mirror(self._folder, "head" if spec.expert is None else f"expert-{spec.expert}")
 
@@ -115,9 +114,13 @@ class PulledWeights(Weights):
         """A process on the machine of `serve` that reads for this one, and ends with its last handle."""
         node_id = RayMemory(ray.get_runtime_context().namespace).read(_SOURCE)
         assert node_id is not None, "a server says where the weights are before it starts an actor"
-        strategy = NodeAffinitySchedulingStrategy(node_id.decode(), soft=False)
         remote: Any = ray.remote(_Reader)
-        options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": strategy}
+        options = {
+            "num_cpus": 0,
+            "max_restarts": 3,
+            "max_task_retries": 3,
+            "scheduling_strategy": only_on(node_id.decode()),
+        }
         return remote.options(**options).remote(self._spec.folder)
 
 
@@ -133,44 +136,3 @@ class _Reader:
     def read(self, span: Span) -> tuple[bytes, str]:
         data = read_span(self._folder, span)
         return data, sha256(data)
-
-
-def _mirrors(cache: str) -> Path:
-    """The folder of mirrors in a cache, which holds nothing else."""
-    return Path(cache).expanduser() / "mirrors"
-
-
-def empty_caches(cache: str) -> list[str]:
-    """Remove the mirrors on every machine of the cluster; a line for each that had some, or did not say."""
-    asked = {}
-    for node in [node for node in ray.nodes() if node["Alive"]]:  # type: ignore[no-untyped-call]
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        remove: Any = ray.remote(_remove).options(num_cpus=0, scheduling_strategy=strategy)
-        asked[remove.remote(cache)] = str(node["NodeManagerAddress"])
-    done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_EMPTY_SECONDS)
-    lines = [f"the weights on {asked[ref]} are left: it did not answer" for ref in silent]
-    for ref in done:
-        try:
-            before, after = ray.get(ref)
-        except ray.exceptions.RayError as error:
-            lines.append(f"the weights on {asked[ref]} are left: {type(error).__name__}")
-            continue
-        if before:
-            lines.append(f"removed {(before - after) / 1e9:.2f} GB of weights on {asked[ref]}")
-        if after:
-            lines.append(f"{after / 1e9:.2f} GB of weights on {asked[ref]} are left: not ours to remove")
-    return lines
-
-
-def _remove(cache: str) -> tuple[int, int]:
-    """Bytes that mirrors took on the disk, before and after."""
-    folder = _mirrors(cache)
-    before = _on_disk(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # there is something else in it, or nothing there
-        folder.parent.rmdir()
-    return before, _on_disk(folder)
-
-
-def _on_disk(folder: Path) -> int:
-    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

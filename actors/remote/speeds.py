@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.remote.faults import OwnFaults
+from actors.remote.places import only_on
 from actors.seams import ClusterMemory
 from actors.specs import ActorSpec
 from actors.threads import cores, threads_for
@@ -73,8 +73,7 @@ class Speeds:
         for node_id in set(nodes) - self._known.keys() - set(self._asked.values()):
             if self._failures[node_id] < _ATTEMPTS:
                 here: Any = _measure
-                strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-                ref = here.options(scheduling_strategy=strategy).remote(self._spec, self._model)
+                ref = here.options(scheduling_strategy=only_on(node_id)).remote(self._spec, self._model)
                 self._asked[ref] = node_id
         if self._asked:
             refs = list(self._asked)
@@ -100,8 +99,8 @@ def forget_speeds(memory: ClusterMemory) -> None:
 @ray.remote(num_cpus=0, max_retries=0)
 def _measure(spec: ActorSpec, model: MixtralConfig) -> float:
     _wait_for_calm()
-    dtype, all_cores = torch_dtype(spec.dtype), threads_for(model.hidden_size, 1)
-    return calls_per_second(model, spec.quantization, dtype, all_cores) * cores() / all_cores
+    threads = threads_for(model.hidden_size, 1)
+    return calls_per_second(model, spec.quantization, torch_dtype(spec.dtype), threads) * cores() / threads
 
 
 def _wait_for_calm() -> None:

@@ -26,7 +26,7 @@ class Paces:
                 del self._means[next(iter(self._means))]
 
     def of(self, replicas: Sequence[Replica]) -> list[float]:
-        """Of each: 1 for the fastest, those like it, and who has not served yet; more for slower ones."""
+        """Of each: 1 for the fastest, those like it, and those that have not served yet; more for slower ones."""
         if len(self._means) < 2:
             return [1.0] * len(replicas)
         means = [self._means.get(replica, 0.0) for replica in replicas]

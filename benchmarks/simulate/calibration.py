@@ -11,18 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
-import torch
 
 from actors.head import Head
 from actors.routing.router import ExpertRouter
 from actors.routing.step_counts import StepCounts
 from actors.threads import cores
+from benchmarks.dispatch import EXPERTS, TOP_K, dispatch_of
 from benchmarks.overlap import run
 from benchmarks.simulate.cluster import HeadCosts, Machine
 from model.config import MixtralConfig
 from model.routing import Dispatch
 
-_EXPERTS, _TOP = 8, 2
 _SEQUENCES = (2, 16, 64)  # decodes of a step, or prompts
 _PROMPTS = (2, 16)  # of 64 tokens, in a step
 _STEPS, _TIMES = 12, 50
@@ -58,12 +57,6 @@ class Calibration:
         return asdict(self)
 
 
-def even(tokens: int, hidden: int, layer: int = 0) -> Dispatch:
-    """A layer's dispatch that loads all experts alike."""
-    experts_TK = (torch.arange(tokens * _TOP).view(tokens, _TOP) % _EXPERTS).sort(dim=-1).values
-    return Dispatch(layer, torch.randn(tokens, hidden).bfloat16(), experts_TK, torch.full((tokens, _TOP), 0.5))
-
-
 def calibrate(
     head: Head, real: ExpertRouter, near: ExpertRouter, far: ExpertRouter, epoch: Callable[[], int]
 ) -> Calibration:
@@ -78,7 +71,7 @@ def calibrate(
     echo = times["echo"]
     fixed, sequence, token = _fit([[1.0, n, layers * tokens] for tokens, n in echo], list(echo.values()))
     added = {point: max(1e-4, times["real"][point] - took) for point, took in echo.items()}
-    rows = [[layers * _calls(tokens) / lanes, layers * tokens * _TOP / lanes] for tokens, _ in added]
+    rows = [[layers * _calls(tokens) / lanes, layers * tokens * TOP_K / lanes] for tokens, _ in added]
     call, row = _fit(rows, list(added.values()))
     message, byte = _messages(near, config.hidden_size)
     far_message, far_byte = _messages(far, config.hidden_size)
@@ -104,7 +97,7 @@ def _points(head: Head, epoch: Callable[[], int]) -> dict[tuple[int, int], float
 
 def _calls(tokens: int) -> float:
     """Of a layer, on average, when all experts are alike."""
-    return _EXPERTS * (1 - (1 - _TOP / _EXPERTS) ** tokens)
+    return EXPERTS * (1 - (1 - TOP_K / EXPERTS) ** tokens)
 
 
 def _messages(router: ExpertRouter, hidden: int) -> tuple[float, float]:
@@ -112,10 +105,10 @@ def _messages(router: ExpertRouter, hidden: int) -> tuple[float, float]:
     time that passes would hold the echoes' work, too, which has cores of its own on other machines.
     """
     few, many = (4, 256)
-    times = [_head_seconds(router, even(tokens, hidden)) for tokens in (few, many)]
-    nbytes = [tokens * _TOP * hidden * 2 for tokens in (few, many)]
+    times = [_head_seconds(router, dispatch_of(tokens, hidden)) for tokens in (few, many)]
+    nbytes = [tokens * TOP_K * hidden * 2 for tokens in (few, many)]
     byte = max(0.0, (times[1] - times[0]) / (nbytes[1] - nbytes[0]))
-    return (times[0] - byte * nbytes[0]) / _EXPERTS, byte
+    return (times[0] - byte * nbytes[0]) / EXPERTS, byte
 
 
 def _head_seconds(router: ExpertRouter, dispatch: Dispatch) -> float:

@@ -94,7 +94,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else fills in this reader's part meanwhile."""
+        """Keep other processes from filling in this reader's part."""
         with self._record.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -10,8 +10,9 @@ import pytest
 import ray
 import torch
 
+from actors.remote.caches import empty_caches
 from actors.remote.memory import RayMemory
-from actors.remote.pull import PulledWeights, empty_caches, say_where
+from actors.remote.pull import PulledWeights, say_where
 from actors.specs import ActorSpec
 from model.checkpoint import mirror
 from model.checkpoint.folder import Checkpoint

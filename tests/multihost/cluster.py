@@ -74,6 +74,13 @@ class Cluster(abc.ABC):
         yield host
         self._hosts.remove(host)
 
+    def retire(self, host: Host) -> None:
+        """Have one replica of each expert, none of them on the host, and take it away."""
+        self.scale(1)
+        self.client.drain(self.node_of(host), 120.0)
+        self.wait_empty(host)
+        self.remove(host)
+
     def remove(self, host: Host) -> None:
         """Take a host away for good."""
         self.members.remove(host)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 
 from tests.certificates import Authority
+from tests.chaos.streams import Tally
 from tests.multihost.hosts import PREFIX, ROOT, Host
 
 CONFIG = "ray_config.yaml"
@@ -96,3 +97,10 @@ def texts_on_one_host(host: Host) -> list[str]:
     texts = on(host, f"{serve} {ready}; {asked}; kill %1; wait").split("<end>\n")
     assert len(texts) == len(PROMPTS), texts
     return texts
+
+
+def compare(tally: Tally, host: Host, address: str) -> None:
+    """Ask a server without TLS and tokens from this host, and compare its texts with those of one process there."""
+    for prompt, expected in zip(PROMPTS, texts_on_one_host(host), strict=True):
+        tally.done += 1
+        tally.different += on(host, f"{GENERATE} {shlex.quote(prompt)} --address {address}") != expected

@@ -4,7 +4,6 @@ import contextlib
 import time
 
 from tests.chaos.stage import Row
-from tests.multihost.cluster import Cluster
 from tests.multihost.hosts import PYTHON, Host
 from tests.multihost.stage import CALM_SECONDS, Stage
 
@@ -82,15 +81,8 @@ def full_disk(stage: Stage, times: int) -> Row:
             tally.failed.append(f"replaced without need: {replaced}")
         host.run("rm", "/tmp/full", "/root/full")
         time.sleep(CALM_SECONDS)
-    _retire(cluster, host)
+    cluster.retire(host)
     stage.streams.stop()
     held = len([name for name, _ in before if name == host.name])
     notes = f"{left} KiB were free there, beside {held} replicas, for {_FULL_SECONDS:g} s"
     return Row("a worker's disk is full", times, stage.quiet, tally, windows, notes)
-
-
-def _retire(cluster: Cluster, host: Host) -> None:
-    cluster.scale(1)
-    cluster.client.drain(cluster.node_of(host), 120.0)
-    cluster.wait_empty(host)
-    cluster.remove(host)

@@ -11,7 +11,7 @@ from tests.chaos.stage import Row
 from tests.chaos.streams import Tally
 from tests.multihost.cluster import PORT, PlainCluster
 from tests.multihost.hosts import Host, Hosts
-from tests.multihost.operator_host import GENERATE, PROMPTS, on, texts_on_one_host
+from tests.multihost.operator_host import compare
 
 _ELSEWHERE = "/root/checkpoint"  # of the first host alone
 _CACHE = Path("home") / ".cache" / "eightwinds"
@@ -26,10 +26,7 @@ def pull() -> Row:
         shutil.copytree(DEMO_FOLDER, first.disk / "home" / Path(_ELSEWHERE).name)
         settings = [f"model.path={_ELSEWHERE}", "model.pull=true", "head.resources={worker: 0.1}"]
         cluster = PlainCluster(hosts, settings)
-        for prompt, expected in zip(PROMPTS, texts_on_one_host(first), strict=True):
-            tally.done += 1
-            text = on(first, f"{GENERATE} {prompt!r} --address {cluster.serves[0].address}")
-            tally.different += text != expected
+        compare(tally, first, cluster.serves[0].address)
         whole = sum(file.stat().st_size for file in DEMO_FOLDER.glob("*.safetensors"))
         shares = [_brought(host) / whole for host in others]
         if _brought(first) or not all(0.1 < share < 0.95 for share in shares):

@@ -8,7 +8,7 @@ from tests.chaos.stage import Row
 from tests.chaos.streams import Tally
 from tests.multihost.cluster import PORT, PlainCluster
 from tests.multihost.hosts import Host, Hosts
-from tests.multihost.operator_host import GENERATE, PROMPTS, on, texts_on_one_host
+from tests.multihost.operator_host import compare
 
 NAME = "Ray speaks TLS"
 _FILES = {"SERVER_CERT": "ray.crt", "SERVER_KEY": "ray.key", "CA_CERT": "ray-ca.pem"}
@@ -24,10 +24,7 @@ def ray_tls() -> Row:
         for host in hosts.all:
             _issue(authority, host)
         cluster = PlainCluster(hosts, ["head.resources={worker: 0.1}"], environment=_ENVIRONMENT)
-        for prompt, expected in zip(PROMPTS, texts_on_one_host(hosts.all[1]), strict=True):
-            tally.done += 1
-            text = on(hosts.all[1], f"{GENERATE} {prompt!r} --address {cluster.serves[0].address}")
-            tally.different += text != expected
+        compare(tally, hosts.all[1], cluster.serves[0].address)
         try:
             join = ["eightwinds", "down", f"--ray-address={hosts.all[0].address}:{PORT}"]
             said = stranger.run(*join, environment={"RAY_AUTH_MODE": "disabled"}, timeout=90)

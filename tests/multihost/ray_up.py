@@ -59,7 +59,7 @@ class _Secured(Serve):
 
 
 class _RaisedCluster(Cluster):
-    """What `ray up` has made of three hosts, with a secured server; the fourth is the operator's."""
+    """Three hosts as `ray up` has set them up, with a secured server; the fourth is the operator's."""
 
     def __init__(self, hosts: Hosts) -> None:
         *members, self.operator = hosts.all

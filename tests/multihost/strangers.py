@@ -60,7 +60,7 @@ def scanned(operator: Host, cluster: list[Host], tally: Tally) -> str:
 
 
 def _knocked(operator: Host, host: Host, ports: set[int]) -> list[str]:
-    """What each port says to a caller without Ray's token."""
+    """Each port's answer to a caller without Ray's token."""
     program = Path(__file__).with_name("knock.py")
     said = operator.run("python", str(program), host.address, *map(str, sorted(ports)), timeout=300)
     print(f"{host.name}: {said}", file=sys.stderr, flush=True)

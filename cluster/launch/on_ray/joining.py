@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from actors.remote.actors import stop_actors
+from actors.remote.caches import empty_caches
 from actors.remote.memory import RayMemory
-from actors.remote.pull import empty_caches
 from actors.remote.speeds import forget_speeds
 from cluster.control.leadership import CannotLead, Leadership
 from cluster.control.wishes import forget_wishes

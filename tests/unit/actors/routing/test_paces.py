@@ -1,4 +1,4 @@
-"""Who is slower than the other replicas of an expert, and what that changes."""
+"""Replicas that are slower than the others of their expert, and the calls that they get."""
 
 import random
 from collections import Counter
