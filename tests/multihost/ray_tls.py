@@ -16,7 +16,9 @@ _ENVIRONMENT = {"RAY_USE_TLS": "1"} | {f"RAY_TLS_{kind}": f"/root/{name}" for ki
 
 
 def ray_tls() -> Row:
-    """Two hosts serve so; who has no certificate is no member. What is wrong is told as a failed request."""
+    """Two hosts serve so; a third one joins with a certificate, and not without. What is wrong is told as a failed
+    request.
+    """
     tally, begin = Tally(), time.monotonic()
     with Hosts(3) as hosts:
         stranger = hosts.all.pop()
@@ -25,13 +27,18 @@ def ray_tls() -> Row:
             _issue(authority, host)
         cluster = PlainCluster(hosts, ["head.resources={worker: 0.1}"], environment=_ENVIRONMENT)
         compare(tally, hosts.all[1], cluster.serves[0].address)
+        cluster.close()
+        join = ["eightwinds", "down", f"--ray-address={hosts.all[0].address}:{PORT}"]
+        plain = {"RAY_AUTH_MODE": "disabled"}
         try:
-            join = ["eightwinds", "down", f"--ray-address={hosts.all[0].address}:{PORT}"]
-            said = stranger.run(*join, environment={"RAY_AUTH_MODE": "disabled"}, timeout=90)
+            said = stranger.run(*join, environment=plain, timeout=90)
             tally.failed.append(f"a host without a certificate has joined: {said}")
         except RuntimeError as error:
             refusal = str(error).splitlines()[-1][:120]
-        cluster.close()
+        _issue(authority, stranger)
+        said = stranger.run(*join, environment=plain | _ENVIRONMENT, timeout=90)
+        if "removed actor" not in said:
+            tally.failed.append(f"with a certificate it has not joined, either: {said}")
         hosts.all.append(stranger)
     return Row(NAME, 1, Tally(), tally, [(begin, time.monotonic())], f"a stranger is told: {refusal}")
 
