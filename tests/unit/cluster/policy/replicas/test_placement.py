@@ -55,6 +55,18 @@ def test_replicas_are_placed_in_proportion_to_speed() -> None:
     assert set(spread.values()) == {"fast", "slow"}, "a copy on a slow machine survives the loss of the fast one"
 
 
+def test_what_goes_is_on_the_node_that_is_slowest_for_what_it_has() -> None:
+    """So that scaling up and down again ends where placing afresh would."""
+    nodes = of_speed(fast=100.0, slow=10.0)
+    first = {ReplicaId(expert, 0): "fast" for expert in range(8)}
+    second = ReplicaId(0, 1)
+    placed = {**first, second: place(0, nodes, first, {})}
+    mine = {replica_id: node_id for replica_id, node_id in placed.items() if replica_id.expert == 0}
+    assert placed[second] == "slow", "a copy elsewhere survives the loss of the first"
+    assert surplus(1, mine, placed, paces(nodes)) == [second]
+    assert surplus(1, mine, placed) == [ReplicaId(0, 0)], "among nodes alike the one with most loses one"
+
+
 def test_speeds_that_are_not_known_or_hardly_differ_do_not_count() -> None:
     assert paces(of_speed(a=100.0, b=80.0, c=0.0, d=50.0)) == {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.5}
     assert paces(of_speed(a=100.0, b=0.0, c=40.0)) == {"a": 1.0, "b": 0.4, "c": 0.4}
